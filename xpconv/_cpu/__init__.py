@@ -1,0 +1,3 @@
+"""The compiled CPU kernels as operators of the NumPy backend."""
+
+ENGINES: dict = {}

@@ -1,0 +1,97 @@
+"""Convolution as columns and one matrix product, channel-major so that nothing is transposed.
+
+::
+
+    columns  (C kh kw) x (N P)        P = out_h * out_w
+    y        F x (N P)      = weight (F x C kh kw) @ columns
+    dweight  F x (C kh kw)  = dy (F x N P) @ columns^T
+    dcolumns (C kh kw) x (N P) = weight^T @ dy
+
+With groups every matrix gains a leading axis of that length. Results are views with the batch axis first.
+"""
+
+from __future__ import annotations
+
+from .._geometry import ConvGeometry
+from .._workspace import images_per_slice
+from ..backends.protocol import Array, Backend
+from .columns import add_taps, pad, taps
+
+__all__ = ["conv2d", "conv2d_backward"]
+
+
+def _columns(backend: Backend, x: Array, geometry: ConvGeometry) -> Array:
+    """Columns (groups, C / groups * kh * kw, N * out_h * out_w)."""
+    window = geometry.window
+    channel_major = backend.xp.permute_dims(x, (1, 0, 2, 3))
+    stacked = backend.xp.stack(taps(pad(backend, channel_major, window), window), axis=1)
+    rows = geometry.in_channels // geometry.groups * window.taps
+    return backend.xp.reshape(stacked, (geometry.groups, rows, x.shape[0] * window.positions))
+
+
+def _filters_first(backend: Backend, y: Array, geometry: ConvGeometry) -> Array:
+    """(N, F, out_h, out_w) as matrices (groups, F / groups, N * out_h * out_w)."""
+    per_group = geometry.out_channels // geometry.groups
+    return backend.xp.reshape(
+        backend.xp.permute_dims(y, (1, 0, 2, 3)),
+        (geometry.groups, per_group, y.shape[0] * geometry.window.positions),
+    )
+
+
+def _product(backend: Backend, a: Array, b: Array) -> Array:
+    """Matrix product a group; one plain GEMM where there is one group."""
+    if a.shape[0] == 1:
+        return backend.gemm(a[0, :, :], b[0, :, :])[None, :, :]
+    return backend.xp.matmul(a, b)
+
+
+def _weight_matrix(backend: Backend, w: Array, geometry: ConvGeometry) -> Array:
+    per_group = geometry.out_channels // geometry.groups
+    return backend.xp.reshape(w, (geometry.groups, per_group, -1))
+
+
+def conv2d(backend: Backend, x: Array, w: Array, b: Array | None, geometry: ConvGeometry) -> Array:
+    """Cross-correlation of x (N, C, H, W) with w (F, C / groups, kh, kw); returns (N, F, out_h, out_w)."""
+    xp, window = backend.xp, geometry.window
+    shape = (geometry.out_channels, -1, window.out_h, window.out_w)
+    if geometry.batch == 0:
+        return backend.zeros((0, geometry.out_channels, window.out_h, window.out_w), x.dtype)
+    weight = _weight_matrix(backend, w, geometry)
+    parts = []
+    step = images_per_slice(geometry, x.dtype)
+    for start in range(0, geometry.batch, step):
+        columns = _columns(backend, x[start : start + step, ...], geometry)
+        parts.append(xp.reshape(_product(backend, weight, columns), shape))
+    y = parts[0] if len(parts) == 1 else xp.concat(parts, axis=1)
+    if b is not None:
+        y = y + xp.reshape(b, (-1, 1, 1, 1))
+    return xp.permute_dims(y, (1, 0, 2, 3))
+
+
+def conv2d_backward(
+    backend: Backend, dy: Array, x: Array, w: Array, need_dx: bool, need_db: bool, geometry: ConvGeometry
+) -> tuple[Array | None, Array, Array | None]:
+    """Gradients (dx, dw, db) of `conv2d`; dx and db are None where they are not needed."""
+    xp, window = backend.xp, geometry.window
+    if geometry.batch == 0:
+        db = backend.zeros((geometry.out_channels,), dy.dtype) if need_db else None
+        return (xp.zeros_like(x) if need_dx else None), xp.zeros_like(w), db
+    weight = _weight_matrix(backend, w, geometry)
+    dw, images = None, []
+    step = images_per_slice(geometry, x.dtype)
+    for start in range(0, geometry.batch, step):
+        part = slice(start, start + step)
+        dy_matrix = _filters_first(backend, dy[part, ...], geometry)
+        columns = _columns(backend, x[part, ...], geometry)
+        product = _product(backend, dy_matrix, xp.matrix_transpose(columns))
+        dw = product if dw is None else dw + product
+        if need_dx:
+            dcolumns = _product(backend, xp.matrix_transpose(weight), dy_matrix)
+            split = xp.reshape(dcolumns, (geometry.in_channels, window.taps, -1, window.out_h, window.out_w))
+            images.append(add_taps(backend, [split[:, t, :, :, :] for t in range(window.taps)], window))
+    dx = None
+    if need_dx:
+        dx = images[0] if len(images) == 1 else xp.concat(images, axis=1)
+        dx = xp.permute_dims(dx, (1, 0, 2, 3))
+    db = xp.sum(dy, axis=(0, 2, 3), dtype=dy.dtype) if need_db else None
+    return dx, xp.reshape(dw, w.shape), db

@@ -1,0 +1,304 @@
+"""Shape arithmetic of sliding windows: padding modes, output sizes, and the messages when they do not fit.
+
+Every convolution and pooling call turns its arguments into one `Window` here, once; kernels and generic
+operators read the numbers from it and never compute a size of their own.
+
+One axis of a window, here with kernel 3, dilation 2, stride 2, padding 1 and input size 6::
+
+    input            .  a  b  c  d  e  f  .        '.' is padding
+    window 0         x     x     x                 start = 0 * stride - pad_before
+    window 1               x     x     x           extent = (kernel - 1) * dilation + 1
+
+    output size = (size + pad_before + pad_after - extent) // stride + 1
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Literal, NamedTuple
+
+__all__ = [
+    "ConvGeometry",
+    "IntOrPair",
+    "Padding",
+    "Window",
+    "check_layout",
+    "conv_geometry",
+    "conv_window",
+    "pool_window",
+    "to_pair",
+]
+
+IntOrPair = int | tuple[int, int] | Sequence[int]
+Padding = Literal["valid", "same"] | int | tuple[int, int] | tuple[tuple[int, int], tuple[int, int]] | Sequence
+
+
+class Window(NamedTuple):
+    """A two-dimensional sliding window over images of one size; all lengths in pixels."""
+
+    height: int
+    width: int
+    kernel_h: int
+    kernel_w: int
+    stride_h: int
+    stride_w: int
+    pad_top: int
+    pad_bottom: int
+    pad_left: int
+    pad_right: int
+    dilation_h: int
+    dilation_w: int
+    out_h: int
+    out_w: int
+
+    @property
+    def taps(self) -> int:
+        """Number of kernel positions, ``kernel_h * kernel_w``."""
+        return self.kernel_h * self.kernel_w
+
+    @property
+    def positions(self) -> int:
+        """Number of output pixels of one image, ``out_h * out_w``."""
+        return self.out_h * self.out_w
+
+    def rows(self, i: int) -> slice:
+        """Rows of the padded image that tap row ``i`` reads, one for each output row."""
+        start = i * self.dilation_h
+        return slice(start, start + self.stride_h * (self.out_h - 1) + 1, self.stride_h)
+
+    def columns(self, j: int) -> slice:
+        """Columns of the padded image that tap column ``j`` reads, one for each output column."""
+        start = j * self.dilation_w
+        return slice(start, start + self.stride_w * (self.out_w - 1) + 1, self.stride_w)
+
+    @property
+    def reach(self) -> tuple[int, int]:
+        """Height and width of the padded image that covers every window.
+
+        With ``ceil_mode`` the last window may reach beyond the nominal padding, hence the maximum.
+        """
+        last_row = self.stride_h * (self.out_h - 1) + (self.kernel_h - 1) * self.dilation_h + 1
+        last_column = self.stride_w * (self.out_w - 1) + (self.kernel_w - 1) * self.dilation_w + 1
+        return (
+            max(self.pad_top + self.height + self.pad_bottom, last_row),
+            max(self.pad_left + self.width + self.pad_right, last_column),
+        )
+
+
+class ConvGeometry(NamedTuple):
+    """Everything a convolution kernel needs to know besides the numbers in the arrays."""
+
+    window: Window
+    batch: int
+    in_channels: int
+    out_channels: int
+    groups: int
+
+
+def _integer(name: str, value: object, minimum: int) -> int:
+    if isinstance(value, bool):
+        raise TypeError(f"{name}: expected an integer, got {value!r}")
+    try:
+        number = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"{name}: expected an integer, got {value!r}") from None
+    if number < minimum:
+        raise ValueError(f"{name}: must be at least {minimum}, got {number}")
+    return number
+
+
+def to_pair(name: str, value: IntOrPair, *, minimum: int = 1) -> tuple[int, int]:
+    """Return ``value`` as ``(vertical, horizontal)``.
+
+    Raises
+    ------
+    TypeError
+        If it is neither an integer nor a pair of integers.
+    ValueError
+        If it has another length than two, or an entry is below ``minimum``.
+    """
+    if isinstance(value, (list, tuple)):
+        if len(value) != 2:
+            raise ValueError(f"{name}: expected an integer or a pair, got {value!r}")
+        return _integer(name, value[0], minimum), _integer(name, value[1], minimum)
+    number = _integer(name, value, minimum)
+    return number, number
+
+
+def _same(size: int, extent: int, stride: int) -> tuple[int, int]:
+    """Padding before and after of TensorFlow's SAME: ceil(size / stride) outputs, the odd pixel goes behind."""
+    out = -(-size // stride)
+    total = max((out - 1) * stride + extent - size, 0)
+    return total // 2, total - total // 2
+
+
+def _normal_padding(padding: Padding) -> str | tuple[tuple[int, int], tuple[int, int]]:
+    """``"valid"``, ``"same"`` or ``((top, bottom), (left, right))`` from any accepted form."""
+    takes = "expected 'valid', 'same', an integer, a pair or two pairs"
+    if isinstance(padding, str):
+        if padding.lower() not in ("valid", "same"):
+            raise ValueError(f"padding: {takes}, got {padding!r}")
+        return padding.lower()
+    if isinstance(padding, (list, tuple)) and len(padding) == 2 and all(isinstance(p, (list, tuple)) for p in padding):
+        vertical, horizontal = padding
+        return to_pair("padding", vertical, minimum=0), to_pair("padding", horizontal, minimum=0)
+    try:
+        vertical, horizontal = to_pair("padding", padding, minimum=0)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"padding: {takes}, got {padding!r}") from None
+    return (vertical, vertical), (horizontal, horizontal)
+
+
+@lru_cache(maxsize=4096)
+def _window(
+    size: tuple[int, int],
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    padding: str | tuple[tuple[int, int], tuple[int, int]],
+    dilation: tuple[int, int],
+    ceil_mode: bool,
+) -> Window:
+    extent = ((kernel[0] - 1) * dilation[0] + 1, (kernel[1] - 1) * dilation[1] + 1)
+    if padding == "same":
+        pads = (_same(size[0], extent[0], stride[0]), _same(size[1], extent[1], stride[1]))
+    elif padding == "valid":
+        pads = ((0, 0), (0, 0))
+    else:
+        pads = padding  # type: ignore[assignment]
+    out = []
+    for axis, name in enumerate(("height", "width")):
+        room = size[axis] + sum(pads[axis]) - extent[axis]
+        if size[axis] == 0 or room < 0:
+            spread = f" (spread to {extent[axis]} by dilation {dilation[axis]})" if dilation[axis] > 1 else ""
+            raise ValueError(
+                f"kernel_size: {kernel[axis]}{spread} is larger than the padded input: {name} {size[axis]}"
+                f" + padding {pads[axis][0]} + {pads[axis][1]}"
+            )
+        count = room // stride[axis] + 1
+        # ceil_mode adds one partial window, unless it would start in the padding behind the image (PyTorch's rule)
+        if ceil_mode and room % stride[axis] and count * stride[axis] < size[axis] + pads[axis][0]:
+            count += 1
+        out.append(count)
+    (top, bottom), (left, right) = pads
+    return Window(*size, *kernel, *stride, top, bottom, left, right, *dilation, *out)
+
+
+def conv_window(
+    image_size: Sequence[int], kernel_size: IntOrPair, stride: IntOrPair, padding: Padding, dilation: IntOrPair
+) -> Window:
+    """Window of a convolution or of `im2col` over images of ``image_size`` (height, width).
+
+    Parameters
+    ----------
+    padding
+        An integer, a pair (vertical, horizontal), two pairs ((top, bottom), (left, right)), ``"valid"``, or
+        ``"same"``, which is TensorFlow's rule: ``ceil(size / stride)`` outputs, an odd pixel of padding goes behind.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the argument that is wrong and its value.
+    """
+    # normalised before the cache: 1, 1.0 and True would be the same key
+    return _window(
+        to_pair("image_size", image_size, minimum=0),
+        to_pair("kernel_size", kernel_size),
+        to_pair("stride", stride),
+        _normal_padding(padding),
+        to_pair("dilation", dilation),
+        False,
+    )
+
+
+def pool_window(
+    image_size: Sequence[int],
+    kernel_size: IntOrPair,
+    stride: IntOrPair | None,
+    padding: Padding,
+    dilation: IntOrPair,
+    ceil_mode: bool,
+) -> Window:
+    """Window of a pooling; ``stride=None`` means ``kernel_size``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the argument that is wrong and its value; also where a window would lie wholly in the padding.
+    """
+    kernel = to_pair("kernel_size", kernel_size)
+    window = _window(
+        to_pair("image_size", image_size, minimum=0),
+        kernel,
+        kernel if stride is None else to_pair("stride", stride),
+        _normal_padding(padding),
+        to_pair("dilation", dilation),
+        bool(ceil_mode),
+    )
+    _check_overlap(window)
+    return window
+
+
+@lru_cache(maxsize=4096)
+def _check_overlap(window: Window) -> None:
+    axes = (
+        ("height", window.height, window.kernel_h, window.stride_h, window.pad_top, window.dilation_h, window.out_h),
+        ("width", window.width, window.kernel_w, window.stride_w, window.pad_left, window.dilation_w, window.out_w),
+    )
+    for name, size, kernel, stride, pad, dilation, out in axes:
+        for o in range(out):
+            start = o * stride - pad
+            if not any(0 <= start + k * dilation < size for k in range(kernel)):
+                raise ValueError(
+                    f"padding: window {o} along the {name} would see nothing but padding "
+                    f"(size {size}, kernel {kernel}, stride {stride}, padding {pad}, dilation {dilation})"
+                )
+
+
+def check_layout(name: str, layout: str, allowed: tuple[str, ...]) -> str:
+    """Return ``layout`` if it is one of ``allowed``; raise ValueError naming the argument otherwise."""
+    if layout not in allowed:
+        raise ValueError(f"{name}: expected one of {', '.join(allowed)}, got {layout!r}")
+    return layout
+
+
+@lru_cache(maxsize=4096)
+def _conv_geometry(
+    x_shape: tuple[int, ...], w_shape: tuple[int, ...], window: Window, groups: int
+) -> ConvGeometry:
+    batch, in_channels = x_shape[:2]
+    out_channels, channels_per_group = w_shape[:2]
+    if out_channels == 0 or channels_per_group == 0:
+        raise ValueError(f"w: needs at least one filter and one channel, got shape {w_shape}")
+    if in_channels % groups or out_channels % groups:
+        raise ValueError(
+            f"groups: {groups} must divide the input channels and the filters, got {in_channels} and {out_channels}"
+        )
+    if channels_per_group * groups != in_channels:
+        raise ValueError(
+            f"w: has {channels_per_group} channels a filter and groups is {groups}, which takes "
+            f"{channels_per_group * groups} input channels, but x has {in_channels} (x {x_shape}, w {w_shape})"
+        )
+    return ConvGeometry(window, batch, in_channels, out_channels, groups)
+
+
+def conv_geometry(
+    x_shape: tuple[int, ...],
+    w_shape: tuple[int, ...],
+    *,
+    stride: IntOrPair,
+    padding: Padding,
+    dilation: IntOrPair,
+    groups: int,
+) -> ConvGeometry:
+    """Geometry of a convolution of x (N, C, H, W) with w (F, C / groups, kh, kw).
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the argument that is wrong, what it is and what it must be.
+    """
+    groups = _integer("groups", groups, 1)
+    window = conv_window(x_shape[2:], w_shape[2:], stride, padding, dilation)  # type: ignore[arg-type]
+    return _conv_geometry(tuple(x_shape), tuple(w_shape), window, groups)

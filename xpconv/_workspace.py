@@ -1,0 +1,52 @@
+"""The cap on temporary memory of a convolution, and how a batch is cut to stay under it."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from ._geometry import ConvGeometry
+
+__all__ = ["get_workspace_mb", "images_per_slice", "set_workspace_mb"]
+
+DEFAULT_MB = 64
+
+
+def _read() -> int:
+    text = os.environ.get("XPCONV_WORKSPACE_MB", str(DEFAULT_MB))
+    try:
+        return _checked(int(text))
+    except ValueError:
+        raise ValueError(f"XPCONV_WORKSPACE_MB: expected a whole number of MiB, at least 1, got {text!r}") from None
+
+
+def _checked(megabytes: int) -> int:
+    if megabytes < 1:
+        raise ValueError(f"megabytes: must be at least 1, got {megabytes}")
+    return megabytes
+
+
+_cap_mb = _read()
+
+
+def get_workspace_mb() -> int:
+    """The cap on the columns of one convolution, in MiB (``XPCONV_WORKSPACE_MB``, 64 if unset)."""
+    return _cap_mb
+
+
+def set_workspace_mb(megabytes: int) -> None:
+    """Set the cap on the columns of one convolution, in MiB. One image is always taken, whatever its size."""
+    global _cap_mb
+    _cap_mb = _checked(megabytes)
+
+
+def images_per_slice(geometry: ConvGeometry, dtype: Any, cap_bytes: int | None = None) -> int:
+    """How many images' columns fit under the cap; at least one.
+
+    A convolution holds the columns once: forward and weight gradient use those of the input, the input gradient
+    those of the output's gradient, one after the other.
+    """
+    itemsize = getattr(dtype, "itemsize", 8)
+    per_image = geometry.in_channels * geometry.window.taps * geometry.window.positions * itemsize
+    cap = (_cap_mb << 20) if cap_bytes is None else cap_bytes
+    return max(1, min(geometry.batch, cap // max(per_image, 1)))

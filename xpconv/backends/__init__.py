@@ -1,0 +1,45 @@
+"""Backends: which array library runs a call, where new arrays are born, and which kernel serves an operator.
+
+`registry` finds the backend of an array and holds the default one; `protocol` says what a backend must give;
+`dispatch` picks the kernel. One module per array library: `numpy`, `cupy`, `torch`, `jax`, `array_api_strict`.
+"""
+
+from .dispatch import Engine, KernelUnavailableError, get_kernels, run, serving, set_kernels, use_kernels
+from .protocol import Backend
+from .registry import (
+    BackendMismatchError,
+    BackendUnavailableError,
+    asarray,
+    available_backends,
+    backend_of,
+    get_backend,
+    load_backend,
+    register_backend,
+    registered_backends,
+    set_backend,
+    to_numpy,
+    use_backend,
+)
+
+__all__ = [
+    "Backend",
+    "BackendMismatchError",
+    "BackendUnavailableError",
+    "Engine",
+    "KernelUnavailableError",
+    "asarray",
+    "available_backends",
+    "backend_of",
+    "get_backend",
+    "get_kernels",
+    "load_backend",
+    "register_backend",
+    "registered_backends",
+    "run",
+    "serving",
+    "set_backend",
+    "set_kernels",
+    "to_numpy",
+    "use_backend",
+    "use_kernels",
+]

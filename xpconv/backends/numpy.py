@@ -1,0 +1,65 @@
+"""NumPy on the CPU, with the compiled kernels of `xpconv._cpu`."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+
+from .dispatch import Engine
+from .protocol import Array, Backend
+from .registry import BackendUnavailableError
+
+__all__ = ["NumpyBackend", "load"]
+
+
+def _native_engines() -> dict[str, tuple[Engine, ...]]:
+    try:
+        from .._cpu import ENGINES
+    except ImportError as error:
+        warnings.warn(
+            f"xpconv: the compiled CPU kernels are missing ({error}); NumPy runs the slower generic operators",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return {}
+    return {operator: tuple(Engine(*entry) for entry in entries) for operator, entries in ENGINES.items()}
+
+
+class NumpyBackend(Backend):
+    """Arrays are exactly `numpy.ndarray` or memory maps; masked arrays and matrices mean something else."""
+
+    name = "numpy"
+    xp = np
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.engines = _native_engines()
+
+    def owns(self, array: object) -> bool:
+        return type(array) in (np.ndarray, np.memmap)
+
+    def asarray(self, obj: Any, dtype: Any = None) -> Array:
+        return np.asarray(obj, dtype=dtype)
+
+    def to_numpy(self, array: Array) -> np.ndarray:
+        return np.asarray(array)
+
+    def dtype_name(self, array: Array) -> str:
+        return array.dtype.name
+
+    def dtype(self, name: Any) -> Any:
+        return np.dtype(name)
+
+    def prepare(self, array: Array) -> Array:
+        if array.flags.aligned and array.dtype.isnative:
+            return array
+        return np.array(array, dtype=array.dtype.newbyteorder("="))
+
+
+def load(device: str | None) -> NumpyBackend:
+    """Factory of the registry."""
+    if device not in (None, "cpu"):
+        raise BackendUnavailableError(f"numpy has no device {device!r}; it runs on the CPU")
+    return NumpyBackend()

@@ -1,0 +1,166 @@
+"""What a backend must give, and the defaults that hold for every array-API library."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from .dispatch import Engine
+
+__all__ = ["Array", "Backend", "HostRandom"]
+
+Array = Any  # an array of whichever library the backend wraps
+
+_FLOATING = ("float16", "bfloat16", "float32", "float64")
+
+
+class HostRandom:
+    """Random arrays drawn on the host, so that one seed gives the same numbers on every backend.
+
+    Parameters
+    ----------
+    backend
+        Where the arrays go.
+    seed
+        Anything `numpy.random.default_rng` takes; a Generator is used as it is.
+    """
+
+    def __init__(self, backend: Backend, seed: int | np.random.Generator | None) -> None:
+        self.backend = backend
+        self.generator = np.random.default_rng(seed)
+
+    def normal(self, shape: Sequence[int], *, scale: float = 1.0, dtype: str = "float32") -> Array:
+        """Normal deviates of mean 0 and standard deviation ``scale``; drawn in float64, then rounded."""
+        return self.backend.asarray(self.generator.normal(0.0, scale, tuple(shape)), dtype=dtype)
+
+    def uniform(self, low: float, high: float, shape: Sequence[int], *, dtype: str = "float32") -> Array:
+        """Uniform deviates of [low, high); drawn in float64, then rounded."""
+        return self.backend.asarray(self.generator.uniform(low, high, tuple(shape)), dtype=dtype)
+
+
+class Backend:
+    """One array library on one device.
+
+    A subclass must set `name` and `xp` and define `owns`, `asarray`, `to_numpy`. What is defined here holds for
+    any library that follows the array API standard; override what the library does better.
+
+    Attributes
+    ----------
+    name
+        ``"numpy"``, ``"cupy:1"``: the registry's name, with the device where there are several.
+    xp
+        The library's namespace; follows the array API standard.
+    device
+        What ``xp.zeros(..., device=)`` takes; None for the library's default.
+    word_dtype
+        An integer dtype of at least 32 bits with wrap-around multiplication and shifts, for counter-based random
+        numbers.
+    engines
+        Native kernels, best first: operator name -> engines. See `xpconv.backends.dispatch`.
+    on_host
+        True where reading a value costs no synchronisation, so that values (labels, say) can be checked in a call.
+    """
+
+    name: str
+    xp: ModuleType | Any
+    device: Any = None
+    on_host: bool = True
+    engines: Mapping[str, Sequence[Engine]] = {}
+
+    def __init__(self) -> None:
+        self.word_dtype = self.xp.uint32
+        self._dtype_names: dict[Any, str] = {}
+
+    def __repr__(self) -> str:
+        return f"<xpconv backend {self.name}>"
+
+    # ---- what every subclass defines ------------------------------------------------------------------------
+
+    def owns(self, array: object) -> bool:
+        """Whether ``array`` is an array of this library (on any device)."""
+        raise NotImplementedError
+
+    def asarray(self, obj: Any, dtype: Any = None) -> Array:
+        """``obj`` (an array of this library or of NumPy, a sequence, a scalar) as an array on this device."""
+        raise NotImplementedError
+
+    def to_numpy(self, array: Array) -> np.ndarray:
+        """The values on the host; a view where memory is shared, so not to be written."""
+        raise NotImplementedError
+
+    # ---- defaults -------------------------------------------------------------------------------------------
+
+    def for_array(self, array: Array) -> Backend:
+        """The backend of the device that ``array`` is on; itself for a library with one device."""
+        return self
+
+    def synchronize(self) -> None:
+        """Wait until everything that was started on the device is done."""
+
+    def rng(self, seed: int | np.random.Generator | None = None) -> HostRandom:
+        """A source of random arrays; drawn on the host so that all backends agree."""
+        return HostRandom(self, seed)
+
+    def gemm(self, a: Array, b: Array) -> Array:
+        """Matrix product of two-dimensional ``a`` (M, K) and ``b`` (K, N)."""
+        return self.xp.matmul(a, b)
+
+    def prepare(self, array: Array) -> Array:
+        """``array`` in a form that native kernels can read (aligned, native byte order, real memory)."""
+        return array
+
+    def describe(self) -> str:
+        """One line for `xpconv.show_config`: library, version, device."""
+        return f"{self.xp.__name__} {getattr(self.xp, '__version__', '')}".rstrip()
+
+    # ---- dtypes ---------------------------------------------------------------------------------------------
+
+    def dtype_name(self, array: Array) -> str:
+        """``"float32"`` and so on, whatever the library calls it."""
+        dtype = array.dtype
+        name = self._dtype_names.get(dtype)
+        if name is None:
+            name = getattr(dtype, "name", None) or str(dtype).rpartition(".")[2]
+            self._dtype_names[dtype] = name
+        return name
+
+    def dtype(self, name: Any) -> Any:
+        """This library's dtype object of a name such as ``"float32"``; other objects pass through."""
+        if not isinstance(name, str):
+            return name
+        dtype = getattr(self.xp, name, None)
+        if dtype is None:
+            raise TypeError(f"dtype: {self.name} has no {name!r}")
+        return dtype
+
+    def is_floating(self, array: Array) -> bool:
+        """Whether the dtype is a real floating-point one."""
+        return self.dtype_name(array) in _FLOATING
+
+    # ---- new arrays on this device --------------------------------------------------------------------------
+
+    def empty(self, shape: Sequence[int], dtype: Any) -> Array:
+        """Uninitialised array."""
+        return self.xp.empty(tuple(shape), dtype=self.dtype(dtype), device=self.device)
+
+    def zeros(self, shape: Sequence[int], dtype: Any) -> Array:
+        """Array of zeros."""
+        return self.xp.zeros(tuple(shape), dtype=self.dtype(dtype), device=self.device)
+
+    def full(self, shape: Sequence[int], value: float, dtype: Any) -> Array:
+        """Array filled with ``value``."""
+        return self.xp.full(tuple(shape), value, dtype=self.dtype(dtype), device=self.device)
+
+    def arange(self, stop: int, dtype: Any) -> Array:
+        """``0 .. stop - 1``."""
+        return self.xp.arange(stop, dtype=self.dtype(dtype), device=self.device)
+
+    def astype(self, array: Array, dtype: Any) -> Array:
+        """``array`` in another dtype; the same array where it has it already."""
+        dtype = self.dtype(dtype)
+        return array if array.dtype == dtype else self.xp.astype(array, dtype)

@@ -1,0 +1,58 @@
+"""Checks of array arguments, with messages that name the argument, what it is and what it must be."""
+
+from __future__ import annotations
+
+from ..backends import backend_of
+from ..backends.protocol import Array, Backend
+
+__all__ = ["check_gradient", "check_shape", "floating_backend"]
+
+
+def floating_backend(**arrays: Array | None) -> Backend:
+    """The backend of the arrays, all of one floating-point dtype; None values are skipped.
+
+    Raises
+    ------
+    TypeError
+        No array, arrays of several backends (`BackendMismatchError`), not floating-point, or several dtypes.
+    """
+    backend = backend_of(**arrays)
+    first, dtype = "", ""
+    for name, array in arrays.items():
+        if array is None:
+            continue
+        this = backend.dtype_name(array)
+        if not dtype:
+            first, dtype = name, this
+            if not backend.is_floating(array):
+                raise TypeError(
+                    f"{name}: expected float32 or float64, got {this}; convert it first, for images for example "
+                    f"xpconv.asarray({name}, dtype='float32') / 255"
+                )
+        elif this != dtype:
+            raise TypeError(f"{name}: expected {dtype} like {first}, got {this}")
+    return backend
+
+
+def check_shape(name: str, array: Array, shape: tuple[int | None, ...], meaning: str) -> None:
+    """Raise ValueError unless ``array`` has ``shape``; None stands for any size.
+
+    Parameters
+    ----------
+    meaning
+        What the axes are, for the message: ``"(N, C, H, W)"``.
+    """
+    got = tuple(array.shape)
+    if len(got) != len(shape):
+        raise ValueError(f"{name}: expected {len(shape)} dimensions {meaning}, got {len(got)} with shape {got}")
+    if any(want is not None and want != have for want, have in zip(shape, got, strict=True)):
+        wanted = ", ".join("any" if s is None else str(s) for s in shape)
+        raise ValueError(f"{name}: expected shape ({wanted}) {meaning}, got {got}")
+
+
+def check_gradient(dy: Array, like: Array | None, shape: tuple[int, ...]) -> Backend:
+    """Backend of ``dy``, which must have the shape of the forward result and the dtype of ``like`` (an array kept)."""
+    backend = floating_backend(cached=like, dy=dy) if like is not None else floating_backend(dy=dy)
+    if tuple(dy.shape) != tuple(shape):
+        raise ValueError(f"dy: expected shape {tuple(shape)}, that of the forward result, got {tuple(dy.shape)}")
+    return backend
