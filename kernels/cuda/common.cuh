@@ -1,0 +1,73 @@
+// What every CUDA kernel of xpconv shares.
+//
+// One source, three readers: NVRTC at run time, nvcc by hand, and the host compiler in tests (with XPCONV_ON_HOST, where
+// xpconv/testing/cuda_host/cuda_on_host.h plays the part of CUDA). It includes CUDA's own headers only, and those only
+// where an instance needs them.
+//
+// Template arguments that recur:
+//     T   type of the numbers in memory: float, double, __half, __nv_bfloat16
+//     I   type of indices: int where every index fits into it, else long long
+#pragma once
+
+#ifndef XPCONV_ON_HOST
+#ifdef XPCONV_HALF
+#include <cuda_fp16.h>
+#endif
+#ifdef XPCONV_BFLOAT16
+#include <cuda_bf16.h>
+#endif
+#define SHARED_ARRAY(T, name, size) __shared__ T name[size]
+#endif
+
+typedef long long int64;
+typedef unsigned char uint8;
+
+constexpr int THREADS = 256;  // of a block, in every kernel; launch.py launches no other number
+
+// Grid-stride loop: a grid of any size covers any number of elements.
+//
+//     elements   0 1 2 3 4 5 6 7 8 9 ...
+//     thread     0 1 2 3 0 1 2 3 0 1 ...       here with 4 threads in the whole grid
+#define GRID_STRIDE_LOOP(I, index, count)                                           \
+    for (I index = (I)blockIdx.x * (I)blockDim.x + (I)threadIdx.x; index < (count); \
+         index += (I)gridDim.x * (I)blockDim.x)
+
+// ---- numbers ----------------------------------------------------------------------------------------------------
+
+// Sums and functions of T are computed in Wide<T>: double for double, else float.
+template <class T> struct WideOf { typedef float type; };
+template <> struct WideOf<double> { typedef double type; };
+template <class T> using Wide = typename WideOf<T>::type;
+
+template <class T> __device__ __forceinline__ Wide<T> widen(T value) { return value; }
+template <class T> __device__ __forceinline__ T narrow(Wide<T> value) { return value; }
+#ifdef XPCONV_HALF
+template <> __device__ __forceinline__ float widen<__half>(__half value) { return __half2float(value); }
+template <> __device__ __forceinline__ __half narrow<__half>(float value) { return __float2half(value); }
+#endif
+#ifdef XPCONV_BFLOAT16
+template <> __device__ __forceinline__ float widen<__nv_bfloat16>(__nv_bfloat16 value) {
+    return __bfloat162float(value);
+}
+template <> __device__ __forceinline__ __nv_bfloat16 narrow<__nv_bfloat16>(float value) {
+    return __float2bfloat16(value);
+}
+#endif
+
+// ---- images -----------------------------------------------------------------------------------------------------
+
+// A window that slides over images, as xpconv._geometry.Window; the order of the members is that of launch.py.
+struct Window {
+    int height, width;
+    int kernel_h, kernel_w;
+    int stride_h, stride_w;
+    int pad_top, pad_bottom, pad_left, pad_right;
+    int dilation_h, dilation_w;
+    int out_h, out_w;
+};
+
+// Images whose planes (H, W) are contiguous, but images and channels lie anywhere: plane (n, c) of pixels starts at
+// n * image + c * channel. It serves batch-first and channel-major memory, and slices of both.
+template <class I> struct Planes {
+    I image, channel;
+};

@@ -1,0 +1,159 @@
+"""How kernels are launched: geometry of the grid, width of indices, and arguments in the very types of the kernels.
+
+`cupy.RawKernel` checks nothing: it ignores strides, and takes a Python int for 64 bits and a float for a double, whatever
+the kernel declares. Hence all launches go through `launch`, which takes NumPy scalars only, and arrays only if they are
+contiguous or said to be `Strided`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .. import _geometry
+from ..backends.protocol import Array
+from .backend import GpuBackend
+from .module import INT32, INT64
+
+__all__ = [
+    "THREADS",
+    "Index",
+    "Planes",
+    "Strided",
+    "ceil_div",
+    "index_for",
+    "launch",
+    "planes",
+    "struct_of_window",
+    "waves",
+]
+
+THREADS = 256  # of common.cuh
+
+# Blocks of a grid-stride kernel for each multiprocessor: 8 * 256 threads are all that one holds at a time.
+BLOCKS_PER_MULTIPROCESSOR = 8
+MAX_BLOCKS = 1 << 16
+
+# A 32-bit index runs at most one stride of the grid beyond the last element.
+INT32_LIMIT = 2**31 - MAX_BLOCKS * THREADS
+
+
+class Index(NamedTuple):
+    """The type of a kernel's indices: its name there, and the NumPy scalar that has it."""
+
+    name: str
+    scalar: Any
+
+    def struct(self, *members: int) -> np.ndarray:
+        """A structure of indices, to be passed by value."""
+        return np.array(members, self.scalar).view([("members", self.scalar, len(members))])
+
+
+_INDEX32, _INDEX64 = Index(INT32, np.int32), Index(INT64, np.int64)
+
+
+def index_for(*extents: int) -> Index:
+    """32-bit indices if all ``extents`` (numbers of elements, offsets) fit, else 64-bit ones."""
+    return _INDEX32 if max(extents) <= INT32_LIMIT else _INDEX64
+
+
+class Strided(NamedTuple):
+    """An array argument that is not contiguous, for a kernel that is told its strides by other arguments."""
+
+    array: Array
+
+
+class Planes(NamedTuple):
+    """Images whose planes (H, W) are contiguous, and the steps, in elements, from image to image and channel to channel.
+
+    Channel-major memory and slices of it are such images as well as the usual order (N, C, H, W).
+    """
+
+    array: Array
+    image: int
+    channel: int
+
+    @property
+    def extent(self) -> int:
+        """Elements from the first to behind the last."""
+        n, c, h, w = self.array.shape
+        return max(n - 1, 0) * self.image + max(c - 1, 0) * self.channel + h * w
+
+
+def planes(backend: GpuBackend, x: Array) -> Planes:
+    """Images (N, C, H, W) as `Planes`: as they are if their planes are contiguous, else a copy in C order."""
+    n, c, h, w = x.shape
+    size = x.dtype.itemsize
+    image, channel, row, column = x.strides
+    dense = (w == 1 or column == size) and (h == 1 or row == w * size)
+    if not dense or image < 0 or channel < 0:
+        x = backend.contiguous(x)
+        return Planes(x, c * h * w, h * w)
+    return Planes(x, image // size if n > 1 else 0, channel // size if c > 1 else 0)
+
+
+@lru_cache(maxsize=4096)
+def struct_of_window(window: _geometry.Window) -> np.ndarray:
+    """The structure ``Window`` of common.cuh."""
+    numbers = [
+        window.height, window.width, window.kernel_h, window.kernel_w, window.stride_h, window.stride_w,
+        window.pad_top, window.pad_bottom, window.pad_left, window.pad_right,
+        window.dilation_h, window.dilation_w, window.out_h, window.out_w,
+    ]  # fmt: skip
+    return np.array(numbers, np.int32).view([("members", np.int32, len(numbers))])
+
+
+def ceil_div(number: int, divisor: int) -> int:
+    """``number / divisor``, rounded up."""
+    return -(-number // divisor)
+
+
+def waves(backend: GpuBackend, count: int) -> int:
+    """Blocks for a grid-stride loop over ``count`` elements: as many as fill the device, no more than there is work."""
+    full = backend.multiprocessors * BLOCKS_PER_MULTIPROCESSOR
+    return max(1, min(ceil_div(count, THREADS), full, MAX_BLOCKS))
+
+
+def _checked(value: Any, position: int) -> Any:
+    if isinstance(value, Strided):
+        return value.array
+    if value is None or isinstance(value, np.generic):
+        return value
+    if isinstance(value, (bool, int, float)):
+        raise TypeError(f"kernel argument {position}: a Python number {value!r}, whose size the kernel cannot know")
+    if not value.flags.c_contiguous:
+        raise ValueError(f"kernel argument {position}: strides {value.strides} of shape {value.shape} would be ignored")
+    return value
+
+
+def launch(
+    backend: GpuBackend,
+    file: str,
+    kernel: str,
+    dtype: str,
+    template: Sequence[str],
+    grid: int | tuple[int, ...],
+    arguments: Sequence[Any],
+) -> None:
+    """Start a kernel on the backend's device, on the current stream.
+
+    Parameters
+    ----------
+    file, kernel, dtype, template
+        The kernel ``kernel<dtype, *template>`` of ``file``.cu.
+    grid
+        The number of elements of a grid-stride kernel, nothing being done for none; or blocks (x, y, z).
+    arguments
+        Arrays of the backend, NumPy scalars of the very types of the parameters, structures, None for a null pointer.
+    """
+    if isinstance(grid, int):
+        grid = (waves(backend, grid),) if grid else ()
+    if not prod(grid) or not grid:
+        return
+    function = backend.kernels.get(file, kernel, dtype, *template)
+    with backend.active():
+        function(grid, (THREADS,), tuple(_checked(a, i) for i, a in enumerate(arguments)))

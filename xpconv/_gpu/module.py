@@ -1,0 +1,122 @@
+"""The CUDA sources, and their kernels compiled on first use.
+
+A source is compiled once for each dtype, with all its instances for that dtype: `INSTANCES` lists them, and is what the
+compile tests go through.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any, NamedTuple
+
+__all__ = ["CTYPES", "INSTANCES", "INT32", "INT64", "UNROLLED", "Kernels", "instances", "options", "source"]
+
+CTYPES = {"float32": "float", "float64": "double", "float16": "__half", "bfloat16": "__nv_bfloat16"}
+INT32, INT64 = "int", "int64"  # the index types of common.cuh
+
+_DEFINITIONS = {"float16": ("-DXPCONV_HALF",), "bfloat16": ("-DXPCONV_BFLOAT16",)}
+
+# sizes of the windows that have unrolled instances; (0, 0) is any size. They are for 32-bit indices only: arrays of
+# 2**31 elements take the general one.
+UNROLLED = (1, 3, 5, 7)
+
+
+class _Template(NamedTuple):
+    """A kernel and the template arguments behind its type."""
+
+    kernel: str
+    arguments: tuple[str, ...] = (INT32, INT64)
+
+
+def _windowed(kernel: str) -> _Template:
+    unrolled = tuple(f"{INT32}, {k}, {k}" for k in UNROLLED)
+    return _Template(kernel, (f"{INT32}, 0, 0", f"{INT64}, 0, 0", *unrolled))
+
+
+INSTANCES: dict[str, tuple[_Template, ...]] = {
+    "columns": (_windowed("im2col"), _windowed("col2im")),
+    "elementwise": (_Template("add_bias"),),
+    "reduce": (_Template("partial_row_sums"), _Template("finish_row_sums")),
+}
+
+
+def instances(file: str, dtype: str) -> Iterator[str]:
+    """Name expressions of all kernels of ``file`` for ``dtype``."""
+    for kernel, arguments in INSTANCES[file]:
+        for argument in arguments:
+            yield f"{kernel}<{CTYPES[dtype]}, {argument}>"
+
+
+def options(dtype: str) -> tuple[str, ...]:
+    """Compiler options of an instance for ``dtype``: what headers it needs."""
+    return _DEFINITIONS.get(dtype, ())
+
+
+@cache
+def _read(name: str) -> str:
+    try:
+        return resources.files("xpconv._cuda").joinpath(name).read_text(encoding="utf-8")
+    except ModuleNotFoundError:  # a checkout on the path, not installed: the package is kernels/cuda there
+        return (Path(__file__).parents[2] / "kernels" / "cuda" / name).read_text(encoding="utf-8")
+
+
+def _lines(name: str, included: set[str]) -> Iterator[str]:
+    yield f'#line 1 "{name}"'
+    for number, line in enumerate(_read(name).splitlines(), start=1):
+        if line == "#pragma once":  # means nothing in the middle of a text; `included` does it
+            yield ""
+        elif line.startswith('#include "'):
+            other = line.split('"')[1]
+            if other not in included:
+                included.add(other)
+                yield from _lines(other, included)
+                yield f'#line {number + 1} "{name}"'
+            else:
+                yield ""
+        else:
+            yield line
+
+
+@cache
+def source(file: str) -> str:
+    """The text of ``file``.cu with its includes put in, line numbers kept for the compiler's messages."""
+    return "\n".join(_lines(f"{file}.cu", set())) + "\n"
+
+
+class Kernels:
+    """The kernels of one device.
+
+    Parameters
+    ----------
+    raw_module
+        ``raw_module(code, options, name_expressions)`` gives an object with ``get_function(name_expression)``, such as
+        `cupy.RawModule`.
+    """
+
+    def __init__(self, raw_module: Callable[[str, Sequence[str], Sequence[str]], Any]) -> None:
+        self._raw_module = raw_module
+        self._modules: dict[tuple[str, str], Any] = {}
+        self._functions: dict[tuple[str, str, str, tuple[str, ...]], Any] = {}
+        self._lock = threading.Lock()
+
+    def get(self, file: str, kernel: str, dtype: str, *arguments: str) -> Any:
+        """The kernel ``kernel<type of dtype, arguments>`` of ``file``.cu; compiles the file for the dtype if need be."""
+        key = (file, kernel, dtype, arguments)
+        function = self._functions.get(key)
+        if function is None:
+            expression = f"{kernel}<{', '.join((CTYPES[dtype], *arguments))}>"
+            function = self._module(file, dtype).get_function(expression)
+            self._functions[key] = function
+        return function
+
+    def _module(self, file: str, dtype: str) -> Any:
+        with self._lock:
+            module = self._modules.get((file, dtype))
+            if module is None:
+                module = self._raw_module(source(file), options(dtype), tuple(instances(file, dtype)))
+                self._modules[file, dtype] = module
+            return module

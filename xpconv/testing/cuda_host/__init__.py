@@ -1,0 +1,11 @@
+"""CUDA kernels on the host, for tests without a GPU: the backend ``cuda-host``.
+
+The same ``.cu`` files that run on a GPU are compiled by the host's C++ compiler against ``cuda_on_host.h`` and run on
+NumPy memory: `HostModule` and `HostKernel` have the calling convention of `cupy.RawModule` and `cupy.RawKernel`.
+Barriers, shared memory, launches and arguments are checked more strictly than a GPU does; see the header.
+"""
+
+from .backend import HostCudaBackend, load
+from .module import HostArray, HostKernel, HostModule, find_compiler, thread_schedule
+
+__all__ = ["HostArray", "HostCudaBackend", "HostKernel", "HostModule", "find_compiler", "load", "thread_schedule"]

@@ -1,0 +1,108 @@
+"""The backend ``cuda-host``: the CUDA kernels on NumPy memory, through the host compiler."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from ..._gpu import GpuBackend
+from ...backends import BackendUnavailableError
+from ...backends.protocol import Array
+from .module import HostArray, HostModule, find_compiler
+
+__all__ = ["HostCudaBackend", "HostNamespace", "load"]
+
+
+def _to_device(result: Any) -> Any:
+    if isinstance(result, (np.ndarray, np.generic)):
+        return np.asarray(result).view(HostArray)
+    if isinstance(result, (tuple, list)) and any(isinstance(item, np.ndarray) for item in result):
+        items = [_to_device(item) for item in result]
+        return type(result)(*items) if hasattr(result, "_fields") else type(result)(items)
+    return result
+
+
+class HostNamespace(ModuleType):
+    """NumPy's functions with `HostArray` for results."""
+
+    def __init__(self) -> None:
+        super().__init__("numpy_as_a_device", HostNamespace.__doc__)
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(np, name)
+        if isinstance(found, type) or not callable(found):
+            return found
+
+        def function(*args: Any, **kwargs: Any) -> Any:
+            return _to_device(found(*args, **kwargs))
+
+        function.__name__ = name
+        setattr(self, name, function)  # so that it is made once
+        return function
+
+
+class HostCudaBackend(GpuBackend):
+    """A device of two multiprocessors that computes with NumPy and with CUDA kernels compiled for the host."""
+
+    name = "cuda-host"
+    multiprocessors = 2  # few, so that the loops of kernels take more than one turn
+    compiler_options: tuple[str, ...] = ()
+
+    def __init__(self) -> None:
+        if find_compiler() is None:
+            raise BackendUnavailableError(
+                "cuda-host needs a C++ compiler for the CUDA kernels: install g++ or clang++, or name one in CXX"
+            )
+        self.xp = HostNamespace()
+        super().__init__()
+
+    def owns(self, array: object) -> bool:
+        return type(array) is HostArray
+
+    def asarray(self, obj: Any, dtype: Any = None) -> Array:
+        if type(obj) is HostArray:
+            return obj if dtype is None else self.astype(obj, dtype)
+        # a copy, as a transfer to a device is
+        values = np.asarray(obj)
+        return np.array(values, dtype=self.dtype(values.dtype if dtype is None else dtype)).view(HostArray)
+
+    def to_numpy(self, array: Array) -> np.ndarray:
+        return np.asarray(array)
+
+    def dtype(self, name: Any) -> Any:
+        try:
+            dtype = np.dtype(name)
+        except TypeError:
+            raise TypeError(f"dtype: {self.name} has no {name!r}") from None
+        return dtype if dtype.isnative else dtype.newbyteorder("=")
+
+    def gemm(self, a: Array, b: Array) -> Array:
+        wide = self.accumulator(a)  # as cuBLAS does
+        return self.astype(self.xp.matmul(self.astype(a, wide), self.astype(b, wide)), a.dtype)
+
+    batched_gemm = gemm
+
+    def raw_module(self, code: str, options: Sequence[str], name_expressions: Sequence[str]) -> HostModule:
+        defined = ("-DXPCONV_ON_HOST", *options, *self.compiler_options)
+        return HostModule(code, defined, name_expressions)
+
+    def active(self) -> AbstractContextManager[Any]:
+        return nullcontext()
+
+    def contiguous(self, array: Array) -> Array:
+        return array if array.flags.c_contiguous else self.xp.ascontiguousarray(array)
+
+    def describe(self) -> str:
+        compiler = find_compiler()
+        return f"numpy {np.__version__}, CUDA kernels by {compiler[1] if compiler else 'no compiler'}"
+
+
+def load(device: str | None) -> HostCudaBackend:
+    """Factory of the registry."""
+    if device is not None:
+        raise BackendUnavailableError(f"cuda-host has one device, got {device!r}")
+    return HostCudaBackend()
