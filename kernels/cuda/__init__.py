@@ -1,0 +1,1 @@
+"""CUDA sources, read with `importlib.resources` and compiled on first use."""
