@@ -1,6 +1,17 @@
-"""Convolutional networks on the array library you already have."""
+"""Convolutional networks on the array library you already have.
+
+Layers, losses and optimizers written once against the Python array API; NumPy runs them on compiled CPU kernels,
+other array libraries on generic operators. See `xpconv.functional` for the operators, `xpconv.layers` for networks,
+`xpconv.Trainer` for training, `set_backend` for the place where new arrays are born.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from . import backends, functional
+from ._workspace import get_workspace_mb, set_workspace_mb
 from .backends import (
     BackendMismatchError,
     BackendUnavailableError,
@@ -13,4 +24,63 @@ from .backends import (
     use_backend,
 )
 
+if TYPE_CHECKING:
+    from . import data, layers, models, optim, testing, training
+    from ._config import show_config
+    from ._random import manual_seed
+    from ._threads import get_num_threads, set_num_threads
+    from .layers import Parameter
+    from .training import Trainer
+
 __version__ = "0.1.0"
+
+# loaded when first used, which keeps `import xpconv` about as fast as `import numpy`
+_SUBPACKAGES = ("data", "layers", "models", "optim", "testing", "training")
+_LATE_NAMES = {
+    "Parameter": "layers",
+    "Trainer": "training",
+    "get_num_threads": "_threads",
+    "manual_seed": "_random",
+    "set_num_threads": "_threads",
+    "show_config": "_config",
+}
+
+__all__ = [
+    "BackendMismatchError",
+    "BackendUnavailableError",
+    "Parameter",
+    "Trainer",
+    "asarray",
+    "available_backends",
+    "backends",
+    "data",
+    "functional",
+    "get_backend",
+    "get_num_threads",
+    "get_workspace_mb",
+    "layers",
+    "manual_seed",
+    "models",
+    "optim",
+    "register_backend",
+    "set_backend",
+    "set_num_threads",
+    "set_workspace_mb",
+    "show_config",
+    "testing",
+    "to_numpy",
+    "training",
+    "use_backend",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _SUBPACKAGES:
+        return importlib.import_module(f"{__name__}.{name}")
+    if name in _LATE_NAMES:
+        return getattr(importlib.import_module(f"{__name__}.{_LATE_NAMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

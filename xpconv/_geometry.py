@@ -19,6 +19,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
+import numpy as np
+
 __all__ = [
     "ConvGeometry",
     "IntOrPair",
@@ -97,13 +99,13 @@ class ConvGeometry(NamedTuple):
     groups: int
 
 
-def _integer(name: str, value: object, minimum: int) -> int:
+def _integer(name: str, value: object, minimum: int, takes: str = "an integer") -> int:
     if isinstance(value, bool):
-        raise TypeError(f"{name}: expected an integer, got {value!r}")
+        raise TypeError(f"{name}: expected {takes}, got {value!r}")
     try:
         number = operator.index(value)  # type: ignore[arg-type]
     except TypeError:
-        raise TypeError(f"{name}: expected an integer, got {value!r}") from None
+        raise TypeError(f"{name}: expected {takes}, got {value!r}") from None
     if number < minimum:
         raise ValueError(f"{name}: must be at least {minimum}, got {number}")
     return number
@@ -119,11 +121,14 @@ def to_pair(name: str, value: IntOrPair, *, minimum: int = 1) -> tuple[int, int]
     ValueError
         If it has another length than two, or an entry is below ``minimum``.
     """
+    takes = "an integer or a pair of integers"
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
     if isinstance(value, (list, tuple)):
         if len(value) != 2:
-            raise ValueError(f"{name}: expected an integer or a pair, got {value!r}")
-        return _integer(name, value[0], minimum), _integer(name, value[1], minimum)
-    number = _integer(name, value, minimum)
+            raise ValueError(f"{name}: expected {takes}, got {value!r}")
+        return _integer(name, value[0], minimum, takes), _integer(name, value[1], minimum, takes)
+    number = _integer(name, value, minimum, takes)  # type: ignore[arg-type]
     return number, number
 
 
@@ -136,19 +141,20 @@ def _same(size: int, extent: int, stride: int) -> tuple[int, int]:
 
 def _normal_padding(padding: Padding) -> str | tuple[tuple[int, int], tuple[int, int]]:
     """``"valid"``, ``"same"`` or ``((top, bottom), (left, right))`` from any accepted form."""
-    takes = "expected 'valid', 'same', an integer, a pair or two pairs"
+    takes = "'valid', 'same', an integer, a pair or two pairs of integers"
     if isinstance(padding, str):
         if padding.lower() not in ("valid", "same"):
-            raise ValueError(f"padding: {takes}, got {padding!r}")
+            raise ValueError(f"padding: expected {takes}, got {padding!r}")
         return padding.lower()
-    if isinstance(padding, (list, tuple)) and len(padding) == 2 and all(isinstance(p, (list, tuple)) for p in padding):
-        vertical, horizontal = padding
-        return to_pair("padding", vertical, minimum=0), to_pair("padding", horizontal, minimum=0)
-    try:
-        vertical, horizontal = to_pair("padding", padding, minimum=0)  # type: ignore[arg-type]
-    except TypeError:
-        raise TypeError(f"padding: {takes}, got {padding!r}") from None
-    return (vertical, vertical), (horizontal, horizontal)
+    if isinstance(padding, np.ndarray):
+        padding = padding.tolist()
+    sides = padding if isinstance(padding, (list, tuple)) else (padding, padding)
+    if not all(isinstance(side, (list, tuple)) for side in sides):
+        sides = [(side, side) for side in sides]
+    if len(sides) != 2 or any(len(side) != 2 for side in sides):  # type: ignore[arg-type]
+        raise ValueError(f"padding: expected {takes}, got {padding!r}")
+    (top, bottom), (left, right) = ([_integer("padding", p, 0, takes) for p in s] for s in sides)  # type: ignore
+    return (top, bottom), (left, right)
 
 
 @lru_cache(maxsize=4096)
@@ -159,7 +165,10 @@ def _window(
     padding: str | tuple[tuple[int, int], tuple[int, int]],
     dilation: tuple[int, int],
     ceil_mode: bool,
+    kernel_name: str = "kernel_size",
 ) -> Window:
+    if 0 in size:
+        raise ValueError(f"x: images need at least one pixel, got height {size[0]} and width {size[1]}")
     extent = ((kernel[0] - 1) * dilation[0] + 1, (kernel[1] - 1) * dilation[1] + 1)
     if padding == "same":
         pads = (_same(size[0], extent[0], stride[0]), _same(size[1], extent[1], stride[1]))
@@ -170,23 +179,29 @@ def _window(
     out = []
     for axis, name in enumerate(("height", "width")):
         room = size[axis] + sum(pads[axis]) - extent[axis]
-        if size[axis] == 0 or room < 0:
+        # PyTorch's rule: ceil_mode rounds up, but a window that would start behind the image is dropped
+        count = (room + (stride[axis] - 1 if ceil_mode else 0)) // stride[axis] + 1
+        if ceil_mode and (count - 1) * stride[axis] >= size[axis] + pads[axis][0]:
+            count -= 1
+        if count < 1:
             spread = f" (spread to {extent[axis]} by dilation {dilation[axis]})" if dilation[axis] > 1 else ""
             raise ValueError(
-                f"kernel_size: {kernel[axis]}{spread} is larger than the padded input: {name} {size[axis]}"
-                f" + padding {pads[axis][0]} + {pads[axis][1]}"
+                f"{kernel_name}: kernel {name} {kernel[axis]}{spread} is larger than the padded input's, "
+                f"{size[axis]} + padding {pads[axis][0]} + {pads[axis][1]}"
             )
-        count = room // stride[axis] + 1
-        # ceil_mode adds one partial window, unless it would start in the padding behind the image (PyTorch's rule)
-        if ceil_mode and room % stride[axis] and count * stride[axis] < size[axis] + pads[axis][0]:
-            count += 1
         out.append(count)
     (top, bottom), (left, right) = pads
     return Window(*size, *kernel, *stride, top, bottom, left, right, *dilation, *out)
 
 
 def conv_window(
-    image_size: Sequence[int], kernel_size: IntOrPair, stride: IntOrPair, padding: Padding, dilation: IntOrPair
+    image_size: Sequence[int],
+    kernel_size: IntOrPair,
+    stride: IntOrPair,
+    padding: Padding,
+    dilation: IntOrPair,
+    *,
+    kernel_name: str = "kernel_size",
 ) -> Window:
     """Window of a convolution or of `im2col` over images of ``image_size`` (height, width).
 
@@ -195,6 +210,8 @@ def conv_window(
     padding
         An integer, a pair (vertical, horizontal), two pairs ((top, bottom), (left, right)), ``"valid"``, or
         ``"same"``, which is TensorFlow's rule: ``ceil(size / stride)`` outputs, an odd pixel of padding goes behind.
+    kernel_name
+        The argument that the kernel's size comes from, for messages.
 
     Raises
     ------
@@ -204,11 +221,12 @@ def conv_window(
     # normalised before the cache: 1, 1.0 and True would be the same key
     return _window(
         to_pair("image_size", image_size, minimum=0),
-        to_pair("kernel_size", kernel_size),
+        to_pair(kernel_name, kernel_size),
         to_pair("stride", stride),
         _normal_padding(padding),
         to_pair("dilation", dilation),
         False,
+        kernel_name,
     )
 
 
@@ -264,13 +282,9 @@ def check_layout(name: str, layout: str, allowed: tuple[str, ...]) -> str:
 
 
 @lru_cache(maxsize=4096)
-def _conv_geometry(
-    x_shape: tuple[int, ...], w_shape: tuple[int, ...], window: Window, groups: int
-) -> ConvGeometry:
+def _conv_geometry(x_shape: tuple[int, ...], w_shape: tuple[int, ...], window: Window, groups: int) -> ConvGeometry:
     batch, in_channels = x_shape[:2]
     out_channels, channels_per_group = w_shape[:2]
-    if out_channels == 0 or channels_per_group == 0:
-        raise ValueError(f"w: needs at least one filter and one channel, got shape {w_shape}")
     if in_channels % groups or out_channels % groups:
         raise ValueError(
             f"groups: {groups} must divide the input channels and the filters, got {in_channels} and {out_channels}"
@@ -300,5 +314,7 @@ def conv_geometry(
         Naming the argument that is wrong, what it is and what it must be.
     """
     groups = _integer("groups", groups, 1)
-    window = conv_window(x_shape[2:], w_shape[2:], stride, padding, dilation)  # type: ignore[arg-type]
+    if 0 in w_shape:
+        raise ValueError(f"w: needs at least one filter, one channel and one tap, got shape {tuple(w_shape)}")
+    window = conv_window(x_shape[2:], w_shape[2:], stride, padding, dilation, kernel_name="w")
     return _conv_geometry(tuple(x_shape), tuple(w_shape), window, groups)

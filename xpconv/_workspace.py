@@ -13,7 +13,7 @@ DEFAULT_MB = 64
 
 
 def _read() -> int:
-    text = os.environ.get("XPCONV_WORKSPACE_MB", str(DEFAULT_MB))
+    text = os.environ.get("XPCONV_WORKSPACE_MB") or str(DEFAULT_MB)
     try:
         return _checked(int(text))
     except ValueError:
@@ -21,9 +21,11 @@ def _read() -> int:
 
 
 def _checked(megabytes: int) -> int:
+    if isinstance(megabytes, bool) or not hasattr(megabytes, "__index__"):
+        raise TypeError(f"megabytes: expected a whole number of MiB, got {megabytes!r}")
     if megabytes < 1:
         raise ValueError(f"megabytes: must be at least 1, got {megabytes}")
-    return megabytes
+    return int(megabytes)
 
 
 _cap_mb = _read()

@@ -1,3 +1,29 @@
-"""The compiled CPU kernels as operators of the NumPy backend."""
+"""The compiled CPU kernels as operators of the NumPy backend.
 
-ENGINES: dict = {}
+`ENGINES` maps each operator to its engines, best first: ``(name, function, supports)``. The functions have the
+signatures of `xpconv._generic`. Importing this package raises ImportError where the kernels were not compiled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from .. import _threads
+from . import _kernels, columns, conv
+
+__all__ = ["ENGINES"]
+
+_kernels.set_num_threads(_threads.get_num_threads())
+
+
+def _real(dtype: str, geometry: Any) -> bool:
+    return dtype in ("float32", "float64")
+
+
+ENGINES: dict[str, tuple[tuple[str, Callable[..., Any], Callable[[str, Any], bool]], ...]] = {
+    "im2col": (("cpu", columns.im2col, _real),),
+    "col2im": (("cpu", columns.col2im, _real),),
+    "conv2d": (("cpu", conv.conv2d, _real),),
+    "conv2d_backward": (("cpu", conv.conv2d_backward, _real),),
+}

@@ -7,6 +7,8 @@ For a kernel of taps t = (i, j) the columns of one channel are the shifted image
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import array_api_extra as xpx
 
 from .._geometry import Window
@@ -39,13 +41,15 @@ def taps(padded: Array, window: Window) -> list[Array]:
     ]
 
 
-def add_taps(backend: Backend, parts: list[Array], window: Window) -> Array:
+def add_taps(backend: Backend, parts: Iterable[Array], window: Window) -> Array:
     """Adjoint of `taps` and `pad`: add each part where its tap has read, return images (..., H, W)."""
-    height, width = window.reach
-    out = backend.zeros((*parts[0].shape[:-2], height, width), parts[0].dtype)
+    out = None
     for t, part in enumerate(parts):
+        if out is None:
+            out = backend.zeros((*part.shape[:-2], *window.reach), part.dtype)
         i, j = divmod(t, window.kernel_w)
         out = xpx.at(out, (..., window.rows(i), window.columns(j))).add(part, xp=backend.xp)
+    assert out is not None, "a window has at least one tap"
     rows = slice(window.pad_top, window.pad_top + window.height)
     columns = slice(window.pad_left, window.pad_left + window.width)
     return out[..., rows, columns]
@@ -62,4 +66,6 @@ def col2im(backend: Backend, cols: Array, window: Window) -> Array:
     """Images (N, C, H, W) from columns (N, C * kh * kw, out_h * out_w), summed where windows overlap."""
     n, c = cols.shape[0], cols.shape[1] // window.taps
     split = backend.xp.reshape(cols, (n, c, window.taps, window.out_h, window.out_w))
-    return add_taps(backend, [split[:, :, t, :, :] for t in range(window.taps)], window)
+    split = backend.astype(split, backend.accumulator(cols))
+    images = add_taps(backend, [split[:, :, t, :, :] for t in range(window.taps)], window)
+    return backend.astype(images, cols.dtype)

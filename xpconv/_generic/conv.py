@@ -7,7 +7,8 @@
     dweight  F x (C kh kw)  = dy (F x N P) @ columns^T
     dcolumns (C kh kw) x (N P) = weight^T @ dy
 
-With groups every matrix gains a leading axis of that length. Results are views with the batch axis first.
+With groups every matrix gains a leading axis of that length. Results are views with the batch axis first. Half
+precision is computed in float32 throughout and rounded once, at the end.
 """
 
 from __future__ import annotations
@@ -56,15 +57,18 @@ def conv2d(backend: Backend, x: Array, w: Array, b: Array | None, geometry: Conv
     shape = (geometry.out_channels, -1, window.out_h, window.out_w)
     if geometry.batch == 0:
         return backend.zeros((0, geometry.out_channels, window.out_h, window.out_w), x.dtype)
-    weight = _weight_matrix(backend, w, geometry)
+    wide = backend.accumulator(x)
+    weight = backend.astype(_weight_matrix(backend, w, geometry), wide)
+    bias = None if b is None else backend.astype(xp.reshape(b, (-1, 1, 1, 1)), wide)
     parts = []
-    step = images_per_slice(geometry, x.dtype)
+    step = images_per_slice(geometry, wide)
     for start in range(0, geometry.batch, step):
-        columns = _columns(backend, x[start : start + step, ...], geometry)
-        parts.append(xp.reshape(_product(backend, weight, columns), shape))
+        columns = _columns(backend, backend.astype(x[start : start + step, ...], wide), geometry)
+        part = xp.reshape(_product(backend, weight, columns), shape)
+        if bias is not None:
+            part = part + bias
+        parts.append(backend.astype(part, x.dtype))
     y = parts[0] if len(parts) == 1 else xp.concat(parts, axis=1)
-    if b is not None:
-        y = y + xp.reshape(b, (-1, 1, 1, 1))
     return xp.permute_dims(y, (1, 0, 2, 3))
 
 
@@ -74,24 +78,29 @@ def conv2d_backward(
     """Gradients (dx, dw, db) of `conv2d`; dx and db are None where they are not needed."""
     xp, window = backend.xp, geometry.window
     if geometry.batch == 0:
+        dx = backend.zeros(x.shape, x.dtype) if need_dx else None
         db = backend.zeros((geometry.out_channels,), dy.dtype) if need_db else None
-        return (xp.zeros_like(x) if need_dx else None), xp.zeros_like(w), db
-    weight = _weight_matrix(backend, w, geometry)
+        return dx, backend.zeros(w.shape, w.dtype), db
+    wide = backend.accumulator(x)
+    weight = backend.astype(_weight_matrix(backend, w, geometry), wide)
     dw, images = None, []
-    step = images_per_slice(geometry, x.dtype)
+    step = images_per_slice(geometry, wide)
     for start in range(0, geometry.batch, step):
         part = slice(start, start + step)
-        dy_matrix = _filters_first(backend, dy[part, ...], geometry)
-        columns = _columns(backend, x[part, ...], geometry)
+        dy_matrix = backend.astype(_filters_first(backend, dy[part, ...], geometry), wide)
+        columns = _columns(backend, backend.astype(x[part, ...], wide), geometry)
         product = _product(backend, dy_matrix, xp.matrix_transpose(columns))
         dw = product if dw is None else dw + product
+        del columns  # before the next ones are made: the cap holds for one set of them
         if need_dx:
             dcolumns = _product(backend, xp.matrix_transpose(weight), dy_matrix)
             split = xp.reshape(dcolumns, (geometry.in_channels, window.taps, -1, window.out_h, window.out_w))
-            images.append(add_taps(backend, [split[:, t, :, :, :] for t in range(window.taps)], window))
+            summed = add_taps(backend, [split[:, t, :, :, :] for t in range(window.taps)], window)
+            images.append(backend.astype(summed, x.dtype))
+            del dcolumns, split
     dx = None
     if need_dx:
         dx = images[0] if len(images) == 1 else xp.concat(images, axis=1)
         dx = xp.permute_dims(dx, (1, 0, 2, 3))
-    db = xp.sum(dy, axis=(0, 2, 3), dtype=dy.dtype) if need_db else None
-    return dx, xp.reshape(dw, w.shape), db
+    db = backend.astype(xp.sum(dy, axis=(0, 2, 3), dtype=wide), dy.dtype) if need_db else None
+    return dx, backend.astype(xp.reshape(dw, w.shape), w.dtype), db

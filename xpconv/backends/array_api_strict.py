@@ -25,9 +25,7 @@ class StrictBackend(Backend):
         try:
             import array_api_strict as xp
         except ImportError as error:
-            raise BackendUnavailableError(
-                "array_api_strict is not installed: pip install array-api-strict"
-            ) from error
+            raise BackendUnavailableError("array_api_strict is not installed: pip install array-api-strict") from error
         self.xp = xp
         self.name = "array_api_strict" if device == "cpu" else f"array_api_strict:{device}"
         self.device = xp.Device(_DEVICES[device])
@@ -49,7 +47,8 @@ class StrictBackend(Backend):
         if self.owns(obj):
             moved = obj.to_device(self.device)
             return moved if dtype is None else self.astype(moved, dtype)
-        values = np.asarray(obj, dtype=dtype if isinstance(dtype, str) else None)
+        values = np.asarray(obj)
+        values = np.asarray(values, dtype=values.dtype.newbyteorder("="))
         return self.xp.asarray(values, device=self.device, dtype=None if dtype is None else self.dtype(dtype))
 
     def to_numpy(self, array: Array) -> np.ndarray:

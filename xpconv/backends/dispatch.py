@@ -51,7 +51,7 @@ def _checked(mode: str, source: str) -> str:
     return mode
 
 
-_mode = _checked(os.environ.get("XPCONV_KERNELS", "auto"), "XPCONV_KERNELS")
+_mode = _checked(os.environ.get("XPCONV_KERNELS") or "auto", "XPCONV_KERNELS")
 _mode_override: ContextVar[str | None] = ContextVar("xpconv_kernels", default=None)
 
 
@@ -107,10 +107,8 @@ def _always(dtype: str, geometry: Any) -> bool:
 def run(backend: Backend, operator: str, first: Any, *arguments: Any, geometry: Any = None) -> Any:
     """Run ``operator`` on ``first`` and ``arguments``; ``geometry``, if given, is passed on as the last of them."""
     engine = serving(backend, operator, backend.dtype_name(first), geometry)
-    if geometry is not None:
-        arguments = (*arguments, geometry)
-    if engine.name == "generic":
-        return engine.function(backend, first, *arguments)
     prepare = backend.prepare
-    ready = [prepare(a) if hasattr(a, "dtype") else a for a in arguments]
-    return engine.function(backend, prepare(first), *ready)
+    ready = [prepare(a) if hasattr(a, "dtype") else a for a in (first, *arguments)]
+    if geometry is not None:
+        ready.append(geometry)
+    return engine.function(backend, *ready)

@@ -1,4 +1,4 @@
-"""JAX arrays, through the generic operators, called eagerly. float64 needs ``jax.config.update("jax_enable_x64", True)``."""
+"""JAX arrays, through the generic operators; float64 needs ``jax.config.update("jax_enable_x64", True)``."""
 
 from __future__ import annotations
 
@@ -30,24 +30,55 @@ class JaxBackend(Backend):
         return isinstance(array, self._jax.Array)
 
     def for_array(self, array: Array) -> Backend:
-        device = array.device
-        if device == self.device or isinstance(array, self._jax.core.Tracer):
+        if isinstance(array, self._jax.core.Tracer):  # under jit or grad an array has no device yet
             return self
+        device = array.device
+        if device == self.device:
+            return self
+        if not isinstance(device, self._jax.Device):
+            raise TypeError(f"an array sharded over several JAX devices ({device}) is not supported; gather it first")
         return load_backend(f"jax:{device.platform}:{device.id}")
 
     def asarray(self, obj: Any, dtype: Any = None) -> Array:
         if isinstance(obj, self._jax.Array):
-            moved = obj if obj.device == self.device else self._jax.device_put(obj, self.device)
-            return moved if dtype is None else self.astype(moved, dtype)
+            traced = isinstance(obj, self._jax.core.Tracer)
+            moved = obj if traced or obj.device == self.device else self._jax.device_put(obj, self.device)
+            return moved if dtype is None else self.astype(moved, self._checked(dtype))
         values = np.asarray(obj)
-        wanted = values.dtype if dtype is None else self.dtype(dtype)
-        if np.dtype(wanted) == np.float64 and not self._jax.config.jax_enable_x64:
+        if dtype is not None:
+            wanted = self._checked(dtype)
+        elif values.dtype.kind in "iu":
+            wanted = self._integer(values)
+        else:
+            wanted = self._checked(values.dtype)
+        # a copy: JAX may share memory with NumPy arrays, but takes it for granted that nobody writes to it
+        return self._jax.device_put(self.xp.array(values.astype(wanted)), self.device)
+
+    def _checked(self, dtype: Any) -> np.dtype:
+        """``dtype``, if JAX has it as it is set up; by itself JAX would take a narrower one."""
+        dtype = np.dtype(self.dtype(dtype))
+        narrow = self._jax.dtypes.canonicalize_dtype(dtype)
+        if narrow != dtype:
             raise TypeError(
-                'dtype: JAX makes float32 of float64 unless jax.config.update("jax_enable_x64", True) is called first'
+                f"dtype: JAX has no {dtype.name} unless jax.config.update('jax_enable_x64', True) is called first; "
+                f"dtype={narrow.name!r} works without"
             )
-        return self._jax.device_put(self.xp.asarray(values, dtype=None if dtype is None else wanted), self.device)
+        return dtype
+
+    def _integer(self, values: np.ndarray) -> np.dtype:
+        """The dtype of integers, narrowed to JAX's 32 bits if they fit."""
+        narrow = np.dtype(self._jax.dtypes.canonicalize_dtype(values.dtype.newbyteorder("=")))
+        limits = np.iinfo(narrow)
+        if values.size and (values.min() < limits.min or values.max() > limits.max):
+            raise ValueError(
+                f"obj: holds integers beyond {narrow.name}, JAX's widest unless "
+                "jax.config.update('jax_enable_x64', True) is called first"
+            )
+        return narrow
 
     def to_numpy(self, array: Array) -> np.ndarray:
+        if self.dtype_name(array) == "bfloat16":  # NumPy has no such dtype
+            array = self.astype(array, "float32")
         return np.asarray(array)
 
     def synchronize(self) -> None:
@@ -67,6 +98,8 @@ def load(device: str | None) -> JaxBackend:
         if device is None:
             return JaxBackend(jax.devices()[0], "jax")
         platform, _, number = device.partition(":")
-        return JaxBackend(jax.devices(platform)[int(number or 0)], f"jax:{platform}:{int(number or 0)}")
+        chosen = jax.devices(platform)[int(number or 0)]
+        name = "jax" if chosen == jax.devices()[0] else f"jax:{chosen.platform}:{chosen.id}"
+        return JaxBackend(chosen, name)
     except (RuntimeError, IndexError, ValueError) as error:
         raise BackendUnavailableError(f"jax cannot use device {device!r}: {error}") from error

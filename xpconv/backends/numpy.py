@@ -41,18 +41,22 @@ class NumpyBackend(Backend):
         return type(array) in (np.ndarray, np.memmap)
 
     def asarray(self, obj: Any, dtype: Any = None) -> Array:
-        return np.asarray(obj, dtype=dtype)
+        values = np.asarray(obj)
+        return np.asarray(values, dtype=self.dtype(values.dtype if dtype is None else dtype))
 
     def to_numpy(self, array: Array) -> np.ndarray:
         return np.asarray(array)
 
-    def dtype_name(self, array: Array) -> str:
-        return array.dtype.name
-
     def dtype(self, name: Any) -> Any:
-        return np.dtype(name)
+        try:
+            dtype = np.dtype(name)
+        except TypeError:
+            raise TypeError(f"dtype: numpy has no {name!r}") from None
+        return dtype if dtype.isnative else dtype.newbyteorder("=")
 
     def prepare(self, array: Array) -> Array:
+        if type(array) is np.memmap:  # else results become memory maps of nothing
+            array = np.asarray(array)
         if array.flags.aligned and array.dtype.isnative:
             return array
         return np.array(array, dtype=array.dtype.newbyteorder("="))

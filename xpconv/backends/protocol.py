@@ -16,7 +16,10 @@ __all__ = ["Array", "Backend", "HostRandom"]
 
 Array = Any  # an array of whichever library the backend wraps
 
-_FLOATING = ("float16", "bfloat16", "float32", "float64")
+_HALF = ("float16", "bfloat16")
+_FLOATING = (*_HALF, "float32", "float64")
+_INTEGER = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+_DTYPE_NAMES = frozenset((*_FLOATING, *_INTEGER, "bool", "complex64", "complex128"))
 
 
 class HostRandom:
@@ -111,7 +114,7 @@ class Backend:
         return self.xp.matmul(a, b)
 
     def prepare(self, array: Array) -> Array:
-        """``array`` in a form that native kernels can read (aligned, native byte order, real memory)."""
+        """``array`` in a form that every operator can read: aligned, in native byte order, of no subclass."""
         return array
 
     def describe(self) -> str:
@@ -130,10 +133,18 @@ class Backend:
         return name
 
     def dtype(self, name: Any) -> Any:
-        """This library's dtype object of a name such as ``"float32"``; other objects pass through."""
+        """The library's dtype object of a name such as ``"float32"`` or of a NumPy dtype; its own pass through.
+
+        Raises
+        ------
+        TypeError
+            The library has no such dtype.
+        """
+        if isinstance(name, (np.dtype, type)):  # NumPy's dtypes and scalar types, Python's float and int
+            name = np.dtype(name).name
         if not isinstance(name, str):
             return name
-        dtype = getattr(self.xp, name, None)
+        dtype = getattr(self.xp, name, None) if name in _DTYPE_NAMES else None
         if dtype is None:
             raise TypeError(f"dtype: {self.name} has no {name!r}")
         return dtype
@@ -141,6 +152,10 @@ class Backend:
     def is_floating(self, array: Array) -> bool:
         """Whether the dtype is a real floating-point one."""
         return self.dtype_name(array) in _FLOATING
+
+    def accumulator(self, array: Array) -> Any:
+        """The dtype to add up values of ``array`` in: float32 for float16 and bfloat16, else its own."""
+        return self.dtype("float32") if self.dtype_name(array) in _HALF else array.dtype
 
     # ---- new arrays on this device --------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -102,6 +102,13 @@ def register_backend(name: str, factory: Factory, *, packages: tuple[str, ...] =
         _by_type.clear()
 
 
+def _from_entry_point(point: EntryPoint) -> Factory:
+    def load(device: str | None) -> Backend:
+        return point.load()(device)
+
+    return load
+
+
 def _read_entry_points() -> None:
     global _entry_points_read
     with _lock:
@@ -110,7 +117,22 @@ def _read_entry_points() -> None:
         _entry_points_read = True
         for point in entry_points(group=ENTRY_POINT_GROUP):
             if point.name not in _entries:
-                _entries[point.name] = _Entry(lambda device, point=point: point.load()(device), ())
+                _entries[point.name] = _Entry(_from_entry_point(point), ())
+
+
+def _start(family: str, device: str | None) -> Backend:
+    """A new backend from its factory; whatever goes wrong becomes a `BackendUnavailableError` that says what."""
+    try:
+        backend = _entries[family].factory(device)
+    except BackendUnavailableError:
+        raise
+    except Exception as error:  # a broken installation or plug-in must not break the search for another backend
+        raise BackendUnavailableError(f"{family} cannot start: {type(error).__name__}: {error}") from error
+    if not isinstance(backend, Backend) or backend.name.partition(":")[0] != family:
+        raise BackendUnavailableError(
+            f"{family} cannot start: its factory returned {backend!r} instead of a Backend whose name is {family!r}"
+        )
+    return backend
 
 
 def registered_backends() -> list[str]:
@@ -119,8 +141,8 @@ def registered_backends() -> list[str]:
     return list(_entries)
 
 
-def load_backend(name: str) -> Backend:
-    """The backend of ``"name"`` or ``"name:device"``, started on first use.
+def load_backend(name: str | Backend) -> Backend:
+    """The backend of ``"name"`` or ``"name:device"``, started on first use; a backend is returned as it is.
 
     Raises
     ------
@@ -129,6 +151,8 @@ def load_backend(name: str) -> Backend:
     BackendUnavailableError
         It cannot start here; the message says why.
     """
+    if isinstance(name, Backend):
+        return name
     if not isinstance(name, str):
         raise TypeError(f"backend: expected a name such as 'numpy', got {name!r}")
     backend = _loaded.get(name)
@@ -141,7 +165,9 @@ def load_backend(name: str) -> Backend:
         raise ValueError(f"backend: unknown {name!r}; known are {', '.join(registered_backends())}")
     with _lock:
         if name not in _loaded:
-            _loaded[name] = _entries[family].factory(device or None)
+            backend = _start(family, device or None)
+            # "torch:cpu" and "torch" are one backend: arrays are told apart by the identity of theirs
+            _loaded[name] = _loaded.setdefault(backend.name, backend)
         return _loaded[name]
 
 
@@ -167,17 +193,24 @@ def get_backend() -> Backend:
     if override is not None:
         return override
     if _default is None:
-        _default = load_backend(os.environ.get("XPCONV_BACKEND", "numpy"))
+        name = os.environ.get("XPCONV_BACKEND") or "numpy"
+        try:
+            _default = load_backend(name)
+        except (ValueError, BackendUnavailableError) as error:
+            if name == "numpy":
+                raise
+            raise type(error)(f"XPCONV_BACKEND is {name!r}: {error}") from error
     return _default
 
 
-def set_backend(name: str) -> None:
+def set_backend(name: str | Backend) -> None:
     """Set the process-wide default backend, for all threads.
 
     Parameters
     ----------
     name
-        ``"numpy"``, ``"cupy"``, ``"cupy:1"``, ``"torch"``, ``"jax"``, ``"array_api_strict"`` or a registered name.
+        ``"numpy"``, ``"cupy"``, ``"cupy:1"``, ``"torch"``, ``"jax"``, ``"array_api_strict"`` or a registered name;
+        or what `get_backend` has returned.
 
     Raises
     ------
@@ -191,7 +224,7 @@ def set_backend(name: str) -> None:
 
 
 @contextmanager
-def use_backend(name: str) -> Iterator[Backend]:
+def use_backend(name: str | Backend) -> Iterator[Backend]:
     """Default backend inside a ``with`` block, in this thread or task only; restored on the way out."""
     token = _override.set(load_backend(name))
     try:
@@ -220,18 +253,36 @@ def _find_owner(array: object) -> Backend | None:
     return None
 
 
-def _lookup(name: str, array: object) -> Backend:
+def _is_masked(array: object) -> bool:
+    """Whether ``array`` is a `numpy.ma.MaskedArray`, without importing that module."""
+    return isinstance(array, np.ndarray) and hasattr(array, "filled")
+
+
+def _find(array: object) -> Backend | None:
+    """Backend of ``array``, on its device; None if no backend owns it."""
     kind = type(array)
     backend = _by_type.get(kind)
     if backend is None:
         backend = _find_owner(array)
         if backend is None:
-            raise TypeError(
-                f"{name}: expected an array, got {kind.__module__}.{kind.__qualname__}; "
-                f"xpconv.asarray makes one (known backends: {', '.join(registered_backends())})"
-            )
+            return None
         _by_type[kind] = backend
     return backend.for_array(array)
+
+
+def _lookup(name: str, array: object) -> Backend:
+    backend = _find(array)
+    if backend is None:
+        kind = type(array)
+        if _is_masked(array):
+            advice = f"fill what is masked first, as in {name}.filled(0)"
+        else:
+            advice = f"xpconv.asarray({name}) makes one"
+        raise TypeError(
+            f"{name}: expected an array, got {kind.__module__}.{kind.__qualname__}; {advice} "
+            f"(known backends: {', '.join(registered_backends())})"
+        )
+    return backend
 
 
 def backend_of(**arrays: Array) -> Backend:
@@ -262,36 +313,56 @@ def backend_of(**arrays: Array) -> Backend:
     return found
 
 
+def _numbers(name: str, obj: Any) -> np.ndarray:
+    """``obj``, an array of NumPy or of no known library, a sequence or a number, as a NumPy array of numbers."""
+    if _is_masked(obj):
+        raise TypeError(f"{name}: is a masked array; fill what is masked first, as in {name}.filled(0)")
+    values = np.asarray(obj)
+    if values.dtype.kind not in "biufc" and values.dtype.name != "bfloat16":
+        got = f"an array of {values.dtype}" if hasattr(obj, "dtype") else f"{type(obj).__name__} {obj!r:.60}"
+        raise TypeError(f"{name}: expected an array, a sequence of numbers or a number, got {got}")
+    return values
+
+
 def asarray(obj: Any, dtype: Any = None, *, backend: str | Backend | None = None) -> Array:
     """``obj`` as an array of ``backend`` (a name; the default backend if None), moved there if need be.
 
     Parameters
     ----------
     obj
-        An array of any known library, a (nested) sequence, or a number.
+        An array of any known library, a (nested) sequence, or a number. The result may share its memory.
     dtype
-        A name such as ``"float32"`` or the library's own dtype; None keeps the dtype of an array.
+        A name such as ``"float32"``, or a dtype of the library or of NumPy; None keeps the dtype of an array and takes
+        NumPy's of anything else. (Where a library cannot keep it: bfloat16 becomes float32 in NumPy, 64-bit integers
+        become 32-bit ones in JAX if their values allow it.)
+
+    Raises
+    ------
+    TypeError
+        Not numbers, a masked array, or a dtype that the backend does not have.
     """
-    target = backend if isinstance(backend, Backend) else get_backend() if backend is None else load_backend(backend)
-    if isinstance(obj, np.ndarray) and type(obj) is np.ndarray:
-        return target.asarray(obj, dtype)
-    try:
-        source = _lookup("obj", obj)
-    except TypeError:
-        return target.asarray(np.asarray(obj), dtype)
+    target = get_backend() if backend is None else load_backend(backend)
+    if type(obj) is np.ndarray:
+        return target.asarray(_numbers("obj", obj), dtype)
+    source = _find(obj)
+    if source is None:
+        return target.asarray(_numbers("obj", obj), dtype)
     if source is target:
         return target.asarray(obj, dtype)
+    if dtype is None and source.dtype_name(obj) == "bfloat16" and hasattr(target.xp, "bfloat16"):
+        dtype = "bfloat16"  # its way leads over float32, which holds all its values
     return target.asarray(source.to_numpy(obj), dtype)
 
 
 def to_numpy(array: Array) -> np.ndarray:
-    """The values of an array of any backend as a NumPy array (a view where memory can be shared)."""
-    if type(array) is np.ndarray:
-        return array
-    try:
-        backend = _lookup("array", array)
-    except TypeError:
-        if type(array).__module__ == "builtins" or isinstance(array, np.generic):
-            return np.asarray(array)
-        raise
-    return backend.to_numpy(array)
+    """The values of an array of any backend as a NumPy array (a view where memory can be shared).
+
+    bfloat16, which NumPy does not have, becomes float32. Numbers and (nested) sequences of them are taken as well.
+
+    Raises
+    ------
+    TypeError
+        Not numbers, or a masked array.
+    """
+    source = _find(array)
+    return _numbers("array", array) if source is None else source.to_numpy(array)

@@ -23,8 +23,7 @@ class TorchBackend(Backend):
         import array_api_compat.torch as xp
 
         try:
-            self.device = torch.device(device)
-            torch.empty(0, device=self.device)
+            self.device = torch.empty(0, device=device).device  # "cuda" becomes "cuda:0"
         except (RuntimeError, AssertionError) as error:
             raise BackendUnavailableError(f"torch cannot use device {device!r}: {error}") from error
         self._torch = torch
@@ -47,6 +46,8 @@ class TorchBackend(Backend):
         if isinstance(obj, self._torch.Tensor):
             return obj.detach().to(device=self.device, dtype=dtype or obj.dtype)
         values = np.asarray(obj)
+        if values.dtype.name == "bfloat16":  # an extension of NumPy's dtypes that torch does not read
+            values, dtype = values.astype(np.float32), dtype or self._torch.bfloat16
         # torch shares memory only where it may write, and knows neither negative strides nor foreign byte order
         if not values.flags.writeable or min(values.strides, default=0) < 0 or not values.dtype.isnative:
             values = np.array(values, dtype=values.dtype.newbyteorder("="), order="C")

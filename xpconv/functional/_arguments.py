@@ -27,7 +27,7 @@ def floating_backend(**arrays: Array | None) -> Backend:
             if not backend.is_floating(array):
                 raise TypeError(
                     f"{name}: expected float32 or float64, got {this}; convert it first, for images for example "
-                    f"xpconv.asarray({name}, dtype='float32') / 255"
+                    f"xpconv.asarray({name}, dtype='float32', backend={backend.name!r}) / 255"
                 )
         elif this != dtype:
             raise TypeError(f"{name}: expected {dtype} like {first}, got {this}")
@@ -42,6 +42,8 @@ def check_shape(name: str, array: Array, shape: tuple[int | None, ...], meaning:
     meaning
         What the axes are, for the message: ``"(N, C, H, W)"``.
     """
+    if array is None:
+        raise TypeError(f"{name}: expected an array {meaning}, got None")
     got = tuple(array.shape)
     if len(got) != len(shape):
         raise ValueError(f"{name}: expected {len(shape)} dimensions {meaning}, got {len(got)} with shape {got}")
@@ -52,6 +54,8 @@ def check_shape(name: str, array: Array, shape: tuple[int | None, ...], meaning:
 
 def check_gradient(dy: Array, like: Array | None, shape: tuple[int, ...]) -> Backend:
     """Backend of ``dy``, which must have the shape of the forward result and the dtype of ``like`` (an array kept)."""
+    if dy is None:
+        raise TypeError(f"dy: expected an array of shape {tuple(shape)}, that of the forward result, got None")
     backend = floating_backend(cached=like, dy=dy) if like is not None else floating_backend(dy=dy)
     if tuple(dy.shape) != tuple(shape):
         raise ValueError(f"dy: expected shape {tuple(shape)}, that of the forward result, got {tuple(dy.shape)}")

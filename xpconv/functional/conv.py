@@ -101,9 +101,7 @@ def conv2d(
     return _axes(backend.xp, y, _FROM_NCHW[layout]), cache
 
 
-def conv2d_backward(
-    dy: Array, cache: Conv2dCache, *, need_dx: bool = True
-) -> tuple[Array | None, Array, Array | None]:
+def conv2d_backward(dy: Array, cache: Conv2dCache, *, need_dx: bool = True) -> tuple[Array | None, Array, Array | None]:
     """Gradients of `conv2d`.
 
     Parameters

@@ -1,0 +1,269 @@
+/* The pool: spin for a moment, then sleep; survive fork; never wait for a worker that has not joined.
+ *
+ *     caller                                    worker
+ *     ------                                    ------
+ *     publish the task, seats = helpers wanted  spin until `generation` changes, then sleep on `work`
+ *     take chunks until none is left    <---->  seats > 0: take a seat, then chunks until none is left
+ *     close the task: seats = 0                 leave the seat
+ *     wait until nobody sits any more   <----   (a worker that comes late finds no seat and goes back to sleep)
+ *
+ * A busy machine may wake a worker milliseconds late; as the caller only waits for those who sat down, such a worker
+ * costs nothing. Chunks are handed out by one atomic counter.
+ */
+#include "threads.h"
+
+typedef struct {
+    xpc_rows_fn fn;
+    const void *job;
+    ptrdiff_t rows;
+} work;
+
+/* Items [begin, end), counted plane by plane and row by row. */
+static void run_items(const work *w, ptrdiff_t begin, ptrdiff_t end)
+{
+    while (begin < end) {
+        ptrdiff_t plane = begin / w->rows, row = begin % w->rows;
+        ptrdiff_t count = w->rows - row < end - begin ? w->rows - row : end - begin;
+        w->fn(w->job, plane, row, row + count);
+        begin += count;
+    }
+}
+
+#ifdef XPC_THREADS
+
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <time.h>
+
+enum {
+    CHUNK_COST = 16384,    /* elements: several microseconds, well above the cost of taking a chunk */
+    PARALLEL_COST = 65536, /* below this a call is over before a sleeping worker is awake */
+    CHUNKS_A_THREAD = 4,   /* evens out threads that the machine slows down */
+    SPIN_NANOSECONDS = 20000,
+    MAX_THREADS = 1024
+};
+
+typedef struct {
+    work what;
+    ptrdiff_t items, chunk;
+    _Atomic ptrdiff_t next;
+} task;
+
+static struct {
+    pthread_mutex_t lock; /* guards all members but the atomics' readers */
+    pthread_cond_t work;  /* workers sleep here */
+    pthread_cond_t done;  /* the caller sleeps here */
+    int started, sleeping, seats, caller_sleeps;
+    task *current;
+} pool = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, PTHREAD_COND_INITIALIZER, 0, 0, 0, 0, NULL};
+
+static atomic_uint generation; /* changes with every task; workers spin on it */
+static atomic_int seated;      /* workers inside the current task; the caller spins on it */
+static atomic_int busy;        /* one caller at a time; others work alone */
+static atomic_int num_threads = 1;
+
+static void relax(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__) || defined(__arm__)
+    __asm__ __volatile__("yield");
+#endif
+}
+
+static long long nanoseconds(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * 1000000000LL + now.tv_nsec;
+}
+
+static void take_chunks(task *t)
+{
+    for (;;) {
+        ptrdiff_t begin = atomic_fetch_add(&t->next, t->chunk);
+        if (begin >= t->items)
+            return;
+        run_items(&t->what, begin, t->items - begin < t->chunk ? t->items : begin + t->chunk);
+    }
+}
+
+static void *worker(void *argument)
+{
+    unsigned seen = (unsigned)(size_t)argument;
+    for (;;) {
+        long long deadline = nanoseconds() + SPIN_NANOSECONDS;
+        while (atomic_load(&generation) == seen && nanoseconds() < deadline)
+            for (int i = 0; i < 32 && atomic_load(&generation) == seen; i++)
+                relax();
+        pthread_mutex_lock(&pool.lock);
+        while (atomic_load(&generation) == seen) {
+            pool.sleeping++;
+            pthread_cond_wait(&pool.work, &pool.lock);
+            pool.sleeping--;
+        }
+        seen = atomic_load(&generation);
+        if (pool.seats > 0) {
+            task *t = pool.current;
+            pool.seats--;
+            atomic_fetch_add(&seated, 1);
+            pthread_mutex_unlock(&pool.lock);
+            take_chunks(t);
+            pthread_mutex_lock(&pool.lock);
+            if (atomic_fetch_sub(&seated, 1) == 1 && pool.caller_sleeps)
+                pthread_cond_signal(&pool.done);
+        }
+        pthread_mutex_unlock(&pool.lock);
+    }
+    return NULL;
+}
+
+/* Fork copies the memory but not the workers: the child starts with an empty pool. The lock is held across the fork,
+ * so that the copy is not one from the middle of a change. */
+static void before_fork(void)
+{
+    pthread_mutex_lock(&pool.lock);
+}
+
+static void after_fork_in_parent(void)
+{
+    pthread_mutex_unlock(&pool.lock);
+}
+
+static void after_fork_in_child(void)
+{
+    pthread_mutex_init(&pool.lock, NULL);
+    pthread_cond_init(&pool.work, NULL);
+    pthread_cond_init(&pool.done, NULL);
+    pool.started = pool.sleeping = pool.seats = pool.caller_sleeps = 0;
+    pool.current = NULL;
+    atomic_store(&seated, 0);
+    atomic_store(&busy, 0);
+}
+
+static void register_fork_handlers(void)
+{
+    pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
+}
+
+/* With the lock held. Signals stay with the threads of the program: Python handles them in its main thread. */
+static void start_workers(int wanted)
+{
+    sigset_t all, previous;
+    if (pool.started >= wanted)
+        return;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &previous);
+    while (pool.started < wanted) {
+        pthread_t thread;
+        if (pthread_create(&thread, NULL, worker, (void *)(size_t)atomic_load(&generation)))
+            break; /* a limit of the system: go on with those there are */
+        pthread_detach(thread);
+        pool.started++;
+    }
+    pthread_sigmask(SIG_SETMASK, &previous, NULL);
+}
+
+static void run_with_helpers(task *t, int helpers)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, register_fork_handlers);
+
+    pthread_mutex_lock(&pool.lock);
+    start_workers(helpers);
+    pool.current = t;
+    pool.seats = helpers;
+    atomic_fetch_add(&generation, 1);
+    if (pool.sleeping)
+        pthread_cond_broadcast(&pool.work);
+    pthread_mutex_unlock(&pool.lock);
+
+    take_chunks(t);
+
+    pthread_mutex_lock(&pool.lock);
+    pool.seats = 0;
+    pool.current = NULL;
+    pthread_mutex_unlock(&pool.lock);
+    if (!atomic_load(&seated))
+        return;
+    long long deadline = nanoseconds() + SPIN_NANOSECONDS;
+    while (nanoseconds() < deadline)
+        for (int i = 0; i < 32; i++) {
+            if (!atomic_load(&seated))
+                return;
+            relax();
+        }
+    pthread_mutex_lock(&pool.lock);
+    pool.caller_sleeps = 1;
+    while (atomic_load(&seated))
+        pthread_cond_wait(&pool.done, &pool.lock);
+    pool.caller_sleeps = 0;
+    pthread_mutex_unlock(&pool.lock);
+}
+
+void xpc_parallel_rows(xpc_rows_fn fn, const void *job, ptrdiff_t planes, ptrdiff_t rows, ptrdiff_t row_cost)
+{
+    ptrdiff_t items = planes * rows;
+    int threads = atomic_load(&num_threads);
+    work what = {fn, job, rows};
+    if (items <= 0)
+        return;
+    if (row_cost < 1)
+        row_cost = 1;
+    /* divided, not multiplied: items * row_cost may exceed the range of the type */
+    if (threads == 1 || items < 2 || items < PARALLEL_COST / row_cost || atomic_exchange(&busy, 1)) {
+        run_items(&what, 0, items);
+        return;
+    }
+    task t = {what, items, 1, 0};
+    ptrdiff_t least = CHUNK_COST / row_cost > 1 ? CHUNK_COST / row_cost : 1;
+    ptrdiff_t fair = items / ((ptrdiff_t)threads * CHUNKS_A_THREAD);
+    t.chunk = fair > least ? fair : least;
+    ptrdiff_t chunks = (items - 1) / t.chunk + 1;
+    run_with_helpers(&t, (int)(chunks < threads ? chunks - 1 : threads - 1));
+    atomic_store(&busy, 0);
+}
+
+void xpc_set_num_threads(int number)
+{
+    atomic_store(&num_threads, number < 1 ? 1 : number > MAX_THREADS ? MAX_THREADS : number);
+}
+
+int xpc_get_num_threads(void)
+{
+    return atomic_load(&num_threads);
+}
+
+int xpc_has_threads(void)
+{
+    return 1;
+}
+
+#else /* serial */
+
+void xpc_parallel_rows(xpc_rows_fn fn, const void *job, ptrdiff_t planes, ptrdiff_t rows, ptrdiff_t row_cost)
+{
+    work what = {fn, job, rows};
+    (void)row_cost;
+    if (rows > 0)
+        run_items(&what, 0, planes * rows);
+}
+
+void xpc_set_num_threads(int number)
+{
+    (void)number;
+}
+
+int xpc_get_num_threads(void)
+{
+    return 1;
+}
+
+int xpc_has_threads(void)
+{
+    return 0;
+}
+
+#endif

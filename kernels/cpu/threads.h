@@ -1,0 +1,26 @@
+/* A small pool of threads for the kernels, one for the whole process.
+ *
+ * Work comes as rows of planes; every row is computed independently of all others, so results do not depend on the
+ * number of threads or on which thread takes which rows.
+ */
+#ifndef XPC_THREADS_H
+#define XPC_THREADS_H
+
+#include <stddef.h>
+
+/* Compute rows [row_begin, row_end) of one plane. */
+typedef void (*xpc_rows_fn)(const void *job, ptrdiff_t plane, ptrdiff_t row_begin, ptrdiff_t row_end);
+
+/* Call `fn` so that each of `rows` rows of each of `planes` planes is covered exactly once, and return when all is
+ * done. `row_cost` is about the number of array elements that a row touches; too little work runs in the caller alone,
+ * and so does everything while another thread of the process uses the pool (also a nested call). */
+void xpc_parallel_rows(xpc_rows_fn fn, const void *job, ptrdiff_t planes, ptrdiff_t rows, ptrdiff_t row_cost);
+
+/* How many threads the next call may use, the caller included; at least 1. Always 1 in a serial build. */
+void xpc_set_num_threads(int number);
+int xpc_get_num_threads(void);
+
+/* Whether the build has threads at all. */
+int xpc_has_threads(void);
+
+#endif

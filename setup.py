@@ -1,0 +1,104 @@
+"""What pyproject.toml cannot say: the compiled extension, the flags its compiler knows, and the mapped CUDA package.
+
+Environment
+-----------
+XPCONV_SERIAL=1
+    Build without threads. A compiler without POSIX threads or C11 atomics gives the same.
+"""
+
+import os
+import tempfile
+from pathlib import Path
+
+from Cython.Build import cythonize
+from setuptools import Extension, find_packages, setup
+from setuptools.command.build_ext import build_ext
+
+KERNELS = "kernels/cpu"
+SOURCES = ["_kernels.pyx", "threads.c", "columns.c"]
+
+# No -march: a wheel has to run on every machine of its architecture. No fast-math either; these two flags only say
+# that nobody reads errno or floating-point exception flags, so that loops with comparisons vectorise. Contraction to
+# fused multiply-add is off, so that one source gives the same bits on every architecture.
+FLAGS = ["-O3", "-g0", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off", "-fvisibility=hidden"]
+MSVC_FLAGS = ["/O2", "/std:c11"]
+
+THREADS_PROBE = """
+#include <pthread.h>
+#include <stdatomic.h>
+static void *nothing(void *argument) { return argument; }
+int main(void) {
+    pthread_t thread;
+    atomic_int number = 0;
+    atomic_fetch_add(&number, 1);
+    return pthread_create(&thread, 0, nothing, 0) || pthread_join(thread, 0);
+}
+"""
+
+
+class BuildExt(build_ext):
+    """build_ext that asks the compiler what it can do first."""
+
+    def build_extensions(self):
+        msvc = self.compiler.compiler_type == "msvc"
+        flags = MSVC_FLAGS if msvc else [flag for flag in FLAGS if self.compiles("int main(void) { return 0; }", flag)]
+        serial = os.environ.get("XPCONV_SERIAL", "0") not in ("", "0")
+        threads = [] if serial else self.thread_flags()
+        for extension in self.extensions:
+            extension.extra_compile_args += flags
+            if threads:
+                extension.define_macros.append(("XPC_THREADS", "1"))
+                extension.extra_compile_args += threads
+                extension.extra_link_args += threads
+        if not threads:
+            print("xpconv: building serial kernels" + ("" if serial else ", the compiler has no POSIX threads"))
+        super().build_extensions()
+
+    def thread_flags(self):
+        """Flags that make threads work, or an empty list where nothing does."""
+        return ["-pthread"] if self.compiles(THREADS_PROBE, "-pthread", link=True) else []
+
+    def compiles(self, code, *flags, link=False):
+        """Whether the compiler takes ``code`` with ``flags`` without a warning."""
+        strict = [] if self.compiler.compiler_type == "msvc" else ["-Werror"]
+        with tempfile.TemporaryDirectory() as folder:
+            source = Path(folder, "probe.c")
+            source.write_text(code)
+            try:
+                # distutils puts objects under output_dir + the source's path, hence the relative root
+                objects = self.compiler.compile([str(source)], output_dir=folder, extra_postargs=[*flags, *strict])
+                if link:
+                    self.compiler.link_executable(objects, "probe", output_dir=folder, extra_postargs=list(flags))
+            except Exception:  # CompileError or LinkError of whichever distutils is in use
+                return False
+        return True
+
+
+extension = Extension(
+    "xpconv._cpu._kernels",
+    [f"{KERNELS}/{name}" for name in SOURCES],
+    include_dirs=[KERNELS],
+    depends=[str(path) for path in sorted(Path(KERNELS).glob("*.h"))],
+)
+
+setup(
+    packages=[*find_packages(include=["xpconv", "xpconv.*"]), "xpconv._cuda"],
+    package_dir={"xpconv": "xpconv", "xpconv._cuda": "kernels/cuda"},
+    package_data={
+        "xpconv": ["py.typed", "**/*.pyi", "data/bundled/**/*"],
+        "xpconv._cuda": ["*.cu", "*.cuh"],
+    },
+    include_package_data=False,  # a wheel holds what is named above, not whatever MANIFEST.in puts into the sdist
+    ext_modules=cythonize(
+        [extension],
+        build_dir="build/cython",
+        compiler_directives={
+            "language_level": 3,
+            "boundscheck": False,
+            "wraparound": False,
+            "cdivision": True,
+            "initializedcheck": False,
+        },
+    ),
+    cmdclass={"build_ext": BuildExt},
+)

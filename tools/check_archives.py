@@ -1,0 +1,48 @@
+"""Look into a built wheel and sdist: the wheel holds only the package and no sources of kernels, the sdist all of them.
+
+python tools/check_archives.py dist/*
+"""
+
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+REQUIRED_IN_WHEEL = ("xpconv/py.typed", "xpconv/_cuda/common.cuh", "xpconv/data/bundled/")
+FORBIDDEN_IN_WHEEL = (".c", ".h", ".pyx", ".pxd", ".cpp")
+REQUIRED_IN_SDIST = ("setup.py", "pyproject.toml", "kernels/cpu/", "kernels/cuda/", "tests/", "xpconv/data/bundled/")
+
+
+def wheel_faults(path: Path) -> list[str]:
+    """What is wrong with a wheel."""
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+    faults = [f"holds {n}" for n in names if n.endswith(FORBIDDEN_IN_WHEEL)]
+    faults += [f"holds {n} outside the package" for n in names if not n.startswith(("xpconv/", "xpconv-"))]
+    faults += [f"lacks {want}" for want in REQUIRED_IN_WHEEL if not any(n.startswith(want) for n in names)]
+    if not any(n.startswith("xpconv/_cpu/") and n.endswith((".so", ".pyd")) for n in names):
+        faults.append("lacks compiled kernels")
+    return faults
+
+
+def sdist_faults(path: Path) -> list[str]:
+    """What is wrong with a source archive."""
+    with tarfile.open(path) as archive:
+        names = [n.partition("/")[2] for n in archive.getnames()]
+    faults = [f"lacks {want}" for want in REQUIRED_IN_SDIST if not any(n.startswith(want) for n in names)]
+    return faults + [f"holds {n}" for n in names if n.endswith((".so", ".pyc"))]
+
+
+def main(paths: list[str]) -> int:
+    """Check each archive, print what is wrong; the exit status is 1 if anything is."""
+    status = 0
+    for path in map(Path, paths):
+        faults = wheel_faults(path) if path.suffix == ".whl" else sdist_faults(path)
+        size = path.stat().st_size / 2**20
+        print(f"{path.name}: {size:.1f} MiB, {'as it should be' if not faults else '; '.join(faults)}")
+        status |= bool(faults)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

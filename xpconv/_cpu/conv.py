@@ -1,0 +1,202 @@
+"""Convolution as compiled im2col, one matrix product a slice of the batch, and compiled col2im.
+
+Memory is channel-major, so that every slice of the batch is a range of columns and nothing is transposed::
+
+                     slice 0   slice 1                       P = out_h * out_w
+    columns          K x nP  | K x nP  | ...                 K = C / groups * kh * kw, one slice at a time
+    y      F x N P = [ nP    |   nP    | ... ]               products are written straight into their columns
+
+One slice of columns stays in the cache between im2col and the product. Its size depends on nothing but the shapes and
+the workspace cap, so results are the same for any number of threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from .._geometry import ConvGeometry, Window
+from .._workspace import get_workspace_mb
+from ..backends.protocol import Array, Backend
+from . import _kernels
+from ._buffer import workspace
+from .columns import steps
+
+__all__ = ["conv2d", "conv2d_backward"]
+
+_CACHE_BYTES = 2 << 20  # columns of one slice; see benchmarks
+
+
+class _Slice(NamedTuple):
+    """Some images, or where one image is too large, some output rows of one image."""
+
+    first: int
+    last: int
+    row_first: int
+    row_last: int
+    begin: int  # columns of y that the slice covers
+    end: int
+
+    @property
+    def images(self) -> slice:
+        return slice(self.first, self.last)
+
+
+def _slices(geometry: ConvGeometry, rows: int, itemsize: int) -> Iterator[_Slice]:
+    """Cut the batch so that a matrix of ``rows`` rows and one slice of columns stays within the target."""
+    window, batch = geometry.window, geometry.batch
+    target = min(_CACHE_BYTES, get_workspace_mb() << 20)
+    line = rows * window.out_w * itemsize
+    images = target // (line * window.out_h)
+    if images >= 1:
+        # equal slices rather than a small one at the end
+        images = -(-batch // -(-batch // images))
+        for first in range(0, batch, images):
+            last = min(first + images, batch)
+            yield _Slice(first, last, 0, window.out_h, first * window.positions, last * window.positions)
+        return
+    lines = max(1, target // line)
+    lines = -(-window.out_h // -(-window.out_h // lines))
+    for image in range(batch):
+        for row in range(0, window.out_h, lines):
+            end = min(row + lines, window.out_h)
+            begin = image * window.positions
+            yield _Slice(image, image + 1, row, end, begin + row * window.out_w, begin + end * window.out_w)
+
+
+def _part(window: Window, part: _Slice) -> Window:
+    """The window of a slice: fewer output rows, further down in the image."""
+    return window._replace(
+        pad_top=window.pad_top - part.row_first * window.stride_h, out_h=part.row_last - part.row_first
+    )
+
+
+def _columns_view(buffer: np.ndarray, geometry: ConvGeometry, part: _Slice) -> tuple[np.ndarray, np.ndarray]:
+    """The start of the workspace as matrices (groups, K, columns) and as (n, C, kh, kw, rows, out_w)."""
+    window = geometry.window
+    shape = (
+        geometry.in_channels, window.kernel_h, window.kernel_w,
+        part.last - part.first, part.row_last - part.row_first, window.out_w,
+    )  # fmt: skip
+    rows = geometry.in_channels // geometry.groups * window.taps
+    count = geometry.groups * rows * (part.end - part.begin)
+    matrices = buffer[:count].reshape(geometry.groups, rows, part.end - part.begin)
+    return matrices, buffer[:count].reshape(shape).transpose(3, 0, 1, 2, 4, 5)
+
+
+def _pointwise(window: Window) -> bool:
+    """Whether the columns of an image are the image itself."""
+    return window == Window(
+        window.height, window.width, 1, 1, 1, 1, 0, 0, 0, 0, window.dilation_h, window.dilation_w,
+        window.height, window.width,
+    )  # fmt: skip
+
+
+def _matrices(images: np.ndarray, groups: int) -> np.ndarray | None:
+    """Images (N, C, H, W) as matrices (groups, C / groups, N * H * W) where BLAS can read them in place."""
+    n, c, h, w = images.shape
+    try:
+        matrices = np.reshape(images.transpose(1, 0, 2, 3), (groups, c // groups, n * h * w), copy=False)
+    except ValueError:
+        return None
+    _, row, column = matrices.strides
+    unit = images.itemsize
+    readable = (column == unit and row >= n * h * w * unit) or (row == unit and column >= c // groups * unit)
+    return matrices if readable else None
+
+
+def _multiply(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
+    """Matrix product for each group; one group is one plain product."""
+    if a.shape[0] == 1:
+        np.matmul(a[0], b[0], out=out[0])
+    else:
+        np.matmul(a, b, out=out)
+
+
+def conv2d(backend: Backend, x: Array, w: Array, b: Array | None, geometry: ConvGeometry) -> Array:
+    """Cross-correlation of x (N, C, H, W) with w (F, C / groups, kh, kw); returns (N, F, out_h, out_w)."""
+    window, groups = geometry.window, geometry.groups
+    y = np.empty((geometry.out_channels, geometry.batch, window.out_h, window.out_w), x.dtype)
+    result = y.transpose(1, 0, 2, 3)
+    if geometry.batch == 0:
+        return result
+    weight = np.ascontiguousarray(w).reshape(groups, geometry.out_channels // groups, -1)
+    product = y.reshape(groups, geometry.out_channels // groups, -1)
+    bias = None if b is None else np.asarray(b).reshape(groups, -1, 1)
+    ready = _matrices(x, groups) if _pointwise(window) else None
+    if ready is not None:
+        _multiply(weight, ready, product)
+        if bias is not None:
+            product += bias
+        return result
+    rows = geometry.in_channels * window.taps
+    parts = list(_slices(geometry, rows, x.itemsize))
+    with workspace(rows * max(part.end - part.begin for part in parts), x.dtype) as buffer:
+        for part in parts:
+            columns, split = _columns_view(buffer, geometry, part)
+            _kernels.im2col(x[part.images], split, *steps(_part(window, part)))
+            target = product[:, :, part.begin : part.end]
+            _multiply(weight, columns, target)
+            if bias is not None:
+                target += bias
+    return result
+
+
+def conv2d_backward(
+    backend: Backend, dy: Array, x: Array, w: Array, need_dx: bool, need_db: bool, geometry: ConvGeometry
+) -> tuple[Array | None, Array, Array | None]:
+    """Gradients (dx, dw, db) of `conv2d`; dx and db are None where they are not needed."""
+    window, groups = geometry.window, geometry.groups
+    n, c, f = geometry.batch, geometry.in_channels, geometry.out_channels
+    dw = np.zeros((groups, f // groups, c // groups * window.taps), x.dtype)
+    images = np.empty((c, n, window.height, window.width), x.dtype) if need_dx else None
+    dx = None if images is None else images.transpose(1, 0, 2, 3)
+    db = dy.sum(axis=(0, 2, 3), dtype=dy.dtype) if need_db else None
+    if n == 0:
+        return dx, dw.reshape(w.shape), db
+    weight_t = np.ascontiguousarray(w).reshape(groups, f // groups, -1).transpose(0, 2, 1)
+    gradient = _matrices(dy, groups)
+    ready = _matrices(x, groups) if _pointwise(window) else None
+    if ready is not None and gradient is not None:
+        _multiply(gradient, ready.transpose(0, 2, 1), dw)
+        if images is not None:
+            _multiply(weight_t, gradient, images.reshape(ready.shape))
+        return dx, dw.reshape(w.shape), db
+    rows = c * window.taps
+    parts = list(_slices(geometry, rows + f, x.itemsize))
+    widest = max(part.end - part.begin for part in parts)
+    if dx is not None and any(part.row_last - part.row_first < window.out_h for part in parts):
+        images.fill(0)  # type: ignore[union-attr]  # slices of one image add to the same pixels
+    partial = np.empty_like(dw)
+    with workspace((rows + f) * widest, x.dtype) as buffer:
+        for part in parts:
+            whole = part.row_last - part.row_first == window.out_h
+            if gradient is None:
+                dy_matrices = _copied(buffer[rows * widest :], dy, geometry, part)
+            else:
+                dy_matrices = gradient[:, :, part.begin : part.end]
+            columns, split = _columns_view(buffer, geometry, part)
+            step = steps(_part(window, part))
+            _kernels.im2col(x[part.images], split, *step)
+            if part.begin == 0:
+                _multiply(dy_matrices, columns.transpose(0, 2, 1), dw)
+            else:
+                _multiply(dy_matrices, columns.transpose(0, 2, 1), partial)
+                dw += partial
+            if dx is not None:
+                _multiply(weight_t, dy_matrices, columns)
+                _kernels.col2im(split, dx[part.images], *step, accumulate=not whole)
+    return dx, dw.reshape(w.shape), db
+
+
+def _copied(buffer: np.ndarray, dy: np.ndarray, geometry: ConvGeometry, part: _Slice) -> np.ndarray:
+    """A slice of dy (N, F, out_h, out_w) copied into channel-major matrices (groups, F / groups, columns)."""
+    count = part.end - part.begin
+    matrix = buffer[: geometry.out_channels * count]
+    source = dy[part.images, :, part.row_first : part.row_last]
+    n, f, height, width = source.shape
+    target = matrix.reshape(f, 1, 1, n, height, width).transpose(3, 0, 1, 2, 4, 5)
+    _kernels.im2col(source, target, 1, 1, 0, 0, 1, 1)  # a kernel of one pixel: a copy between any two layouts
+    return matrix.reshape(geometry.groups, -1, count)

@@ -1,0 +1,78 @@
+"""How many threads the CPU kernels use."""
+
+from __future__ import annotations
+
+import operator
+import os
+import sys
+
+__all__ = ["get_num_threads", "set_num_threads"]
+
+
+def _checked(name: str, number: object) -> int:
+    if isinstance(number, bool):
+        raise TypeError(f"{name}: expected an integer, got {number!r}")
+    try:
+        count = operator.index(number)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"{name}: expected an integer, got {number!r}") from None
+    if not 1 <= count <= _MOST:
+        raise ValueError(f"{name}: must be between 1 and {_MOST}, got {count}")
+    return count
+
+
+def _available() -> int:
+    """CPUs that this process may run on; fewer than the machine has in a container or under taskset."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _initial() -> int:
+    text = os.environ.get("XPCONV_NUM_THREADS")
+    if text is None:
+        return min(_available(), _MOST)
+    try:
+        return _checked("XPCONV_NUM_THREADS", int(text))
+    except ValueError:
+        raise ValueError(f"XPCONV_NUM_THREADS: expected a whole number between 1 and {_MOST}, got {text!r}") from None
+
+
+_MOST = 1024  # MAX_THREADS of kernels/cpu/threads.c
+_number = _initial()
+
+
+def get_num_threads() -> int:
+    """How many threads the CPU kernels use, the calling one included.
+
+    Returns
+    -------
+    int
+        The number set; before that ``XPCONV_NUM_THREADS``, or else the CPUs available to the process. Always 1 if the
+        kernels were built without threads.
+    """
+    kernels = sys.modules.get("xpconv._cpu._kernels")
+    return _number if kernels is None else kernels.get_num_threads()
+
+
+def set_num_threads(number: int) -> None:
+    """Let the CPU kernels use ``number`` threads, the calling one included.
+
+    Results do not depend on it. The matrix products of a convolution run in NumPy's BLAS, which has threads and
+    settings of its own (``OPENBLAS_NUM_THREADS``, or the package ``threadpoolctl``).
+
+    Parameters
+    ----------
+    number : int
+        At least 1. Kernels that were built without threads stay at 1.
+
+    Raises
+    ------
+    TypeError, ValueError
+        ``number`` is no integer, or out of range.
+    """
+    global _number
+    _number = _checked("number", number)
+    kernels = sys.modules.get("xpconv._cpu._kernels")
+    if kernels is not None:
+        kernels.set_num_threads(_number)
