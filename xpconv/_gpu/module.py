@@ -10,7 +10,6 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from importlib import resources
-from pathlib import Path
 from typing import Any, NamedTuple
 
 __all__ = ["CTYPES", "INSTANCES", "INT32", "INT64", "UNROLLED", "Kernels", "instances", "options", "source"]
@@ -58,10 +57,7 @@ def options(dtype: str) -> tuple[str, ...]:
 
 @cache
 def _read(name: str) -> str:
-    try:
-        return resources.files("xpconv._cuda").joinpath(name).read_text(encoding="utf-8")
-    except ModuleNotFoundError:  # a checkout on the path, not installed: the package is kernels/cuda there
-        return (Path(__file__).parents[2] / "kernels" / "cuda" / name).read_text(encoding="utf-8")
+    return resources.files("xpconv._cuda").joinpath(name).read_text(encoding="utf-8")
 
 
 def _lines(name: str, included: set[str]) -> Iterator[str]:

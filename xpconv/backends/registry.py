@@ -52,9 +52,9 @@ class _Entry(NamedTuple):
     packages: tuple[str, ...]  # top-level packages that define its array types; () if unknown
 
 
-def _builtin(module: str) -> Factory:
+def _builtin(module: str, package: str = "xpconv.backends") -> Factory:
     def load(device: str | None) -> Backend:
-        return importlib.import_module(f"xpconv.backends.{module}").load(device)
+        return importlib.import_module(f"{package}.{module}").load(device)
 
     return load
 
@@ -66,6 +66,7 @@ _entries: dict[str, _Entry] = {
     "torch": _Entry(_builtin("torch"), ("torch",)),
     "jax": _Entry(_builtin("jax"), ("jax", "jaxlib")),
     "array_api_strict": _Entry(_builtin("array_api_strict"), ("array_api_strict",)),
+    "cuda-host": _Entry(_builtin("cuda_host", "xpconv.testing"), ("xpconv",)),
 }
 _entry_points_read = False
 _loaded: dict[str, Backend] = {}

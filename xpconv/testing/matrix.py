@@ -75,5 +75,6 @@ CASES: tuple[Case, ...] = (
     Case("strict-device1", "array_api_strict:device1"),
     Case("torch", "torch"),
     Case("jax", "jax"),
+    Case("cuda-host", "cuda-host"),
     Case("cupy", "cupy"),
 )

@@ -31,7 +31,6 @@
 #include <map>
 #include <memory>
 #include <string>
-#include <tuple>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -145,7 +144,6 @@ struct Usage {
 
 struct SharedMemory {
   std::unique_ptr<char[]> bytes;
-  size_t size = 0;
   std::vector<Usage> usage;
 };
 
@@ -383,46 +381,43 @@ static void drop_fibers() {
 
 // ---- shared memory ----------------------------------------------------------------------------------------------
 
-// An array in shared memory that notes who reads and writes what.
-template <class T>
-class SharedArray {
- public:
-  class Element {
-   public:
-    Element(const SharedArray& array, size_t index) : array_(array), index_(index) {}
-    operator T() const { return array_.read(index_); }
-    void operator=(T value) const { array_.write(index_, value); }
-    void operator=(const Element& other) const { array_.write(index_, T(other)); }
-    void operator+=(T value) const { array_.write(index_, array_.read(index_) + value); }
-
-   private:
-    const SharedArray& array_;
-    size_t index_;
-  };
-
-  SharedArray(const char* name, size_t size, const void* key, Place place) : name_(name), size_(size), place_(place) {
-    SharedMemory& memory = state.shared[key];
-    if (!memory.bytes) {
-      memory.size = size * sizeof(T);
-      state.shared_bytes += memory.size;
-      if (state.shared_bytes > MAX_SHARED)
-        fail(name_of_place(place) + ": shared array '" + name + "' brings the block to " +
-             std::to_string(state.shared_bytes) + " bytes, over 48 KiB");
-      memory.bytes.reset(new char[memory.size]);
-      memset(memory.bytes.get(), 0xFF, memory.size);
-      memory.usage.resize(size);
-    }
-    memory_ = &memory;
+// The part of a shared array that does not depend on the type of its elements: who reads and writes what.
+class SharedBase {
+ protected:
+  SharedBase(const char* name, size_t size, size_t bytes, const void* key, Place place)
+      : name_(name), size_(size), place_(place), memory_(state.shared[key]) {
+    if (memory_.bytes) return;  // another thread was here before
+    state.shared_bytes += bytes;
+    if (state.shared_bytes > MAX_SHARED)
+      fail(name_of_place(place) + ": shared array '" + name + "' brings the block to " +
+           std::to_string(state.shared_bytes) + " bytes, over 48 KiB");
+    memory_.bytes.reset(new char[bytes]);
+    memset(memory_.bytes.get(), 0xFF, bytes);
+    memory_.usage.resize(size);
   }
-  Element operator[](size_t index) const { return Element(*this, index); }
+  char* bytes() const { return memory_.bytes.get(); }
+
+  void note_read(size_t index) const {
+    Usage& use = usage(index, " reads");
+    if (use.written && !ordered(use.writer)) race(index, use.writer, "written", "read");
+    use.readers.push_back({state.current, state.warp_epoch[state.current / WARP]});
+  }
+  void note_write(size_t index) const {
+    Usage& use = usage(index, " writes");
+    if (use.written && !ordered(use.writer)) race(index, use.writer, "written", "written");
+    for (const Access& reader : use.readers)
+      if (!ordered(reader)) race(index, reader, "read", "written");
+    use.readers.clear();
+    use.written = true;
+    use.writer = {state.current, state.warp_epoch[state.current / WARP]};
+  }
 
  private:
-  T* data() const { return reinterpret_cast<T*>(memory_->bytes.get()); }
   Usage& usage(size_t index, const char* what) const {
     if (index >= size_)
       fail(name_of_place(place_) + ": " + name_of_thread(state.current) + what + " element " + std::to_string(index) +
            " of shared array '" + name_ + "', which has " + std::to_string(size_));
-    Usage& usage = memory_->usage[index];
+    Usage& usage = memory_.usage[index];
     if (usage.epoch != state.block_epoch) {
       usage.epoch = state.block_epoch;
       usage.written = false;
@@ -430,6 +425,7 @@ class SharedArray {
     }
     return usage;
   }
+  // Whether a barrier lies between an access of this block epoch and now.
   static bool ordered(const Access& before) {
     const unsigned warp = state.current / WARP;
     return before.thread == state.current ||
@@ -440,27 +436,40 @@ class SharedArray {
          name_of_place(place_) + ") was " + did + " by " + name_of_thread(before.thread) + " and is " + does + " by " +
          name_of_thread(state.current) + " with no barrier in between");
   }
-  T read(size_t index) const {
-    Usage& use = usage(index, " reads");
-    if (use.written && !ordered(use.writer)) race(index, use.writer, "written", "read");
-    use.readers.push_back({state.current, state.warp_epoch[state.current / WARP]});
-    return data()[index];
-  }
-  void write(size_t index, T value) const {
-    Usage& use = usage(index, " writes");
-    if (use.written && !ordered(use.writer)) race(index, use.writer, "written", "written");
-    for (const Access& reader : use.readers)
-      if (!ordered(reader)) race(index, reader, "read", "written");
-    use.readers.clear();
-    use.written = true;
-    use.writer = {state.current, state.warp_epoch[state.current / WARP]};
-    data()[index] = value;
-  }
 
   const char* name_;
   size_t size_;
   Place place_;
-  SharedMemory* memory_;
+  SharedMemory& memory_;
+};
+
+template <class T>
+class SharedArray : SharedBase {
+ public:
+  SharedArray(const char* name, size_t size, const void* key, Place place)
+      : SharedBase(name, size, size * sizeof(T), key, place) {}
+
+  // What array[index] gives: reading and writing go through the notes.
+  struct Element {
+    const SharedArray& array;
+    size_t index;
+    operator T() const { return array.read(index); }
+    void operator=(T value) const { array.write(index, value); }
+    void operator=(const Element& other) const { array.write(index, T(other)); }
+    void operator+=(T value) const { array.write(index, array.read(index) + value); }
+  };
+  Element operator[](size_t index) const { return {*this, index}; }
+
+ private:
+  T* data() const { return reinterpret_cast<T*>(bytes()); }
+  T read(size_t index) const {
+    note_read(index);
+    return data()[index];
+  }
+  void write(size_t index, T value) const {
+    note_write(index);
+    data()[index] = value;
+  }
 };
 
 // ---- launching --------------------------------------------------------------------------------------------------
@@ -517,39 +526,42 @@ static void check_geometry(const unsigned* grid, const unsigned* block) {
                   " threads, CUDA takes 1024 at most";
 }
 
-template <class... P, size_t... I>
-void run(void (*kernel)(P...), void** arguments, unsigned schedule, std::index_sequence<I...>) {
-  std::tuple<std::decay_t<P>...> values{*static_cast<std::decay_t<P>*>(arguments[I])...};
-  auto body = [&] { kernel(std::get<I>(values)...); };
-  state.arguments = &body;
-  state.body = [](void* self) { (*static_cast<decltype(body)*>(self))(); };
-  const dim3 grid = state.grid_size;
-  const uint64_t blocks = uint64_t(grid.x) * grid.y * grid.z;
+// Run `state.body` with `state.arguments` in every thread of the grid; returns what went wrong, or null.
+static const char* run_grid(const unsigned* grid, const unsigned* block, unsigned schedule) {
+  state.error.clear();
+  state.scheduler.started = true;  // it runs already
+  check_geometry(grid, block);
+  if (!state.error.empty()) return state.error.c_str();
+  state.grid_size = {grid[0], grid[1], grid[2]};
+  state.block_size = {block[0], block[1], block[2]};
+  state.count = block[0] * block[1] * block[2];
+  const uint64_t blocks = uint64_t(grid[0]) * grid[1] * grid[2];
   std::vector<unsigned> order;
   if (blocks <= 1u << 20) order.resize(blocks);  // more are run in order
   random_state = schedule;
   shuffle(order, schedule);
   for (uint64_t i = 0; i < blocks && state.error.empty(); i++) {
     const uint64_t b = order.empty() ? i : order[i];
-    state.block_index = {unsigned(b % grid.x), unsigned(b / grid.x % grid.y), unsigned(b / grid.x / grid.y)};
+    state.block_index = {unsigned(b % grid[0]), unsigned(b / grid[0] % grid[1]), unsigned(b / grid[0] / grid[1])};
     run_block(schedule);
   }
+  if (state.error.empty()) return nullptr;
+  drop_fibers();  // some still stand in the middle of the kernel
+  return state.error.c_str();
 }
 
-// Run a kernel; returns what went wrong, or null.
+template <class... P, size_t... I>
+const char* launch(void (*kernel)(P...), std::index_sequence<I...>, const unsigned* grid, const unsigned* block,
+                   void** arguments, unsigned schedule) {
+  auto body = [&] { kernel(*static_cast<std::decay_t<P>*>(arguments[I])...); };
+  state.arguments = &body;
+  state.body = [](void* self) { (*static_cast<decltype(body)*>(self))(); };
+  return run_grid(grid, block, schedule);
+}
 template <class... P>
 const char* launch(void (*kernel)(P...), const unsigned* grid, const unsigned* block, void** arguments,
                    unsigned schedule) {
-  state.error.clear();
-  check_geometry(grid, block);
-  if (state.error.empty()) {
-    state.grid_size = {grid[0], grid[1], grid[2]};
-    state.block_size = {block[0], block[1], block[2]};
-    state.count = block[0] * block[1] * block[2];
-    run(kernel, arguments, schedule, std::index_sequence_for<P...>{});
-  }
-  if (!state.error.empty()) drop_fibers();  // some still stand in the middle of the kernel
-  return state.error.empty() ? nullptr : state.error.c_str();
+  return launch(kernel, std::index_sequence_for<P...>{}, grid, block, arguments, schedule);
 }
 
 template <class T> T exchange(T value, unsigned lane, unsigned mask, Place place) {
