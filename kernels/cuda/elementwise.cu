@@ -1,8 +1,64 @@
-// Kernels that treat every element by itself.
+// Kernels that treat every element by itself: bias, activations and their gradients.
 #include "common.cuh"
 
 // y[f, i] += b[f], rows of y as long as a channel of the whole batch
 template <class T, class I>
 __global__ void __launch_bounds__(THREADS) add_bias(T* __restrict__ y, const T* __restrict__ b, I length, I count) {
     GRID_STRIDE_LOOP(I, i, count) y[i] = narrow<T>(widen<T>(y[i]) + widen<T>(b[i / length]));
+}
+
+// An activation is a class with forward(x, parameter) and gradient(kept, parameter), where kept is the result for those
+// whose gradient follows from it, else the argument; see xpconv._generic.activation.
+
+struct Relu {  // keeps the result
+    template <class W> static __device__ W forward(W x, W) { return x > 0 || x != x ? x : W(0); }
+    template <class W> static __device__ W gradient(W y, W) { return y > 0 ? W(1) : W(0); }
+};
+
+struct LeakyRelu {
+    template <class W> static __device__ W forward(W x, W slope) { return x > 0 ? x : x * slope; }
+    template <class W> static __device__ W gradient(W x, W slope) { return x > 0 ? W(1) : slope; }
+};
+
+struct Tanh {  // keeps the result
+    template <class W> static __device__ W forward(W x, W) { return tanh(x); }
+    template <class W> static __device__ W gradient(W y, W) { return 1 - y * y; }
+};
+
+struct Sigmoid {  // keeps the result
+    template <class W> static __device__ W forward(W x, W) {
+        const W decay = exp(x < 0 ? x : -x);  // of negative numbers only: no overflow
+        return (x < 0 ? decay : W(1)) / (1 + decay);
+    }
+    template <class W> static __device__ W gradient(W y, W) { return y * (1 - y); }
+};
+
+struct Silu {
+    template <class W> static __device__ W forward(W x, W) { return x * Sigmoid::forward(x, x); }
+    template <class W> static __device__ W gradient(W x, W) {
+        const W s = Sigmoid::forward(x, x);
+        return s * (1 + x * (1 - s));
+    }
+};
+
+struct Gelu {
+    // the normal distribution function, without cancellation in its tail
+    template <class W> static __device__ W phi(W x) { return W(0.5) * erfc(x * W(-0.7071067811865476)); }
+    template <class W> static __device__ W forward(W x, W) { return x * phi(x); }
+    template <class W> static __device__ W gradient(W x, W) {
+        return phi(x) + x * exp(x * x * W(-0.5)) * W(0.3989422804014327);
+    }
+};
+
+template <class T, class I, class Activation>
+__global__ void __launch_bounds__(THREADS) activate(const T* __restrict__ x, T* __restrict__ y, Wide<T> parameter,
+                                                    I count) {
+    GRID_STRIDE_LOOP(I, i, count) y[i] = narrow<T>(Activation::forward(widen<T>(x[i]), parameter));
+}
+
+template <class T, class I, class Activation>
+__global__ void __launch_bounds__(THREADS) activate_backward(const T* __restrict__ dy, const T* __restrict__ kept,
+                                                             T* __restrict__ dx, Wide<T> parameter, I count) {
+    GRID_STRIDE_LOOP(I, i, count)
+        dx[i] = narrow<T>(widen<T>(dy[i]) * Activation::gradient(widen<T>(kept[i]), parameter));
 }

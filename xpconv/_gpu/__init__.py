@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from . import columns, conv
+from . import columns, conv, dropout, elementwise, loss, norm, optim, pool
 from .backend import GpuBackend
 from .module import CTYPES
 
@@ -20,9 +20,43 @@ def _real(dtype: str, geometry: Any) -> bool:
     return dtype in CTYPES
 
 
+_OPERATORS: tuple[Callable[..., Any], ...] = (
+    columns.im2col,
+    columns.col2im,
+    conv.conv2d,
+    conv.conv2d_backward,
+    dropout.dropout_mask,
+    elementwise.gelu,
+    elementwise.gelu_backward,
+    elementwise.leaky_relu,
+    elementwise.leaky_relu_backward,
+    elementwise.relu,
+    elementwise.relu_backward,
+    elementwise.sigmoid,
+    elementwise.sigmoid_backward,
+    elementwise.silu,
+    elementwise.silu_backward,
+    elementwise.tanh,
+    elementwise.tanh_backward,
+    loss.softmax_cross_entropy,
+    norm.batch_norm,
+    norm.batch_norm_backward,
+    norm.batch_norm_inference,
+    norm.group_norm,
+    norm.group_norm_backward,
+    norm.layer_norm,
+    norm.layer_norm_backward,
+    optim.adam_step,
+    optim.rmsprop_step,
+    optim.sgd_step,
+    pool.adaptive_avg_pool2d,
+    pool.adaptive_avg_pool2d_backward,
+    pool.avg_pool2d,
+    pool.avg_pool2d_backward,
+    pool.max_pool2d,
+    pool.max_pool2d_backward,
+)
+
 ENGINES: dict[str, tuple[tuple[str, Callable[..., Any], Callable[[str, Any], bool]], ...]] = {
-    "im2col": (("cuda", columns.im2col, _real),),
-    "col2im": (("cuda", columns.col2im, _real),),
-    "conv2d": (("cuda", conv.conv2d, _real),),
-    "conv2d_backward": (("cuda", conv.conv2d_backward, _real),),
+    operator.__name__: (("cuda", operator, _real),) for operator in _OPERATORS
 }

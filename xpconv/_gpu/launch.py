@@ -1,8 +1,8 @@
 """How kernels are launched: geometry of the grid, width of indices, and arguments in the very types of the kernels.
 
-`cupy.RawKernel` checks nothing: it ignores strides, and takes a Python int for 64 bits and a float for a double, whatever
-the kernel declares. Hence all launches go through `launch`, which takes NumPy scalars only, and arrays only if they are
-contiguous or said to be `Strided`.
+`cupy.RawKernel` checks nothing: it ignores strides, and takes a Python int for 64 bits and a float for a double,
+whatever the kernel declares. Hence all launches go through `launch`, which takes NumPy scalars only, and arrays only if
+they are contiguous or said to be `Strided`.
 """
 
 from __future__ import annotations
@@ -21,15 +21,19 @@ from .module import INT32, INT64
 
 __all__ = [
     "THREADS",
+    "Flat",
     "Index",
     "Planes",
     "Strided",
     "ceil_div",
+    "empty_planes",
+    "flat",
     "index_for",
     "launch",
     "planes",
     "struct_of_window",
     "waves",
+    "wide_scalar",
 ]
 
 THREADS = 256  # of common.cuh
@@ -68,7 +72,7 @@ class Strided(NamedTuple):
 
 
 class Planes(NamedTuple):
-    """Images whose planes (H, W) are contiguous, and the steps, in elements, from image to image and channel to channel.
+    """Images whose planes (H, W) are contiguous, and how many elements it is to the next image and the next channel.
 
     Channel-major memory and slices of it are such images as well as the usual order (N, C, H, W).
     """
@@ -80,20 +84,62 @@ class Planes(NamedTuple):
     @property
     def extent(self) -> int:
         """Elements from the first to behind the last."""
-        n, c, h, w = self.array.shape
-        return max(n - 1, 0) * self.image + max(c - 1, 0) * self.channel + h * w
+        n, c, *plane = self.array.shape
+        return max(n - 1, 0) * self.image + max(c - 1, 0) * self.channel + prod(plane)
+
+    @property
+    def is_channel_major(self) -> bool:
+        """Whether the images of a channel lie together."""
+        return self.channel > self.image
 
 
 def planes(backend: GpuBackend, x: Array) -> Planes:
-    """Images (N, C, H, W) as `Planes`: as they are if their planes are contiguous, else a copy in C order."""
-    n, c, h, w = x.shape
+    """Images (N, C, H, W) or (N, C, L) as `Planes`; a copy in C order unless their planes are contiguous."""
+    n, c, *plane = x.shape
     size = x.dtype.itemsize
-    image, channel, row, column = x.strides
-    dense = (w == 1 or column == size) and (h == 1 or row == w * size)
-    if not dense or image < 0 or channel < 0:
+    image, channel, *steps = x.strides
+    dense, run = image >= 0 and channel >= 0, size
+    for length, step in zip(plane[::-1], steps[::-1], strict=True):
+        dense &= length == 1 or step == run
+        run *= length
+    if not dense:
         x = backend.contiguous(x)
-        return Planes(x, c * h * w, h * w)
+        return Planes(x, c * prod(plane), prod(plane))
     return Planes(x, image // size if n > 1 else 0, channel // size if c > 1 else 0)
+
+
+def empty_planes(backend: GpuBackend, like: Planes, plane: Sequence[int], dtype: Any) -> Planes:
+    """Fresh images of planes of another size, in the memory order of ``like``."""
+    n, c = like.array.shape[:2]
+    if like.is_channel_major:
+        memory = backend.empty((c, n, *plane), dtype)
+        axes = (1, 0, *range(2, memory.ndim))
+        return Planes(backend.xp.permute_dims(memory, axes), prod(plane), n * prod(plane))
+    return Planes(backend.empty((n, c, *plane), dtype), c * prod(plane), prod(plane))
+
+
+class Flat(NamedTuple):
+    """Arrays of one shape as C-contiguous memory in the same order of axes, that of the first array."""
+
+    arrays: tuple[Array, ...]
+    axes: tuple[int, ...] | None
+
+    def restore(self, backend: GpuBackend, array: Array) -> Array:
+        """A result in that order of axes, in the order of the shape."""
+        if self.axes is None:
+            return array
+        inverse = sorted(range(len(self.axes)), key=self.axes.__getitem__)
+        return backend.xp.permute_dims(array, tuple(inverse))
+
+
+def flat(backend: GpuBackend, *arrays: Array) -> Flat:
+    """``arrays`` for a kernel that treats every element by itself; copied only where there is no common dense order."""
+    first = arrays[0]
+    if first.flags.c_contiguous:
+        return Flat(tuple(map(backend.contiguous, arrays)), None)
+    axes = tuple(sorted(range(first.ndim), key=lambda axis: (-first.strides[axis], axis)))
+    permuted = [backend.contiguous(backend.xp.permute_dims(a, axes)) for a in arrays]
+    return Flat(tuple(permuted), axes)
 
 
 @lru_cache(maxsize=4096)
@@ -105,6 +151,11 @@ def struct_of_window(window: _geometry.Window) -> np.ndarray:
         window.dilation_h, window.dilation_w, window.out_h, window.out_w,
     ]  # fmt: skip
     return np.array(numbers, np.int32).view([("members", np.int32, len(numbers))])
+
+
+def wide_scalar(backend: GpuBackend, like: Array) -> Any:
+    """The NumPy scalar type of ``Wide<T>``: float64 for float64, else float32."""
+    return np.float64 if backend.dtype_name(like) == "float64" else np.float32
 
 
 def ceil_div(number: int, divisor: int) -> int:

@@ -12,7 +12,18 @@ from functools import cache
 from importlib import resources
 from typing import Any, NamedTuple
 
-__all__ = ["CTYPES", "INSTANCES", "INT32", "INT64", "UNROLLED", "Kernels", "instances", "options", "source"]
+__all__ = [
+    "ARGMAX",
+    "CTYPES",
+    "INSTANCES",
+    "INT32",
+    "INT64",
+    "UNROLLED",
+    "Kernels",
+    "instances",
+    "options",
+    "source",
+]
 
 CTYPES = {"float32": "float", "float64": "double", "float16": "__half", "bfloat16": "__nv_bfloat16"}
 INT32, INT64 = "int", "int64"  # the index types of common.cuh
@@ -36,10 +47,46 @@ def _windowed(kernel: str) -> _Template:
     return _Template(kernel, (f"{INT32}, 0, 0", f"{INT64}, 0, 0", *unrolled))
 
 
+def _indexed(kernel: str, *more: str) -> _Template:
+    """A kernel for both index types and each of the arguments behind them."""
+    if not more:
+        return _Template(kernel)
+    return _Template(kernel, tuple(f"{index}, {argument}" for index in (INT32, INT64) for argument in more))
+
+
+ACTIVATIONS = ("Relu", "LeakyRelu", "Tanh", "Sigmoid", "Silu", "Gelu")
+ARGMAX = {"uint8": "uint8", "int32": "int"}  # dtype of the argmax of max pooling -> its C type
+
 INSTANCES: dict[str, tuple[_Template, ...]] = {
     "columns": (_windowed("im2col"), _windowed("col2im")),
-    "elementwise": (_Template("add_bias"),),
-    "reduce": (_Template("partial_row_sums"), _Template("finish_row_sums")),
+    "dropout": (_indexed("dropout_mask"),),
+    "elementwise": (
+        _indexed("add_bias"),
+        _indexed("activate", *ACTIVATIONS),
+        _indexed("activate_backward", *ACTIVATIONS),
+    ),
+    "loss": (_indexed("softmax_cross_entropy"),),
+    "norm": (
+        _indexed("batch_moments"),
+        _indexed("finish_batch_moments"),
+        _indexed("batch_normalise"),
+        _indexed("batch_gradient_sums"),
+        _indexed("finish_gradient_sums"),
+        _indexed("batch_normalise_backward"),
+        _indexed("row_norm"),
+        _indexed("row_norm_backward"),
+        _indexed("row_parameter_sums"),
+    ),
+    "optim": (_indexed("sgd_step"), _indexed("rmsprop_step"), _indexed("adam_step")),
+    "pool": (
+        _indexed("max_pool", *ARGMAX.values()),
+        _indexed("max_pool_backward", *ARGMAX.values()),
+        _indexed("avg_pool"),
+        _indexed("avg_pool_backward"),
+        _indexed("adaptive_avg_pool"),
+        _indexed("adaptive_avg_pool_backward"),
+    ),
+    "reduce": (_indexed("partial_row_sums"), _indexed("finish_row_sums")),
 }
 
 
@@ -100,7 +147,7 @@ class Kernels:
         self._lock = threading.Lock()
 
     def get(self, file: str, kernel: str, dtype: str, *arguments: str) -> Any:
-        """The kernel ``kernel<type of dtype, arguments>`` of ``file``.cu; compiles the file for the dtype if need be."""
+        """The kernel ``kernel<type of dtype, arguments>`` of ``file``.cu; compiles the file if need be."""
         key = (file, kernel, dtype, arguments)
         function = self._functions.get(key)
         if function is None:

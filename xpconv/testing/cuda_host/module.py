@@ -98,7 +98,9 @@ def _compile(source: str, options: Sequence[str], what: str) -> Path:
         fresh = Path(folder) / "module.so"
         done = subprocess.run([*command, "-o", str(fresh)], input=source, capture_output=True, text=True)
         if done.returncode:
-            raise RuntimeError(f"{what}: the host compiler failed\n{' '.join(command)}\n{_with_line_numbers(done.stderr)}")
+            raise RuntimeError(
+                f"{what}: the host compiler failed\n{' '.join(command)}\n{_with_line_numbers(done.stderr)}"
+            )
         os.replace(fresh, library)
     return library
 
@@ -119,11 +121,11 @@ class HostKernel:
         self._launch = getattr(library, f"launch_{number}")
         self._launch.restype = ctypes.c_char_p
 
-    def __call__(
-        self, grid: Sequence[int], block: Sequence[int], args: Sequence[Any], *, shared_mem: int = 0
-    ) -> None:
+    def __call__(self, grid: Sequence[int], block: Sequence[int], args: Sequence[Any], *, shared_mem: int = 0) -> None:
         if shared_mem:
-            raise ValueError(f"{self.name}: shared_mem is {shared_mem}, but kernels here declare shared memory statically")
+            raise ValueError(
+                f"{self.name}: shared_mem is {shared_mem}, but kernels here declare shared memory statically"
+            )
         if len(args) != len(self.parameters):
             raise TypeError(f"{self.name}: takes {len(self.parameters)} arguments, got {len(args)}")
         held = [self._value(i, *pair) for i, pair in enumerate(zip(self.parameters, args, strict=True))]
@@ -144,10 +146,14 @@ class HostKernel:
             if type_name.startswith("struct"):
                 size = int(type_name[len("struct") :])
                 if type(value) is not np.ndarray or value.size != 1 or value.dtype.itemsize != size:
-                    raise TypeError(f"{where}: expected a structure of {size} bytes (a NumPy array of one), got {value!r}")
+                    raise TypeError(
+                        f"{where}: expected a structure of {size} bytes (a NumPy array of one), got {value!r}"
+                    )
                 return value
             if not isinstance(value, np.generic) or value.dtype.name != type_name:
-                raise TypeError(f"{where}: expected a NumPy scalar of {type_name}, got {type(value).__name__} {value!r}")
+                raise TypeError(
+                    f"{where}: expected a NumPy scalar of {type_name}, got {type(value).__name__} {value!r}"
+                )
             return np.asarray(value)
         if value is None:
             return np.zeros(1, np.uintp)
@@ -180,7 +186,7 @@ class HostModule:
     def __init__(self, code: str, options: Sequence[str] = (), name_expressions: Sequence[str] = ()) -> None:
         wrappers = "".join(f"\nCUDA_ON_HOST_KERNEL({i}, {name})" for i, name in enumerate(name_expressions))
         what = f"{name_expressions[0]} and {len(name_expressions) - 1} more" if name_expressions else "module"
-        library = ctypes.CDLL(str(_compile(f"{code}\n#line 1 \"wrappers\"{wrappers}\n", options, what)))
+        library = ctypes.CDLL(str(_compile(f'{code}\n#line 1 "wrappers"{wrappers}\n', options, what)))
         self._kernels = {name: HostKernel(library, i, name) for i, name in enumerate(name_expressions)}
 
     def get_function(self, name: str) -> HostKernel:

@@ -1,0 +1,145 @@
+"""Pooling, by CUDA kernels. Results are in the memory order of the argument."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .._geometry import Window
+from ..backends.protocol import Array
+from .backend import GpuBackend
+from .launch import Planes, Strided, empty_planes, index_for, launch, planes, struct_of_window, waves
+from .module import ARGMAX
+
+__all__ = [
+    "adaptive_avg_pool2d",
+    "adaptive_avg_pool2d_backward",
+    "avg_pool2d",
+    "avg_pool2d_backward",
+    "max_pool2d",
+    "max_pool2d_backward",
+]
+
+
+def max_pool2d(backend: GpuBackend, x: Array, window: Window) -> tuple[Array, Array]:
+    """Maxima (N, C, out_h, out_w) of the windows, and which tap ``i * kernel_w + j`` they are at.
+
+    Of equal maxima the first counts. A NaN in the window is the maximum. Padding is never chosen.
+    """
+    n, c = x.shape[:2]
+    source = planes(backend, x)
+    argmax_dtype = "uint8" if window.taps <= 255 else "int32"
+    y = empty_planes(backend, source, (window.out_h, window.out_w), x.dtype)
+    argmax = empty_planes(backend, source, (window.out_h, window.out_w), argmax_dtype)
+    index = index_for(source.extent, y.extent)
+    arguments = (
+        Strided(source.array),
+        Strided(y.array),
+        Strided(argmax.array),
+        struct_of_window(window),
+        index.struct(source.image, source.channel),
+        index.struct(y.image, y.channel),
+        index.scalar(n),
+        index.scalar(c),
+    )
+    template = (index.name, ARGMAX[argmax_dtype])
+    launch(backend, "pool", "max_pool", backend.dtype_name(x), template, n * c * window.positions, arguments)
+    return y.array, argmax.array
+
+
+def max_pool2d_backward(backend: GpuBackend, dy: Array, argmax: Array, window: Window) -> Array:
+    """Gradient (N, C, H, W): each dy goes to the pixel that was the maximum."""
+    n, c = dy.shape[:2]
+    source, chosen = planes(backend, dy), planes(backend, argmax)
+    dx = empty_planes(backend, chosen, (window.height, window.width), dy.dtype)
+    index = index_for(source.extent, chosen.extent, dx.extent)
+    arguments = (
+        Strided(source.array),
+        Strided(chosen.array),
+        Strided(dx.array),
+        struct_of_window(window),
+        index.struct(source.image, source.channel),
+        index.struct(chosen.image, chosen.channel),
+        index.struct(dx.image, dx.channel),
+        index.scalar(n),
+        index.scalar(c),
+    )
+    template = (index.name, ARGMAX[backend.dtype_name(argmax)])
+    count = n * c * window.height * window.width
+    launch(backend, "pool", "max_pool_backward", backend.dtype_name(dy), template, count, arguments)
+    return dx.array
+
+
+def _averaged(
+    backend: GpuBackend, kernel: str, source: Planes, target: Planes, count_include_pad: bool, window: Window
+) -> Array:
+    n, c, *plane = target.array.shape
+    index = index_for(source.extent, target.extent)
+    arguments = (
+        Strided(source.array),
+        Strided(target.array),
+        np.bool_(count_include_pad),
+        struct_of_window(window),
+        index.struct(source.image, source.channel),
+        index.struct(target.image, target.channel),
+        index.scalar(n),
+        index.scalar(c),
+    )
+    dtype = backend.dtype_name(source.array)
+    launch(backend, "pool", kernel, dtype, (index.name,), n * c * plane[0] * plane[1], arguments)
+    return target.array
+
+
+def avg_pool2d(backend: GpuBackend, x: Array, count_include_pad: bool, window: Window) -> Array:
+    """Means (N, C, out_h, out_w) of the windows."""
+    source = planes(backend, x)
+    y = empty_planes(backend, source, (window.out_h, window.out_w), x.dtype)
+    return _averaged(backend, "avg_pool", source, y, count_include_pad, window)
+
+
+def avg_pool2d_backward(backend: GpuBackend, dy: Array, count_include_pad: bool, window: Window) -> Array:
+    """Gradient (N, C, H, W): every pixel of a window gets an equal share of its dy."""
+    source = planes(backend, dy)
+    dx = empty_planes(backend, source, (window.height, window.width), dy.dtype)
+    return _averaged(backend, "avg_pool_backward", source, dx, count_include_pad, window)
+
+
+def adaptive_avg_pool2d(backend: GpuBackend, x: Array, output_size: tuple[int, int]) -> Array:
+    """Means (N, C, out_h, out_w) of as many bins as asked for."""
+    n, c, height, width = x.shape
+    source = planes(backend, x)
+    y = empty_planes(backend, source, output_size, x.dtype)
+    index = index_for(source.extent, y.extent)
+    arguments = (
+        Strided(source.array),
+        Strided(y.array),
+        *map(np.int32, (height, width, *output_size)),
+        index.struct(source.image, source.channel),
+        index.struct(y.image, y.channel),
+        index.scalar(n),
+        index.scalar(c),
+    )
+    bins = n * c * output_size[0] * output_size[1]
+    grid = (waves(backend, bins * 32),) if bins else ()  # a warp each
+    launch(backend, "pool", "adaptive_avg_pool", backend.dtype_name(x), (index.name,), grid, arguments)
+    return y.array
+
+
+def adaptive_avg_pool2d_backward(backend: GpuBackend, dy: Array, image_size: tuple[int, int]) -> Array:
+    """Gradient (N, C, H, W): every pixel of a bin gets an equal share of its dy."""
+    n, c, *output_size = dy.shape
+    source = planes(backend, dy)
+    dx = empty_planes(backend, source, image_size, dy.dtype)
+    index = index_for(source.extent, dx.extent)
+    arguments = (
+        Strided(source.array),
+        Strided(dx.array),
+        *map(np.int32, (*image_size, *output_size)),
+        index.struct(source.image, source.channel),
+        index.struct(dx.image, dx.channel),
+        index.scalar(n),
+        index.scalar(c),
+    )
+    count = n * c * image_size[0] * image_size[1]
+    dtype = backend.dtype_name(dy)
+    launch(backend, "pool", "adaptive_avg_pool_backward", dtype, (index.name,), count, arguments)
+    return dx.array
