@@ -15,7 +15,7 @@ from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
 
 KERNELS = "kernels/cpu"
-SOURCES = ["_kernels.pyx", "threads.c", "columns.c"]
+SOURCES = ["_kernels.pyx", "threads.c", "columns.c", "pool.c", "dropout.c"]
 
 # No -march: a wheel has to run on every machine of its architecture. No fast-math either; these two flags only say
 # that nobody reads errno or floating-point exception flags, so that loops with comparisons vectorise. Contraction to
@@ -40,6 +40,7 @@ class BuildExt(build_ext):
     """build_ext that asks the compiler what it can do first."""
 
     def build_extensions(self):
+        """Add the flags that work, then build."""
         msvc = self.compiler.compiler_type == "msvc"
         flags = MSVC_FLAGS if msvc else [flag for flag in FLAGS if self.compiles("int main(void) { return 0; }", flag)]
         serial = os.environ.get("XPCONV_SERIAL", "0") not in ("", "0")

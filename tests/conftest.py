@@ -1,9 +1,17 @@
-"""Fixtures for all tests: the backend matrix and a seeded random generator."""
+"""Fixtures for all tests: the backend matrix, a seeded random generator, settings of Hypothesis."""
 
+import os
+
+import hypothesis
 import numpy as np
 import pytest
 
 from xpconv.testing import CASES
+
+# derandomised, a test draws the same examples every time: what CI reports can be repeated
+hypothesis.settings.register_profile("local", deadline=None, max_examples=25)
+hypothesis.settings.register_profile("ci", deadline=None, max_examples=25, derandomize=True, database=None)
+hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 
 @pytest.fixture(params=CASES, ids=lambda case: case.id)

@@ -179,10 +179,10 @@ def _window(
     out = []
     for axis, name in enumerate(("height", "width")):
         room = size[axis] + sum(pads[axis]) - extent[axis]
-        # PyTorch's rule: ceil_mode rounds up, but a window that would start behind the image is dropped
-        count = (room + (stride[axis] - 1 if ceil_mode else 0)) // stride[axis] + 1
-        if ceil_mode and (count - 1) * stride[axis] >= size[axis] + pads[axis][0]:
-            count -= 1
+        count = room // stride[axis] + 1
+        # ceil_mode adds one partial window, unless it would start behind the image (PyTorch's rule)
+        if ceil_mode and room % stride[axis] and count * stride[axis] < size[axis] + pads[axis][0]:
+            count += 1
         if count < 1:
             spread = f" (spread to {extent[axis]} by dilation {dilation[axis]})" if dilation[axis] > 1 else ""
             raise ValueError(

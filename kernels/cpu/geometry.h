@@ -55,9 +55,13 @@ static inline xpc_range xpc_outputs(xpc_axis axis, ptrdiff_t k, ptrdiff_t low, p
                                     ptrdiff_t last)
 {
     ptrdiff_t offset = k * axis.dilation - axis.pad;
-    xpc_range range;
-    range.begin = xpc_min(xpc_max(xpc_ceil_div(low - offset, axis.stride), first), last);
-    range.end = xpc_min(xpc_max(xpc_ceil_div(high - offset, axis.stride), range.begin), last);
+    xpc_range range = {first, last};
+    /* divisions only where the border cuts */
+    if (first * axis.stride + offset < low)
+        range.begin = xpc_min(xpc_max(xpc_ceil_div(low - offset, axis.stride), first), last);
+    if ((last - 1) * axis.stride + offset >= high)
+        range.end = xpc_min(xpc_ceil_div(high - offset, axis.stride), last);
+    range.end = xpc_max(range.begin, range.end);
     return range;
 }
 

@@ -8,6 +8,14 @@
 
 #include <stddef.h>
 
+/* An int that the rows of one job may all set. */
+#ifdef XPC_THREADS
+#include <stdatomic.h>
+typedef atomic_int xpc_flag;
+#else
+typedef int xpc_flag;
+#endif
+
 /* Compute rows [row_begin, row_end) of one plane. */
 typedef void (*xpc_rows_fn)(const void *job, ptrdiff_t plane, ptrdiff_t row_begin, ptrdiff_t row_end);
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .. import _threads
-from . import _kernels, columns, conv
+from . import _kernels, columns, conv, dropout, pool
 
 __all__ = ["ENGINES"]
 
@@ -26,4 +26,9 @@ ENGINES: dict[str, tuple[tuple[str, Callable[..., Any], Callable[[str, Any], boo
     "col2im": (("cpu", columns.col2im, _real),),
     "conv2d": (("cpu", conv.conv2d, _real),),
     "conv2d_backward": (("cpu", conv.conv2d_backward, _real),),
+    "max_pool2d": (("cpu", pool.max_pool2d, _real),),
+    "max_pool2d_backward": (("cpu", pool.max_pool2d_backward, _real),),
+    "avg_pool2d": (("cpu", pool.avg_pool2d, _real),),
+    "avg_pool2d_backward": (("cpu", pool.avg_pool2d_backward, _real),),
+    "dropout_mask": (("cpu", dropout.dropout_mask, _real),),
 }

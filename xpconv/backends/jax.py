@@ -81,6 +81,9 @@ class JaxBackend(Backend):
             array = self.astype(array, "float32")
         return np.asarray(array)
 
+    def can_read(self, array: Array) -> bool:
+        return self.on_host and not isinstance(array, self._jax.core.Tracer)
+
     def synchronize(self) -> None:
         self._jax.device_put(0.0, self.device).block_until_ready()
 

@@ -121,6 +121,10 @@ class Backend:
         """One line for `xpconv.show_config`: library, version, device."""
         return f"{self.xp.__name__} {getattr(self.xp, '__version__', '')}".rstrip()
 
+    def can_read(self, array: Array) -> bool:
+        """Whether reading the values in a call costs nothing: on the host, and not an array that is traced."""
+        return self.on_host
+
     # ---- dtypes ---------------------------------------------------------------------------------------------
 
     def dtype_name(self, array: Array) -> str:

@@ -12,12 +12,14 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from importlib.metadata import EntryPoint, entry_points
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from .protocol import Array, Backend
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 __all__ = [
     "BackendMismatchError",
@@ -115,6 +117,8 @@ def _read_entry_points() -> None:
     with _lock:
         if _entry_points_read:
             return
+        from importlib.metadata import entry_points  # takes a third of the time of `import numpy`
+
         _entry_points_read = True
         for point in entry_points(group=ENTRY_POINT_GROUP):
             if point.name not in _entries:

@@ -1,6 +1,85 @@
 """Stateless operators: each returns its result and a cache, and has a ``_backward`` that takes the cache."""
 
+from .activation import (
+    gelu,
+    gelu_backward,
+    leaky_relu,
+    leaky_relu_backward,
+    relu,
+    relu_backward,
+    sigmoid,
+    sigmoid_backward,
+    silu,
+    silu_backward,
+    tanh,
+    tanh_backward,
+)
 from .columns import col2im, im2col
-from .conv import conv2d, conv2d_backward
+from .conv import conv1d, conv1d_backward, conv2d, conv2d_backward
+from .dropout import dropout, dropout_backward
+from .linear import linear, linear_backward
+from .loss import mse, multiclass_hinge, softmax_cross_entropy
+from .norm import (
+    batch_norm,
+    batch_norm_backward,
+    group_norm,
+    group_norm_backward,
+    instance_norm,
+    instance_norm_backward,
+    layer_norm,
+    layer_norm_backward,
+)
+from .pool import (
+    adaptive_avg_pool2d,
+    adaptive_avg_pool2d_backward,
+    avg_pool2d,
+    avg_pool2d_backward,
+    global_avg_pool2d,
+    global_avg_pool2d_backward,
+    max_pool2d,
+    max_pool2d_backward,
+)
 
-__all__ = ["col2im", "conv2d", "conv2d_backward", "im2col"]
+__all__ = [
+    "adaptive_avg_pool2d",
+    "adaptive_avg_pool2d_backward",
+    "avg_pool2d",
+    "avg_pool2d_backward",
+    "batch_norm",
+    "batch_norm_backward",
+    "col2im",
+    "conv1d",
+    "conv1d_backward",
+    "conv2d",
+    "conv2d_backward",
+    "dropout",
+    "dropout_backward",
+    "gelu",
+    "gelu_backward",
+    "global_avg_pool2d",
+    "global_avg_pool2d_backward",
+    "group_norm",
+    "group_norm_backward",
+    "im2col",
+    "instance_norm",
+    "instance_norm_backward",
+    "layer_norm",
+    "layer_norm_backward",
+    "leaky_relu",
+    "leaky_relu_backward",
+    "linear",
+    "linear_backward",
+    "max_pool2d",
+    "max_pool2d_backward",
+    "mse",
+    "multiclass_hinge",
+    "relu",
+    "relu_backward",
+    "sigmoid",
+    "sigmoid_backward",
+    "silu",
+    "silu_backward",
+    "softmax_cross_entropy",
+    "tanh",
+    "tanh_backward",
+]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import operator
+
 from ..backends import backend_of
 from ..backends.protocol import Array, Backend
 
-__all__ = ["check_gradient", "check_shape", "floating_backend"]
+__all__ = ["check_gradient", "check_integer", "check_number", "check_shape", "floating_backend"]
 
 
 def floating_backend(**arrays: Array | None) -> Backend:
@@ -52,11 +55,58 @@ def check_shape(name: str, array: Array, shape: tuple[int | None, ...], meaning:
         raise ValueError(f"{name}: expected shape ({wanted}) {meaning}, got {got}")
 
 
-def check_gradient(dy: Array, like: Array | None, shape: tuple[int, ...]) -> Backend:
-    """Backend of ``dy``, which must have the shape of the forward result and the dtype of ``like`` (an array kept)."""
+def check_gradient(dy: Array, like: Array | None, shape: tuple[int, ...], *, dtype: str | None = None) -> Backend:
+    """Backend of ``dy``, which must have the shape and the dtype of the forward result.
+
+    Parameters
+    ----------
+    like
+        An array kept by the forward call, of that dtype; None if there is none.
+    shape
+        The shape of the forward result.
+    dtype
+        The name of its dtype, where no array was kept.
+    """
     if dy is None:
         raise TypeError(f"dy: expected an array of shape {tuple(shape)}, that of the forward result, got None")
     backend = floating_backend(cached=like, dy=dy) if like is not None else floating_backend(dy=dy)
     if tuple(dy.shape) != tuple(shape):
         raise ValueError(f"dy: expected shape {tuple(shape)}, that of the forward result, got {tuple(dy.shape)}")
+    if dtype is not None and backend.dtype_name(dy) != dtype:
+        raise TypeError(f"dy: expected {dtype}, the dtype of the forward result, got {backend.dtype_name(dy)}")
     return backend
+
+
+def check_number(name: str, value: object, low: float, high: float = math.inf) -> float:
+    """``value`` as a float, which must be finite and in ``[low, high]``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the argument, its value and what it takes.
+    """
+    takes = f"a number of at least {low}" if high == math.inf else f"a number between {low} and {high}"
+    takes = "a finite number" if low == -math.inf else takes
+    if isinstance(value, (bool, str)) or not hasattr(value, "__float__"):
+        raise TypeError(f"{name}: expected {takes}, got {value!r}")
+    number = float(value)
+    if not (low <= number <= high and math.isfinite(number)):
+        raise ValueError(f"{name}: expected {takes}, got {value!r}")
+    return number
+
+
+def check_integer(name: str, value: object, low: int, high: int | None = None) -> int:
+    """``value`` as an int, which must be in ``[low, high]``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the argument, its value and what it takes.
+    """
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name}: expected an integer, got {value!r}")
+    number = operator.index(value)
+    if number < low or (high is not None and number > high):
+        limits = f"at least {low}" if high is None else f"between {low} and {high}"
+        raise ValueError(f"{name}: must be {limits}, got {number}")
+    return number

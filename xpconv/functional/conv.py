@@ -1,15 +1,16 @@
-"""Two-dimensional convolution (cross-correlation, as everywhere in deep learning) and its gradients."""
+"""Convolution in one and two dimensions (cross-correlation, as everywhere in deep learning) and its gradients."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from .._geometry import ConvGeometry, IntOrPair, Padding, check_layout, conv_geometry
+from .._geometry import ConvGeometry, IntOrPair, Padding, check_layout, conv_geometry, to_pair
 from ..backends import run
 from ..backends.protocol import Array
 from ._arguments import check_gradient, check_shape, floating_backend
+from ._layout import FROM_NCHW, FROM_OIHW, TO_NCHW, TO_OIHW, permuted
 
-__all__ = ["Conv2dCache", "conv2d", "conv2d_backward"]
+__all__ = ["Conv1dCache", "Conv2dCache", "conv1d", "conv1d_backward", "conv2d", "conv2d_backward"]
 
 
 class Conv2dCache(NamedTuple):
@@ -21,17 +22,6 @@ class Conv2dCache(NamedTuple):
     geometry: ConvGeometry
     layout: str
     weight_layout: str
-
-
-def _axes(backend_xp, array: Array, axes: tuple[int, ...] | None) -> Array:
-    return array if axes is None else backend_xp.permute_dims(array, axes)
-
-
-# axes that turn a layout into NCHW or OIHW and back: views, never copies
-_TO_NCHW = {"NCHW": None, "NHWC": (0, 3, 1, 2)}
-_FROM_NCHW = {"NCHW": None, "NHWC": (0, 2, 3, 1)}
-_TO_OIHW = {"OIHW": None, "HWIO": (3, 2, 0, 1)}
-_FROM_OIHW = {"OIHW": None, "HWIO": (2, 3, 1, 0)}
 
 
 def conv2d(
@@ -89,8 +79,8 @@ def conv2d(
     check_layout("weight_layout", weight_layout, ("OIHW", "HWIO"))
     check_shape("x", x, (None,) * 4, "(N, C, H, W)" if layout == "NCHW" else "(N, H, W, C)")
     check_shape("w", w, (None,) * 4, "(F, C/groups, kh, kw)" if weight_layout == "OIHW" else "(kh, kw, C/groups, F)")
-    x = _axes(backend.xp, x, _TO_NCHW[layout])
-    w = _axes(backend.xp, w, _TO_OIHW[weight_layout])
+    x = permuted(backend.xp, x, TO_NCHW[layout])
+    w = permuted(backend.xp, w, TO_OIHW[weight_layout])
     geometry = conv_geometry(
         tuple(x.shape), tuple(w.shape), stride=stride, padding=padding, dilation=dilation, groups=groups
     )
@@ -98,7 +88,7 @@ def conv2d(
         check_shape("b", b, (geometry.out_channels,), "(F,)")
     y = run(backend, "conv2d", x, w, b, geometry=geometry)
     cache = Conv2dCache(x, w, b is not None, geometry, layout, weight_layout)
-    return _axes(backend.xp, y, _FROM_NCHW[layout]), cache
+    return permuted(backend.xp, y, FROM_NCHW[layout]), cache
 
 
 def conv2d_backward(dy: Array, cache: Conv2dCache, *, need_dx: bool = True) -> tuple[Array | None, Array, Array | None]:
@@ -130,8 +120,94 @@ def conv2d_backward(dy: Array, cache: Conv2dCache, *, need_dx: bool = True) -> t
     if layout == "NHWC":
         shape = (shape[0], shape[2], shape[3], shape[1])
     backend = check_gradient(dy, x, shape)
-    dy = _axes(backend.xp, dy, _TO_NCHW[layout])
+    dy = permuted(backend.xp, dy, TO_NCHW[layout])
     dx, dw, db = run(backend, "conv2d_backward", dy, x, w, need_dx, has_bias, geometry=geometry)
     if dx is not None:
-        dx = _axes(backend.xp, dx, _FROM_NCHW[layout])
-    return dx, _axes(backend.xp, dw, _FROM_OIHW[weight_layout]), db
+        dx = permuted(backend.xp, dx, FROM_NCHW[layout])
+    return dx, permuted(backend.xp, dw, FROM_OIHW[weight_layout]), db
+
+
+class Conv1dCache(NamedTuple):
+    """What `conv1d_backward` needs of the forward call: the convolution of images of height one."""
+
+    conv2d: Conv2dCache
+
+
+def conv1d(
+    x: Array,
+    w: Array,
+    b: Array | None = None,
+    *,
+    stride: int = 1,
+    padding: int | tuple[int, int] | str = 0,
+    dilation: int = 1,
+    groups: int = 1,
+) -> tuple[Array, Conv1dCache]:
+    """Convolve a batch of signals with a bank of filters: `conv2d` along one axis.
+
+    Parameters
+    ----------
+    x : array (N, C, L)
+        Signals, floating-point.
+    w : array (F, C / groups, k)
+        Filters, of the dtype of x.
+    b : array (F,), optional
+        Bias, of the dtype of x.
+    stride, dilation, groups : int
+        As for `conv2d`.
+    padding : int, pair, "valid" or "same"
+        Zeros at both ends, (before, behind), none, or as many as give ``ceil(L / stride)`` outputs.
+
+    Returns
+    -------
+    y : array (N, F, out)
+    cache : Conv1dCache
+        For `conv1d_backward`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `conv2d`, which sees the signals as images of height one.
+    """
+    floating_backend(x=x, w=w, b=b)
+    check_shape("x", x, (None,) * 3, "(N, C, L)")
+    check_shape("w", w, (None,) * 3, "(F, C/groups, k)")
+    y, cache = conv2d(
+        x[:, :, None, :],
+        w[:, :, None, :],
+        b,
+        stride=(1, stride),
+        padding=padding if isinstance(padding, str) else ((0, 0), to_pair("padding", padding, minimum=0)),
+        dilation=(1, dilation),
+        groups=groups,
+    )
+    return y[:, :, 0, :], Conv1dCache(cache)
+
+
+def conv1d_backward(dy: Array, cache: Conv1dCache, *, need_dx: bool = True) -> tuple[Array | None, Array, Array | None]:
+    """Gradients of `conv1d`.
+
+    Parameters
+    ----------
+    dy : array (N, F, out)
+        Gradient of the loss to the result, in its dtype.
+    cache : Conv1dCache
+        From `conv1d`.
+    need_dx : bool
+        False saves the work of dx, for a first layer.
+
+    Returns
+    -------
+    dx : array (N, C, L), or None
+    dw : array (F, C / groups, k)
+    db : array (F,), or None where there was no bias
+
+    Raises
+    ------
+    TypeError, ValueError
+        dy has another shape, dtype or backend than the result.
+    """
+    geometry = cache.conv2d.geometry
+    check_gradient(dy, cache.conv2d.x, (geometry.batch, geometry.out_channels, geometry.window.out_w))
+    dx, dw, db = conv2d_backward(dy[:, :, None, :], cache.conv2d, need_dx=need_dx)
+    return None if dx is None else dx[:, :, 0, :], dw[:, :, 0, :], db

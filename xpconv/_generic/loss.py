@@ -1,0 +1,70 @@
+"""Losses, each with its gradient: the mean over the batch.
+
+A label outside 0 .. classes - 1 gives NaN, where reading the labels to check them would stall the device.
+"""
+
+from __future__ import annotations
+
+import math
+
+from ..backends.protocol import Array, Backend
+
+__all__ = ["mse", "multiclass_hinge", "softmax_cross_entropy"]
+
+
+def _hits(backend: Backend, labels: Array, scores: Array) -> tuple[Array, Array]:
+    """One-hot labels as booleans (N, K), and the weight of each example (N, 1): 1 / N, NaN for an invalid label."""
+    xp = backend.xp
+    count, classes = scores.shape
+    columns = xp.arange(classes, device=backend.device)
+    labels = backend.astype(labels, columns.dtype)[:, None]
+    invalid = (labels < 0) | (labels >= classes)
+    weight = xp.where(invalid, math.nan, backend.full((count, 1), 1 / count, scores.dtype))
+    return labels == columns, weight
+
+
+def softmax_cross_entropy(
+    backend: Backend, scores: Array, labels: Array, label_smoothing: float
+) -> tuple[Array, Array]:
+    """Loss (a 0-d array) and gradient (N, K) for scores (N, K) and labels (N,)."""
+    xp, classes = backend.xp, scores.shape[1]
+    log_p = backend.astype(scores, backend.accumulator(scores))
+    log_p = log_p - xp.max(log_p, axis=1, keepdims=True)
+    p = xp.exp(log_p)
+    total = xp.sum(p, axis=1, keepdims=True)
+    log_p -= xp.log(total)
+    p /= total
+    hits, weight = _hits(backend, labels, p)
+    # a score of -inf has the log-probability -inf, which must not meet a factor of zero
+    losses = -(1 - label_smoothing) * xp.sum(xp.where(hits, log_p, 0.0), axis=1, keepdims=True)
+    if label_smoothing:
+        losses -= label_smoothing * xp.mean(log_p, axis=1, keepdims=True)
+        p -= label_smoothing / classes
+    p -= backend.astype(hits, p.dtype) * (1 - label_smoothing)
+    p *= weight
+    loss = xp.sum(losses * weight)
+    return backend.astype(backend.asarray(loss), scores.dtype), backend.astype(p, scores.dtype)
+
+
+def multiclass_hinge(backend: Backend, scores: Array, labels: Array, margin: float) -> tuple[Array, Array]:
+    """Loss (a 0-d array) and gradient (N, K) for scores (N, K) and labels (N,)."""
+    xp = backend.xp
+    wide = backend.astype(scores, backend.accumulator(scores))
+    hits, weight = _hits(backend, labels, wide)
+    own = xp.sum(xp.where(hits, wide, 0.0), axis=1, keepdims=True)
+    excess = xp.where(hits, 0.0, xp.maximum(wide - own + margin, 0.0))
+    loss = xp.sum(xp.sum(excess, axis=1, keepdims=True) * weight)
+    dscores = backend.astype(excess > 0, wide.dtype)
+    dscores -= backend.astype(hits, wide.dtype) * xp.sum(dscores, axis=1, keepdims=True)
+    dscores *= weight
+    return backend.astype(backend.asarray(loss), scores.dtype), backend.astype(dscores, scores.dtype)
+
+
+def mse(backend: Backend, pred: Array, target: Array) -> tuple[Array, Array]:
+    """Mean of the squared differences (a 0-d array), and its gradient to pred."""
+    xp = backend.xp
+    wide = backend.accumulator(pred)
+    difference = backend.astype(pred, wide) - backend.astype(target, wide)
+    loss = xp.mean(difference * difference)
+    difference *= 2 / math.prod(pred.shape)
+    return backend.astype(backend.asarray(loss), pred.dtype), backend.astype(difference, pred.dtype)

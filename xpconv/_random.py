@@ -1,0 +1,59 @@
+"""The host's random state: where initial weights and seeds come from when a layer is given no generator of its own.
+
+Numbers are drawn on the host in float64 and then cast, so that every backend and dtype starts from the same weights.
+"""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+
+__all__ = ["as_generator", "host_generator", "manual_seed"]
+
+_lock = threading.Lock()
+_generator: np.random.Generator | None = None
+
+
+def manual_seed(seed: int) -> None:
+    """Start the process-wide generator anew.
+
+    Parameters
+    ----------
+    seed
+        A non-negative integer; equal seeds give equal weights on every backend.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Not an integer, or negative.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)):
+        raise TypeError(f"seed: expected a non-negative integer, got {seed!r}")
+    if seed < 0:
+        raise ValueError(f"seed: must be at least 0, got {seed}")
+    global _generator
+    with _lock:
+        _generator = np.random.default_rng(int(seed))
+
+
+def host_generator() -> np.random.Generator:
+    """The process-wide NumPy generator; seeded from the operating system until `manual_seed` is called."""
+    global _generator
+    with _lock:
+        if _generator is None:  # not at import, which would load numpy.random for everybody
+            _generator = np.random.default_rng()
+        return _generator
+
+
+def as_generator(rng: np.random.Generator | int | None) -> np.random.Generator:
+    """``rng`` itself, a generator seeded with an integer, or the process-wide one for None."""
+    if rng is None:
+        return host_generator()
+    if isinstance(rng, np.random.Generator):
+        return rng
+    if isinstance(rng, bool) or not isinstance(rng, (int, np.integer)):
+        raise TypeError(f"rng: expected a numpy.random.Generator, an integer or None, got {rng!r}")
+    if rng < 0:
+        raise ValueError(f"rng: a seed must be at least 0, got {rng}")
+    return np.random.default_rng(int(rng))

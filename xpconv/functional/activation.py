@@ -1,0 +1,255 @@
+"""Activation functions, element by element."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from ..backends import run
+from ..backends.protocol import Array
+from ._arguments import check_gradient, check_number, floating_backend
+
+__all__ = [
+    "ActivationCache",
+    "LeakyReluCache",
+    "gelu",
+    "gelu_backward",
+    "leaky_relu",
+    "leaky_relu_backward",
+    "relu",
+    "relu_backward",
+    "sigmoid",
+    "sigmoid_backward",
+    "silu",
+    "silu_backward",
+    "tanh",
+    "tanh_backward",
+]
+
+
+class ActivationCache(NamedTuple):
+    """What the backward of an activation needs: the argument x for gelu and silu, the result y for the others."""
+
+    kept: Array
+
+
+class LeakyReluCache(NamedTuple):
+    """What `leaky_relu_backward` needs of the forward call."""
+
+    x: Array
+    negative_slope: float
+
+
+def _forward_keeping_x(operator: str, x: Array) -> tuple[Array, ActivationCache]:
+    return run(floating_backend(x=x), operator, x), ActivationCache(x)
+
+
+def _forward_keeping_y(operator: str, x: Array) -> tuple[Array, ActivationCache]:
+    y = run(floating_backend(x=x), operator, x)
+    return y, ActivationCache(y)
+
+
+def _backward(operator: str, dy: Array, kept: Array) -> Array:
+    return run(check_gradient(dy, kept, kept.shape), operator, dy, kept)
+
+
+def relu(x: Array) -> tuple[Array, ActivationCache]:
+    """``max(x, 0)``; NaN stays NaN.
+
+    Parameters
+    ----------
+    x : array
+        Of any shape, floating-point.
+
+    Returns
+    -------
+    y : array like x
+    cache : ActivationCache
+        For `relu_backward`. It keeps y, which must not be overwritten before.
+
+    Raises
+    ------
+    TypeError
+        x is not a floating-point array.
+    """
+    return _forward_keeping_y("relu", x)
+
+
+def relu_backward(dy: Array, cache: ActivationCache) -> Array:
+    """``dy`` where x was positive, else 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        dy has another shape, dtype or backend than the result.
+    """
+    return _backward("relu_backward", dy, cache.kept)
+
+
+def leaky_relu(x: Array, negative_slope: float = 0.01) -> tuple[Array, LeakyReluCache]:
+    """``x`` where it is positive, else ``negative_slope * x``.
+
+    Parameters
+    ----------
+    x : array
+        Of any shape, floating-point.
+    negative_slope : float
+
+    Returns
+    -------
+    y : array like x
+    cache : LeakyReluCache
+        For `leaky_relu_backward`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        x is not a floating-point array, or negative_slope no finite number.
+    """
+    backend = floating_backend(x=x)
+    negative_slope = check_number("negative_slope", negative_slope, -math.inf)
+    return run(backend, "leaky_relu", x, negative_slope), LeakyReluCache(x, negative_slope)
+
+
+def leaky_relu_backward(dy: Array, cache: LeakyReluCache) -> Array:
+    """``dy`` where x was positive, else ``negative_slope * dy``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        dy has another shape, dtype or backend than the result.
+    """
+    x, negative_slope = cache
+    return run(check_gradient(dy, x, x.shape), "leaky_relu_backward", dy, x, negative_slope)
+
+
+def gelu(x: Array) -> tuple[Array, ActivationCache]:
+    """``x * Phi(x)``, Phi the normal distribution function (Hendrycks, Gimpel 2016); exact, not the tanh formula.
+
+    Parameters
+    ----------
+    x : array
+        Of any shape, floating-point; half precision is computed in float32.
+
+    Returns
+    -------
+    y : array like x
+    cache : ActivationCache
+        For `gelu_backward`. It keeps x.
+
+    Raises
+    ------
+    TypeError
+        x is not a floating-point array.
+    """
+    return _forward_keeping_x("gelu", x)
+
+
+def gelu_backward(dy: Array, cache: ActivationCache) -> Array:
+    """``dy * (Phi(x) + x * phi(x))``, phi the normal density.
+
+    Raises
+    ------
+    TypeError, ValueError
+        dy has another shape, dtype or backend than the result.
+    """
+    return _backward("gelu_backward", dy, cache.kept)
+
+
+def silu(x: Array) -> tuple[Array, ActivationCache]:
+    """``x * sigmoid(x)``, also known as swish.
+
+    Parameters
+    ----------
+    x : array
+        Of any shape, floating-point; half precision is computed in float32.
+
+    Returns
+    -------
+    y : array like x
+    cache : ActivationCache
+        For `silu_backward`. It keeps x.
+
+    Raises
+    ------
+    TypeError
+        x is not a floating-point array.
+    """
+    return _forward_keeping_x("silu", x)
+
+
+def silu_backward(dy: Array, cache: ActivationCache) -> Array:
+    """``dy * s * (1 + x * (1 - s))`` with ``s = sigmoid(x)``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        dy has another shape, dtype or backend than the result.
+    """
+    return _backward("silu_backward", dy, cache.kept)
+
+
+def sigmoid(x: Array) -> tuple[Array, ActivationCache]:
+    """``1 / (1 + exp(-x))``, for x of any size.
+
+    Parameters
+    ----------
+    x : array
+        Of any shape, floating-point; half precision is computed in float32.
+
+    Returns
+    -------
+    y : array like x
+    cache : ActivationCache
+        For `sigmoid_backward`. It keeps y, which must not be overwritten before.
+
+    Raises
+    ------
+    TypeError
+        x is not a floating-point array.
+    """
+    return _forward_keeping_y("sigmoid", x)
+
+
+def sigmoid_backward(dy: Array, cache: ActivationCache) -> Array:
+    """``dy * y * (1 - y)``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        dy has another shape, dtype or backend than the result.
+    """
+    return _backward("sigmoid_backward", dy, cache.kept)
+
+
+def tanh(x: Array) -> tuple[Array, ActivationCache]:
+    """Hyperbolic tangent.
+
+    Parameters
+    ----------
+    x : array
+        Of any shape, floating-point.
+
+    Returns
+    -------
+    y : array like x
+    cache : ActivationCache
+        For `tanh_backward`. It keeps y, which must not be overwritten before.
+
+    Raises
+    ------
+    TypeError
+        x is not a floating-point array.
+    """
+    return _forward_keeping_y("tanh", x)
+
+
+def tanh_backward(dy: Array, cache: ActivationCache) -> Array:
+    """``dy * (1 - y**2)``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        dy has another shape, dtype or backend than the result.
+    """
+    return _backward("tanh_backward", dy, cache.kept)

@@ -1,0 +1,95 @@
+"""Dropout with masks that are the same on every backend."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ..backends import run
+from ..backends.protocol import Array
+from ._arguments import check_gradient, check_integer, check_number, floating_backend
+
+__all__ = ["DropoutCache", "dropout", "dropout_backward"]
+
+
+class DropoutCache(NamedTuple):
+    """What `dropout_backward` needs of the forward call: the mask, None where nothing was dropped."""
+
+    mask: Array | None
+    shape: tuple[int, ...]
+    dtype: str
+
+
+def dropout(x: Array, p: float, *, training: bool, key: int | tuple[int, int, int]) -> tuple[Array, DropoutCache]:
+    """Set elements to zero at random and scale the others, so that the expectation stays (Srivastava et al. 2014).
+
+    Parameters
+    ----------
+    x : array
+        Of any shape, floating-point.
+    p : float
+        Probability of dropping an element, in [0, 1]. The others are multiplied by ``1 / (1 - p)``.
+    training : bool
+        False: y is x itself.
+    key : int or (int, int, int)
+        A seed below 2**64, or (seed, layer, step) with layer and step below 2**32. Equal keys give equal masks, on
+        every backend; the mask of an element depends on nothing but the key, p and its index in C order. The random
+        words are those of Philox 4x32-10.
+
+    Returns
+    -------
+    y : array like x
+        x itself where nothing is dropped.
+    cache : DropoutCache
+        For `dropout_backward`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the argument that is wrong, its value and what it takes.
+    """
+    backend = floating_backend(x=x)
+    p = check_number("p", p, 0, 1)
+    seed, layer, step = _checked_key(key)
+    mask = None
+    if training and p:
+        mask = run(backend, "dropout_mask", x, p, (seed, layer, step))
+        y = x * mask
+    else:
+        y = x
+    return y, DropoutCache(mask, tuple(x.shape), backend.dtype_name(x))
+
+
+def dropout_backward(dy: Array, cache: DropoutCache) -> Array:
+    """Gradient of `dropout`: dy times the mask; dy itself where nothing was dropped.
+
+    Parameters
+    ----------
+    dy : array like x
+        Gradient of the loss to the result.
+    cache : DropoutCache
+        From `dropout`.
+
+    Returns
+    -------
+    dx : array like x
+
+    Raises
+    ------
+    TypeError, ValueError
+        dy has another shape, dtype or backend than the result.
+    """
+    check_gradient(dy, cache.mask, cache.shape, dtype=cache.dtype)
+    return dy if cache.mask is None else dy * cache.mask
+
+
+def _checked_key(key: object) -> tuple[int, int, int]:
+    if not isinstance(key, (tuple, list)):
+        return check_integer("key", key, 0, 2**64 - 1), 0, 0
+    if len(key) != 3:
+        raise ValueError(f"key: expected a seed or (seed, layer, step), got {key!r}")
+    seed, layer, step = key
+    return (
+        check_integer("key: seed", seed, 0, 2**64 - 1),
+        check_integer("key: layer", layer, 0, 2**32 - 1),
+        check_integer("key: step", step, 0, 2**32 - 1),
+    )

@@ -1,0 +1,421 @@
+"""Normalisation by the mean and the standard deviation of a channel, of a layer, or of a group of channels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from ..backends import backend_of, run
+from ..backends.protocol import Array, Backend
+from ._arguments import check_gradient, check_integer, check_number, check_shape, floating_backend
+
+__all__ = [
+    "BatchNormCache",
+    "GroupNormCache",
+    "LayerNormCache",
+    "batch_norm",
+    "batch_norm_backward",
+    "group_norm",
+    "group_norm_backward",
+    "instance_norm",
+    "instance_norm_backward",
+    "layer_norm",
+    "layer_norm_backward",
+]
+
+
+class BatchNormCache(NamedTuple):
+    """What `batch_norm_backward` needs of the forward call, and the updated running statistics.
+
+    Attributes
+    ----------
+    running_mean, running_var
+        The running statistics after the call: new arrays when training, else those passed in; None if None was.
+    """
+
+    x: Array
+    weight: Array | None
+    has_bias: bool
+    mean: Array
+    inv_std: Array
+    training: bool
+    running_mean: Array | None
+    running_var: Array | None
+
+
+def _check_channels(channels: int, **vectors: Array | None) -> None:
+    for name, vector in vectors.items():
+        if vector is not None:
+            check_shape(name, vector, (channels,), "(C,)")
+
+
+def _flat(backend: Backend, x: Array) -> Array:
+    """Images (N, C, ...) as (N, C, L); a batch (N, C) as (1, C, N). Views, unless the last axes cannot be joined."""
+    if len(x.shape) == 2:
+        return backend.xp.matrix_transpose(x)[None, :, :]
+    return backend.xp.reshape(x, (x.shape[0], x.shape[1], math.prod(x.shape[2:])))
+
+
+def _unflat(backend: Backend, y: Array, shape: tuple[int, ...]) -> Array:
+    """Inverse of `_flat`."""
+    if len(shape) == 2:
+        return backend.xp.matrix_transpose(y[0, :, :])
+    return backend.xp.reshape(y, shape)
+
+
+def _check_running(backend: Backend, x: Array, **statistics: Array | None) -> None:
+    """Running statistics are on the backend of x, in its dtype or in the one that sums of it are made in."""
+    backend_of(x=x, **statistics)
+    own = backend.dtype_name(x)
+    allowed = (own,) if backend.accumulator(x) == x.dtype else (own, "float32")
+    for name, running in statistics.items():
+        if running is not None and backend.dtype_name(running) not in allowed:
+            raise TypeError(
+                f"{name}: expected {' or '.join(allowed)}, since x is {own}, got {backend.dtype_name(running)}"
+            )
+
+
+def _updated(backend: Backend, running: Array | None, new: Array, momentum: float) -> Array | None:
+    """``(1 - momentum) * running + momentum * new``, in the dtype of the running statistic."""
+    if running is None:
+        return None
+    wide = backend.astype(running, new.dtype)
+    return backend.astype(wide * (1 - momentum) + new * momentum, running.dtype)
+
+
+def batch_norm(
+    x: Array,
+    weight: Array | None,
+    bias: Array | None,
+    running_mean: Array | None,
+    running_var: Array | None,
+    *,
+    training: bool,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> tuple[Array, BatchNormCache]:
+    """Normalise each channel over the batch (Ioffe, Szegedy 2015): ``(x - mean) / sqrt(var + eps) * weight + bias``.
+
+    Parameters
+    ----------
+    x : array (N, C) or (N, C, H, W)
+        Floating-point; half precision is computed in float32.
+    weight, bias : array (C,), optional
+        Scale and shift, of the dtype of x; 1 and 0 if None.
+    running_mean, running_var : array (C,), optional
+        Running statistics, of the dtype of x, or float32 if that is half precision. Needed unless training.
+    training : bool
+        True: normalise by the moments of the batch and update the running statistics. False: normalise by the latter.
+    momentum : float
+        Weight of the new value in the running statistics, as in PyTorch: ``(1 - momentum) * old + momentum * new``.
+        The running variance is the unbiased one (divided by n - 1); the batch is normalised by the biased one.
+    eps : float
+        Added to the variance.
+
+    Returns
+    -------
+    y : array like x
+        In the memory order of x.
+    cache : BatchNormCache
+        For `batch_norm_backward`; ``cache.running_mean`` and ``cache.running_var`` are the updated statistics. What
+        was passed in is not modified.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the argument that is wrong, its value and what it takes; also when training with a single value per
+        channel, whose variance is undefined, or when not training without running statistics.
+    """
+    backend = floating_backend(x=x, weight=weight, bias=bias)
+    _check_running(backend, x, running_mean=running_mean, running_var=running_var)
+    shape = tuple(x.shape)
+    if len(shape) not in (2, 4):
+        raise ValueError(f"x: expected 2 dimensions (N, C) or 4 (N, C, H, W), got {len(shape)} with shape {shape}")
+    _check_channels(shape[1], weight=weight, bias=bias, running_mean=running_mean, running_var=running_var)
+    momentum = check_number("momentum", momentum, 0, 1)
+    eps = check_number("eps", eps, 0)
+    flat = _flat(backend, x)
+    if training:
+        count = flat.shape[0] * flat.shape[2]
+        if count < 2:
+            raise ValueError(f"x: training needs more than one value per channel, got {count} with shape {shape}")
+        y, mean, variance, inv_std = run(backend, "batch_norm", flat, weight, bias, eps)
+        running_mean = _updated(backend, running_mean, mean, momentum)
+        running_var = _updated(backend, running_var, variance * (count / (count - 1)), momentum)
+    else:
+        for name, running in (("running_mean", running_mean), ("running_var", running_var)):
+            if running is None:
+                raise ValueError(f"{name}: with training=False x is normalised by the running statistics, got None")
+        mean = running_mean
+        y, inv_std = run(backend, "batch_norm_inference", flat, weight, bias, running_mean, running_var, eps)
+    cache = BatchNormCache(x, weight, bias is not None, mean, inv_std, bool(training), running_mean, running_var)
+    return _unflat(backend, y, shape), cache
+
+
+def batch_norm_backward(dy: Array, cache: BatchNormCache) -> tuple[Array, Array | None, Array | None]:
+    """Gradients of `batch_norm`; when training, through the moments of the batch too.
+
+    Parameters
+    ----------
+    dy : array like x
+        Gradient of the loss to the result.
+    cache : BatchNormCache
+        From `batch_norm`.
+
+    Returns
+    -------
+    dx : array like x
+    dw, db : array (C,), or None where weight or bias was None
+
+    Raises
+    ------
+    TypeError, ValueError
+        dy has another shape, dtype or backend than the result.
+    """
+    shape = tuple(cache.x.shape)
+    backend = check_gradient(dy, cache.x, shape)
+    dx, dw, db = run(
+        backend,
+        "batch_norm_backward",
+        _flat(backend, dy),
+        _flat(backend, cache.x),
+        cache.weight,
+        cache.mean,
+        cache.inv_std,
+        cache.training,
+    )
+    return _unflat(backend, dx, shape), None if cache.weight is None else dw, db if cache.has_bias else None
+
+
+class LayerNormCache(NamedTuple):
+    """What `layer_norm_backward` needs of the forward call."""
+
+    x: Array
+    weight: Array | None
+    has_bias: bool
+    mean: Array
+    inv_std: Array
+    normalized_shape: tuple[int, ...]
+
+
+def layer_norm(
+    x: Array,
+    weight: Array | None,
+    bias: Array | None,
+    *,
+    normalized_shape: Sequence[int] | None = None,
+    eps: float = 1e-5,
+) -> tuple[Array, LayerNormCache]:
+    """Normalise each example over its last axes (Ba, Kiros, Hinton 2016).
+
+    Parameters
+    ----------
+    x : array (..., *normalized_shape)
+        Floating-point; half precision is computed in float32.
+    weight, bias : array of shape normalized_shape, optional
+        Scale and shift, of the dtype of x; 1 and 0 if None.
+    normalized_shape : sequence of int, optional
+        Lengths of the axes to normalise over; the shape of weight, or of bias, if None.
+    eps : float
+        Added to the variance.
+
+    Returns
+    -------
+    y : array like x
+    cache : LayerNormCache
+        For `layer_norm_backward`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the argument that is wrong, its value and what it takes.
+    """
+    backend = floating_backend(x=x, weight=weight, bias=bias)
+    if normalized_shape is not None:
+        axes = tuple(check_integer("normalized_shape", length, 1) for length in normalized_shape)
+    elif weight is not None or bias is not None:
+        axes = tuple((bias if weight is None else weight).shape)  # type: ignore[union-attr]
+    else:
+        raise ValueError("normalized_shape: needed where weight and bias are None")
+    shape = tuple(x.shape)
+    if not axes or shape[-len(axes) :] != axes or 0 in axes:
+        raise ValueError(f"x: the last axes must be {axes}, at least one and none of length 0, got shape {shape}")
+    for name, vector in (("weight", weight), ("bias", bias)):
+        if vector is not None:
+            check_shape(name, vector, axes, "like the last axes of x")
+    eps = check_number("eps", eps, 0)
+    xp, length = backend.xp, math.prod(axes)
+    flat_weight, flat_bias = (None if v is None else xp.reshape(v, (length,)) for v in (weight, bias))
+    rows = xp.reshape(x, (math.prod(shape[: -len(axes)]), length))
+    y, mean, inv_std = run(backend, "layer_norm", rows, flat_weight, flat_bias, eps)
+    return xp.reshape(y, shape), LayerNormCache(x, flat_weight, bias is not None, mean, inv_std, axes)
+
+
+def layer_norm_backward(dy: Array, cache: LayerNormCache) -> tuple[Array, Array | None, Array | None]:
+    """Gradients of `layer_norm`.
+
+    Parameters
+    ----------
+    dy : array like x
+        Gradient of the loss to the result.
+    cache : LayerNormCache
+        From `layer_norm`.
+
+    Returns
+    -------
+    dx : array like x
+    dw, db : array of shape normalized_shape, or None where weight or bias was None
+
+    Raises
+    ------
+    TypeError, ValueError
+        dy has another shape, dtype or backend than the result.
+    """
+    x, weight, has_bias, mean, inv_std, axes = cache
+    shape = tuple(x.shape)
+    backend = check_gradient(dy, x, shape)
+    xp, rows = backend.xp, (math.prod(shape[: -len(axes)]), math.prod(axes))
+    dx, dw, db = run(backend, "layer_norm_backward", xp.reshape(dy, rows), xp.reshape(x, rows), weight, mean, inv_std)
+    return (
+        xp.reshape(dx, shape),
+        None if weight is None else xp.reshape(dw, axes),
+        xp.reshape(db, axes) if has_bias else None,
+    )
+
+
+class GroupNormCache(NamedTuple):
+    """What `group_norm_backward` and `instance_norm_backward` need of the forward call."""
+
+    x: Array
+    weight: Array | None
+    has_bias: bool
+    mean: Array
+    inv_std: Array
+    num_groups: int
+
+
+def group_norm(
+    x: Array, num_groups: int, weight: Array | None = None, bias: Array | None = None, *, eps: float = 1e-5
+) -> tuple[Array, GroupNormCache]:
+    """Normalise each group of channels of each example (Wu, He 2018).
+
+    Parameters
+    ----------
+    x : array (N, C, ...)
+        Floating-point; half precision is computed in float32.
+    num_groups : int
+        Into how many groups the channels are cut; divides C.
+    weight, bias : array (C,), optional
+        Scale and shift, of the dtype of x; 1 and 0 if None.
+    eps : float
+        Added to the variance.
+
+    Returns
+    -------
+    y : array like x
+    cache : GroupNormCache
+        For `group_norm_backward`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the argument that is wrong, its value and what it takes.
+    """
+    backend = floating_backend(x=x, weight=weight, bias=bias)
+    shape = tuple(x.shape)
+    if len(shape) < 2:
+        raise ValueError(f"x: expected at least 2 dimensions (N, C, ...), got {len(shape)} with shape {shape}")
+    num_groups = check_integer("num_groups", num_groups, 1)
+    if shape[1] % num_groups:
+        raise ValueError(f"num_groups: {num_groups} must divide the channels of x, got {shape[1]}")
+    if 0 in shape[1:]:
+        raise ValueError(f"x: examples need at least one channel and one pixel, got shape {shape}")
+    _check_channels(shape[1], weight=weight, bias=bias)
+    eps = check_number("eps", eps, 0)
+    images = backend.xp.reshape(x, _images(shape))
+    y, mean, inv_std = run(backend, "group_norm", images, weight, bias, num_groups, eps)
+    return backend.xp.reshape(y, shape), GroupNormCache(x, weight, bias is not None, mean, inv_std, num_groups)
+
+
+def _images(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """(N, C, L) for the shape (N, C, ...)."""
+    return shape[0], shape[1], math.prod(shape[2:])
+
+
+def group_norm_backward(dy: Array, cache: GroupNormCache) -> tuple[Array, Array | None, Array | None]:
+    """Gradients of `group_norm`.
+
+    Parameters
+    ----------
+    dy : array like x
+        Gradient of the loss to the result.
+    cache : GroupNormCache
+        From `group_norm`.
+
+    Returns
+    -------
+    dx : array like x
+    dw, db : array (C,), or None where weight or bias was None
+
+    Raises
+    ------
+    TypeError, ValueError
+        dy has another shape, dtype or backend than the result.
+    """
+    x, weight, has_bias, mean, inv_std, num_groups = cache
+    shape = tuple(x.shape)
+    backend = check_gradient(dy, x, shape)
+    xp, images = backend.xp, _images(shape)
+    dx, dw, db = run(
+        backend,
+        "group_norm_backward",
+        xp.reshape(dy, images),
+        xp.reshape(x, images),
+        weight,
+        mean,
+        inv_std,
+        num_groups,
+    )
+    return xp.reshape(dx, shape), None if weight is None else dw, db if has_bias else None
+
+
+def instance_norm(
+    x: Array, weight: Array | None = None, bias: Array | None = None, *, eps: float = 1e-5
+) -> tuple[Array, GroupNormCache]:
+    """Normalise each channel of each example by itself (Ulyanov, Vedaldi, Lempitsky 2016).
+
+    Parameters
+    ----------
+    x : array (N, C, L) or (N, C, H, W)
+        Floating-point, more than one pixel a channel; half precision is computed in float32.
+    weight, bias : array (C,), optional
+        Scale and shift, of the dtype of x; 1 and 0 if None.
+    eps : float
+        Added to the variance.
+
+    Returns
+    -------
+    y : array like x
+    cache : GroupNormCache
+        For `instance_norm_backward`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the argument that is wrong, its value and what it takes.
+    """
+    floating_backend(x=x, weight=weight, bias=bias)
+    shape = tuple(x.shape)
+    if len(shape) < 3:
+        raise ValueError(f"x: expected at least 3 dimensions (N, C, ...), got {len(shape)} with shape {shape}")
+    if math.prod(shape[2:]) < 2:
+        raise ValueError(f"x: a channel needs more than one pixel, got shape {shape}")
+    if shape[1] == 0:
+        raise ValueError(f"x: needs at least one channel, got shape {shape}")
+    return group_norm(x, shape[1], weight, bias, eps=eps)
+
+
+def instance_norm_backward(dy: Array, cache: GroupNormCache) -> tuple[Array, Array | None, Array | None]:
+    """Gradients of `instance_norm`: those of `group_norm` with a group for each channel."""
+    return group_norm_backward(dy, cache)

@@ -1,0 +1,41 @@
+"""Layers: parameters, state and containers around the operators of `xpconv.functional`."""
+
+from .activation import GELU, LeakyReLU, ReLU, Sigmoid, SiLU, Tanh
+from .base import Layer, LoadResult, Parameter, RandomLayer
+from .containers import Concat, Residual, Sequential
+from .conv import Conv1d, Conv2d
+from .dropout import Dropout
+from .linear import Flatten, Identity, Linear
+from .norm import BatchNorm1d, BatchNorm2d, GroupNorm, InstanceNorm2d, LayerNorm
+from .pooling import AdaptiveAvgPool2d, AvgPool2d, GlobalAvgPool2d, MaxPool2d
+
+__all__ = [
+    "GELU",
+    "AdaptiveAvgPool2d",
+    "AvgPool2d",
+    "BatchNorm1d",
+    "BatchNorm2d",
+    "Concat",
+    "Conv1d",
+    "Conv2d",
+    "Dropout",
+    "Flatten",
+    "GlobalAvgPool2d",
+    "GroupNorm",
+    "Identity",
+    "InstanceNorm2d",
+    "Layer",
+    "LayerNorm",
+    "LeakyReLU",
+    "Linear",
+    "LoadResult",
+    "MaxPool2d",
+    "Parameter",
+    "RandomLayer",
+    "ReLU",
+    "Residual",
+    "Sequential",
+    "SiLU",
+    "Sigmoid",
+    "Tanh",
+]

@@ -1,0 +1,518 @@
+"""`Parameter` and `Layer`: what a network is made of, its names, its state and its way forward and back.
+
+A layer of one's own is a subclass with two methods::
+
+    class Scale(Layer):
+        def __init__(self, features):
+            self.scale = Parameter(xpconv.asarray(np.ones(features, np.float32)))
+
+        def forward(self, x):
+            self.push(x)
+            return x * self.scale.data
+
+        def backward(self, dy):
+            x = self.pop()
+            self.scale.accumulate_grad(backend_of(dy=dy).xp.sum(dy * x, axis=0))
+            return dy * self.scale.data
+
+Parameters, buffers and child layers are found by the attributes they are assigned to, in that order, as in
+`torch.nn.Module`; their names in a state_dict are the paths of attributes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+
+from .._random import as_generator
+from ..backends import Backend, BackendMismatchError, asarray, backend_of, load_backend
+from ..backends.protocol import Array
+from ..functional._arguments import check_integer
+
+__all__ = ["Layer", "LoadResult", "Parameter", "RandomLayer"]
+
+_MAX_WORD = 1 << 16  # the layer word of a key holds the layer's index and its uses, 16 bits each
+
+
+def _copy(array: Array) -> Array:
+    """A copy on the same device, cut off from any autograd of the library."""
+    backend = backend_of(array=array)
+    return backend.xp.asarray(backend.asarray(array), copy=True)
+
+
+def _moved(array: Array, target: Backend | None, dtype: str | None) -> Array:
+    """``array`` on ``target``, in ``dtype`` if it is floating-point; None leaves it as it is."""
+    source = backend_of(array=array)
+    cast = dtype if source.is_floating(array) else None
+    target = target or source
+    moved = asarray(array, cast, backend=target)
+    if cast is not None and target.dtype_name(moved) != cast:
+        raise TypeError(f"dtype: {target.name} made {target.dtype_name(moved)} of {cast}")
+    return moved
+
+
+class Parameter:
+    """An array that is trained, and its gradient.
+
+    Parameters
+    ----------
+    data : array
+        Floating-point, of any backend. Copied: optimizers update the parameter in place.
+
+    Attributes
+    ----------
+    data : array
+        The values.
+    grad : array or None
+        Like data. None until the first backward; further gradients are added until ``zero_grad``, of the layer or of
+        the optimizer, makes it None again.
+
+    Raises
+    ------
+    TypeError
+        Not an array, or not floating-point.
+    """
+
+    __slots__ = ("data", "grad")
+
+    def __init__(self, data: Array) -> None:
+        backend = backend_of(data=data)
+        if not backend.is_floating(data):
+            raise TypeError(f"data: a parameter must be floating-point, got {backend.dtype_name(data)}")
+        self.data: Array = _copy(data)
+        self.grad: Array | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the values."""
+        return tuple(self.data.shape)
+
+    @property
+    def size(self) -> int:
+        """Number of values."""
+        count = 1
+        for length in self.data.shape:
+            count *= length
+        return count
+
+    def accumulate_grad(self, g: Array) -> None:
+        """Add ``g`` to `grad`. The arrays that were there are not modified.
+
+        Raises
+        ------
+        TypeError
+            ``g`` is of another backend (`BackendMismatchError`) or dtype than data.
+        ValueError
+            Of another shape; it is never broadcast.
+        """
+        backend = backend_of(data=self.data, g=g)
+        if g.dtype != self.data.dtype:
+            raise TypeError(f"g: expected {backend.dtype_name(self.data)} like data, got {backend.dtype_name(g)}")
+        if tuple(g.shape) != self.shape:
+            raise ValueError(f"g: expected shape {self.shape} like data, got {tuple(g.shape)}")
+        self.grad = g if self.grad is None else self.grad + g
+
+    def __repr__(self) -> str:
+        backend = backend_of(data=self.data)
+        return f"Parameter({backend.dtype_name(self.data)}, shape={self.shape}, backend={backend.name!r})"
+
+
+class LoadResult(NamedTuple):
+    """Names that `Layer.load_state_dict` did not find on one side; both empty when it was strict."""
+
+    missing: list[str]
+    unexpected: list[str]
+
+
+class Layer:
+    """Base of all layers and networks: a map from arrays to arrays with its own way back.
+
+    A subclass defines `forward` and `backward`. What backward needs is pushed in forward and popped in backward; that
+    is a stack, so a layer may be used several times in a network, the last use being gone back through first. Nothing
+    is kept in evaluation mode.
+
+    Attributes
+    ----------
+    training : bool
+        True at first; see `train` and `eval`.
+    """
+
+    training: bool
+    # ordered sets: which attributes are parts, and of which kind
+    _parameter_names: dict[str, None]
+    _buffer_names: dict[str, None]
+    _layer_names: dict[str, None]
+    _stack: list[Any]
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Make the empty layer here, so that a subclass may assign parts without calling ``super().__init__()``."""
+        layer = super().__new__(cls)
+        layer.__dict__.update(training=True, _parameter_names={}, _buffer_names={}, _layer_names={}, _stack=[])
+        return layer
+
+    # ---- forward and backward -------------------------------------------------------------------------------
+
+    def forward(self, x: Array) -> Array:
+        """The result for ``x``; pushes what `backward` needs."""
+        raise NotImplementedError(f"{type(self).__name__} defines no forward")
+
+    def backward(self, dy: Array) -> Array:
+        """Gradient to the input of the latest forward not yet gone back through, from the gradient to its result.
+
+        Gradients to parameters are added to their ``grad``.
+        """
+        raise NotImplementedError(f"{type(self).__name__} defines no backward")
+
+    def __call__(self, x: Array) -> Array:
+        """``forward(x)``."""
+        return self.forward(x)
+
+    def push(self, cache: Any) -> None:
+        """Keep ``cache`` for `backward`; nothing is kept in evaluation mode."""
+        if self.training:
+            self._stack.append(cache)
+
+    def pop(self) -> Any:
+        """The cache that was pushed last, which is then forgotten.
+
+        Raises
+        ------
+        RuntimeError
+            There is none: no forward in training mode came before.
+        """
+        if not self._stack:
+            raise RuntimeError(
+                f"{type(self).__name__}.backward: no forward to go back through; each backward needs a forward "
+                "of its own in training mode (after train(), not after eval())"
+            )
+        return self._stack.pop()
+
+    def clear_cache(self) -> None:
+        """Forget what forwards without a backward have left, here and in all child layers."""
+        for _, layer in self.named_layers():
+            layer._stack.clear()
+
+    def begin_step(self, step: int, seed: int | None = None) -> None:
+        """Make what is random in the network a function of ``(seed, step)`` alone; call it on the whole network.
+
+        Left-over caches are dropped.
+
+        Parameters
+        ----------
+        step
+            Number of the training step, from 0 to 2**32 - 1.
+        seed
+            0 to 2**64 - 1. None leaves each layer the seed that it drew when it was made.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Not integers, or out of range.
+        """
+        step = check_integer("step", step, 0, 2**32 - 1)
+        seed = None if seed is None else check_integer("seed", seed, 0, 2**64 - 1)
+        index = 0
+        for _, layer in self.named_layers():
+            layer._stack.clear()
+            if isinstance(layer, RandomLayer):
+                layer._key = (layer._seed if seed is None else seed, index, step)
+                layer._uses = 0
+                index += 1
+
+    # ---- mode -----------------------------------------------------------------------------------------------
+
+    def train(self, mode: bool = True) -> Self:
+        """Training mode (or evaluation mode, if not ``mode``) for this layer and its children; returns self."""
+        for _, layer in self.named_layers():
+            layer.training = bool(mode)
+        return self
+
+    def eval(self) -> Self:
+        """Evaluation mode: running statistics, no dropout, nothing kept for backward; returns self."""
+        return self.train(False)
+
+    # ---- parts ----------------------------------------------------------------------------------------------
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        kinds = (self._parameter_names, self._buffer_names, self._layer_names)
+        if isinstance(value, Parameter):
+            mine: dict[str, None] | None = self._parameter_names
+        elif isinstance(value, Layer):
+            mine = self._layer_names
+        else:
+            mine = None
+            if value is not None and name in self._parameter_names:
+                raise TypeError(
+                    f"{type(self).__name__}.{name}: expected a Parameter or None, got {type(value).__name__}; "
+                    f"to change its values assign to {name}.data"
+                )
+            if value is not None and name in self._layer_names:
+                raise TypeError(f"{type(self).__name__}.{name}: expected a Layer or None, got {type(value).__name__}")
+            _refuse_hidden(self, name, value)
+        if mine is not None:
+            if not name or "." in name:
+                raise ValueError(f"name: must be non-empty and without '.', got {name!r}")
+            for kind in kinds:
+                if kind is not mine:
+                    kind.pop(name, None)
+            mine.setdefault(name)
+        super().__setattr__(name, value)
+
+    def __delattr__(self, name: str) -> None:
+        super().__delattr__(name)
+        for kind in (self._parameter_names, self._buffer_names, self._layer_names):
+            kind.pop(name, None)
+
+    def register_buffer(self, name: str, array: Array | None) -> None:
+        """Make ``array`` the attribute ``name`` and part of the state, though it is not trained.
+
+        None only reserves the name. Later assignments to the attribute replace the buffer.
+        """
+        if not name or "." in name or name in self.__dict__:
+            raise ValueError(f"name: must be a new attribute, non-empty and without '.', got {name!r}")
+        if array is not None:
+            backend_of(array=array)
+        self._buffer_names[name] = None
+        setattr(self, name, array)
+
+    def _own(self, names: Mapping[str, None]) -> list[tuple[str, Any]]:
+        """The attributes of these names that are not None."""
+        mine = self.__dict__
+        return [(name, mine[name]) for name in names if mine[name] is not None]
+
+    def named_children(self) -> Iterator[tuple[str, Layer]]:
+        """The layers directly inside, with their attribute names; each once."""
+        seen: set[int] = set()
+        for name, layer in self._own(self._layer_names):
+            if id(layer) not in seen:
+                seen.add(id(layer))
+                yield name, layer
+
+    def children(self) -> Iterator[Layer]:
+        """The layers directly inside; each once."""
+        for _, layer in self.named_children():
+            yield layer
+
+    def named_layers(self, prefix: str = "") -> Iterator[tuple[str, Layer]]:
+        """The layer itself, under the name ``prefix``, and all layers inside, parents first; each once."""
+        yield from self._walk(prefix, set())
+
+    def _walk(self, prefix: str, seen: set[int] | None) -> Iterator[tuple[str, Layer]]:
+        """Depth-first; ``seen`` None gives a layer as often as it has names."""
+        if seen is not None:
+            if id(self) in seen:
+                return
+            seen.add(id(self))
+        yield prefix, self
+        for name, layer in self._own(self._layer_names):
+            yield from layer._walk(f"{prefix}.{name}" if prefix else name, seen)
+
+    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        """All parameters with their paths, in the order of PyTorch; a shared one comes once, by its first name."""
+        seen: set[int] = set()
+        for prefix, layer in self.named_layers():
+            for name, parameter in layer._own(layer._parameter_names):
+                if id(parameter) not in seen:
+                    seen.add(id(parameter))
+                    yield f"{prefix}.{name}" if prefix else name, parameter
+
+    def parameters(self) -> Iterator[Parameter]:
+        """All parameters; each once."""
+        for _, parameter in self.named_parameters():
+            yield parameter
+
+    def named_buffers(self) -> Iterator[tuple[str, Array]]:
+        """All buffers with their paths."""
+        for prefix, layer in self.named_layers():
+            for name, array in layer._own(layer._buffer_names):
+                yield f"{prefix}.{name}" if prefix else name, array
+
+    def zero_grad(self) -> None:
+        """Set the gradients of all parameters to None."""
+        for parameter in self.parameters():
+            parameter.grad = None
+
+    # ---- state ----------------------------------------------------------------------------------------------
+
+    def _state(self) -> Iterator[tuple[str, Array, Callable[[Array], None]]]:
+        """Name, array and setter of everything in the state_dict; what is shared comes under each of its names."""
+        for prefix, layer in self._walk("", None):
+            dot = f"{prefix}." if prefix else ""
+            for name, parameter in layer._own(layer._parameter_names):
+                yield dot + name, parameter.data, partial(setattr, parameter, "data")
+            for name, array in layer._own(layer._buffer_names):
+                yield dot + name, array, partial(setattr, layer, name)
+
+    def state_dict(self) -> dict[str, Array]:
+        """Copies of all parameters and buffers by their paths, with the names, shapes and order of PyTorch.
+
+        The arrays stay on their backend; `xpconv.to_numpy` brings one to the host. Later training does not change them.
+        """
+        return {name: _copy(array) for name, array, _ in self._state()}
+
+    def load_state_dict(self, state: Mapping[str, Array], strict: bool = True) -> LoadResult:
+        """Copy the arrays of ``state`` into the parameters and buffers. If anything is wrong, nothing is changed.
+
+        Parameters
+        ----------
+        state
+            Arrays by path: of NumPy, or of the backend that the parameter is on. Shapes and floating-point dtypes must
+            be those of the layer (float32 of NumPy, which lacks bfloat16, is taken for it); integer buffers take any
+            integer dtype.
+        strict
+            Whether missing and unexpected names are an error; if not, they are returned.
+
+        Returns
+        -------
+        LoadResult
+            Missing and unexpected names.
+
+        Raises
+        ------
+        ValueError
+            Listing every missing or unexpected name and every wrong shape or dtype.
+        BackendMismatchError
+            An array of a third backend, which is never transferred silently.
+        """
+        slots = list(self._state())
+        known = {name for name, _, _ in slots}
+        missing = [name for name, _, _ in slots if name not in state]
+        unexpected = [name for name in state if name not in known]
+        problems = []
+        if strict and missing:
+            problems.append(f"missing: {', '.join(missing)}")
+        if strict and unexpected:
+            problems.append(f"unexpected: {', '.join(unexpected)}")
+        assignments = []
+        for name, current, assign in slots:
+            if name in state:
+                value, problem = _loadable(name, state[name], current)
+                problems.extend([problem] if problem else [])
+                assignments.append((assign, value))
+        if problems:
+            raise ValueError(f"state: does not fit {type(self).__name__}:\n  " + "\n  ".join(problems))
+        for assign, value in assignments:
+            assign(value)
+        return LoadResult(missing, unexpected)
+
+    def to(self, backend: str | Backend | None = None, dtype: str | None = None) -> Self:
+        """Move parameters, their gradients and buffers, in place; caches are dropped. If it fails, nothing is changed.
+
+        Parameters
+        ----------
+        backend
+            A name such as ``"cupy"``; None leaves every array where it is.
+        dtype
+            ``"float32"`` and so on, for all that is floating-point; None leaves it.
+
+        Returns
+        -------
+        Layer
+            Itself. An optimizer that has taken a step already must be told: see its ``to``.
+        """
+        target = load_backend(backend) if isinstance(backend, str) else backend
+        moved = []
+        for parameter in self.parameters():
+            grad = None if parameter.grad is None else _moved(parameter.grad, target, dtype)
+            moved.append((parameter, _moved(parameter.data, target, dtype), grad))
+        buffers = [
+            (layer, name, _moved(array, target, dtype))
+            for _, layer in self.named_layers()
+            for name, array in layer._own(layer._buffer_names)
+        ]
+        for parameter, data, grad in moved:
+            parameter.data, parameter.grad = data, grad
+        for layer, name, array in buffers:
+            setattr(layer, name, array)
+        self.clear_cache()
+        return self
+
+    # ---- text -----------------------------------------------------------------------------------------------
+
+    def extra_repr(self) -> str:
+        """The arguments, for ``repr``."""
+        return ""
+
+    def __repr__(self) -> str:
+        extra = self.extra_repr()
+        lines = [f"({name}): {layer!r}".replace("\n", "\n  ") for name, layer in self._own(self._layer_names)]
+        if not lines:
+            return f"{type(self).__name__}({extra})"
+        head = [extra] if extra else []
+        return f"{type(self).__name__}(\n  " + "\n  ".join(head + lines) + "\n)"
+
+
+class RandomLayer(Layer):
+    """A layer that draws random numbers in training, from a counter-based generator: the same bits on every backend.
+
+    After `Layer.begin_step` on the network its numbers depend on the step, its place among the random layers and its
+    uses within the step; otherwise on a seed drawn when it was made and on how many forwards it has seen.
+
+    Parameters
+    ----------
+    rng
+        Where the seed is drawn from: a generator, an integer, or None for the process-wide generator.
+    """
+
+    def __init__(self, rng: np.random.Generator | int | None = None) -> None:
+        self._seed = int(as_generator(rng).integers(1 << 63))
+        self._key: tuple[int, int, int] | None = None
+        self._uses = 0
+
+    def next_key(self) -> tuple[int, int, int]:
+        """Key ``(seed, layer, step)`` of the next draw; to be called once a forward, in training mode only.
+
+        Raises
+        ------
+        RuntimeError
+            More than 2**16 uses in one step: `begin_step` was called once and then no more.
+        """
+        uses = self._uses
+        self._uses += 1
+        if self._key is None:
+            return self._seed, 0, uses
+        seed, index, step = self._key
+        if uses >= _MAX_WORD or index >= _MAX_WORD:
+            raise RuntimeError(
+                f"{type(self).__name__}: {uses} uses in step {step} (layer {index}); call begin_step before every step"
+            )
+        return seed, index + (uses << 16), step
+
+
+def _refuse_hidden(layer: Layer, name: str, value: Any) -> None:
+    """Parts inside a list or dict would never be trained, saved or moved: say so instead."""
+    values = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
+    if any(isinstance(v, (Layer, Parameter)) for v in values):
+        raise TypeError(
+            f"{type(layer).__name__}.{name}: parts in a {type(value).__name__} are not found by parameters() or "
+            "state_dict(); use a Sequential, or setattr with a name for each"
+        )
+
+
+def _loadable(name: str, value: Any, current: Array) -> tuple[Array | None, str]:
+    """A copy of ``value`` that can take the place of ``current``, or what is wrong with it."""
+    backend = backend_of(current=current)
+    host = isinstance(value, (np.ndarray, np.generic))
+    if host:
+        value = np.array(value)
+    else:
+        try:
+            source = backend_of(value=value)
+        except TypeError:
+            return None, f"{name}: expected an array, got {type(value).__name__}"
+        if source is not backend:
+            raise BackendMismatchError(
+                f"state: {name} is an array of {source.name}, the layer is on {backend.name}; "
+                "xpconv.to_numpy makes host arrays, which every backend takes"
+            )
+    if tuple(value.shape) != tuple(current.shape):
+        return None, f"{name}: expected shape {tuple(current.shape)}, got {tuple(value.shape)}"
+    want = backend.dtype_name(current)
+    got = value.dtype.name if host else backend.dtype_name(value)
+    integers = "int" in want and "int" in got
+    if got != want and not integers and not (host and want == "bfloat16" and got == "float32"):
+        return None, f"{name}: expected {want}, got {got}"
+    return (backend.asarray(value, want) if host else _copy(backend.astype(value, want))), ""

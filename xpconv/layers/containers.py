@@ -1,0 +1,187 @@
+"""Layers made of layers: one after the other, around a shortcut, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from ..backends import backend_of
+from ..backends.protocol import Array
+from .base import Layer
+
+__all__ = ["Concat", "Residual", "Sequential"]
+
+
+def _check_layer(name: str, layer: object) -> Layer:
+    if not isinstance(layer, Layer):
+        raise TypeError(f"{name}: expected a Layer, got {layer!r}")
+    return layer
+
+
+class Sequential(Layer):
+    """Layers one after the other.
+
+    Parameters
+    ----------
+    *layers : Layer, or one mapping
+        Named "0", "1", …, or by the keys of the mapping, in its order.
+    """
+
+    def __init__(self, *layers: Layer | Mapping[str, Layer]) -> None:
+        named: list[tuple[str, object]]
+        if len(layers) == 1 and isinstance(layers[0], Mapping):
+            named = list(layers[0].items())
+        else:
+            named = [(str(i), layer) for i, layer in enumerate(layers)]
+        for name, layer in named:
+            if hasattr(self, name):
+                raise ValueError(f"layers: the name {name!r} is taken by an attribute of Sequential")
+            setattr(self, name, _check_layer(f"layers[{name}]", layer))
+
+    @property
+    def _sequence(self) -> list[Layer]:
+        return [layer for _, layer in self._own(self._layer_names)]
+
+    def append(self, layer: Layer) -> Sequential:
+        """Add ``layer`` at the end, named by its number; returns self."""
+        name = str(len(self))
+        if hasattr(self, name):
+            raise ValueError(f"layer: the name {name!r} is taken")
+        setattr(self, name, _check_layer("layer", layer))
+        return self
+
+    def __len__(self) -> int:
+        return len(self._sequence)
+
+    def __iter__(self) -> Iterator[Layer]:
+        return iter(self._sequence)
+
+    def __getitem__(self, index: int | slice) -> Layer:
+        """A layer, or for a slice a Sequential of the same layers under the same names."""
+        if isinstance(index, slice):
+            return Sequential(dict(self._own(self._layer_names)[index]))
+        return self._sequence[index]
+
+    def forward(self, x: Array) -> Array:
+        """``x`` through every layer."""
+        for layer in self._sequence:
+            x = layer.forward(x)
+        return x
+
+    def backward(self, dy: Array) -> Array | None:
+        """``dy`` back through every layer, the last first.
+
+        Ends early, with None, at a layer that gives no gradient to its input (``need_dx = False``).
+
+        Raises
+        ------
+        RuntimeError
+            A layer before that one has parameters, which would get no gradients.
+        """
+        layers = self._own(self._layer_names)
+        for i in range(len(layers) - 1, -1, -1):
+            dy = layers[i][1].backward(dy)
+            if dy is None:
+                for name, earlier in layers[:i]:
+                    if next(earlier.parameters(), None) is not None:
+                        raise RuntimeError(
+                            f"Sequential.backward: layer {layers[i][0]!r} gave no gradient to its input (need_dx is "
+                            f"False), but layer {name!r} before it has parameters"
+                        )
+                    earlier.clear_cache()
+                break
+        return dy
+
+
+class Residual(Layer):
+    """``body(x) + shortcut(x)`` (He et al. 2015, arXiv:1512.03385).
+
+    Parameters
+    ----------
+    body : Layer
+    shortcut : Layer, optional
+        Gives ``x`` the shape of the body's result; None is the identity.
+    """
+
+    shortcut: Layer | None
+
+    def __init__(self, body: Layer, shortcut: Layer | None = None) -> None:
+        self.body = _check_layer("body", body)
+        self.shortcut = None if shortcut is None else _check_layer("shortcut", shortcut)
+
+    def forward(self, x: Array) -> Array:
+        """The sum; nothing is broadcast."""
+        y = self.body.forward(x)
+        straight = x if self.shortcut is None else self.shortcut.forward(x)
+        if tuple(y.shape) != tuple(straight.shape):
+            raise ValueError(
+                f"Residual: the body gives shape {tuple(y.shape)} but the shortcut {tuple(straight.shape)}; "
+                "a shortcut such as a 1x1 Conv2d can change channels and size"
+            )
+        return y + straight
+
+    def backward(self, dy: Array) -> Array:
+        """The sum of both ways back."""
+        # in reverse, for a layer that is in both ways
+        straight = dy if self.shortcut is None else self.shortcut.backward(dy)
+        dx = self.body.backward(dy)
+        if dx is None or straight is None:
+            raise RuntimeError("Residual.backward: a layer inside gave no gradient to its input (need_dx is False)")
+        return dx + straight
+
+
+class _ConcatCache(NamedTuple):
+    shape: tuple[int, ...]
+    axis: int
+    lengths: list[int]
+
+
+class Concat(Layer):
+    """Several branches side by side on the same input, their results concatenated.
+
+    Parameters
+    ----------
+    *branches : Layer
+        Named "0", "1", …
+    axis : int
+        Along which the results are joined: 1, the channels.
+    """
+
+    def __init__(self, *branches: Layer, axis: int = 1) -> None:
+        if not branches:
+            raise ValueError("branches: expected at least one Layer, got none")
+        self.axis = axis
+        for i, branch in enumerate(branches):
+            setattr(self, str(i), _check_layer(f"branches[{i}]", branch))
+
+    def forward(self, x: Array) -> Array:
+        """The results of all branches, joined."""
+        parts = [branch.forward(x) for _, branch in self._own(self._layer_names)]
+        dimensions = len(parts[0].shape)
+        if not -dimensions <= self.axis < dimensions:
+            raise ValueError(f"axis: {self.axis} is out of range for results of shape {tuple(parts[0].shape)}")
+        axis = self.axis % dimensions
+        first = tuple(parts[0].shape)
+        for i, part in enumerate(parts):
+            shape = tuple(part.shape)
+            if len(shape) != dimensions or shape[:axis] + shape[axis + 1 :] != first[:axis] + first[axis + 1 :]:
+                raise ValueError(f"Concat: branch 0 gives shape {first} but branch {i} {shape}, to join along {axis}")
+        y = backend_of(x=parts[0]).xp.concat(parts, axis=axis)
+        self.push(_ConcatCache(tuple(y.shape), axis, [part.shape[axis] for part in parts]))
+        return y
+
+    def backward(self, dy: Array) -> Array:
+        """The sum of the ways back through all branches."""
+        shape, axis, lengths = self.pop()
+        if tuple(dy.shape) != shape:
+            raise ValueError(f"dy: expected shape {shape}, that of the forward result, got {tuple(dy.shape)}")
+        dx, stop = None, shape[axis]
+        branches = [branch for _, branch in self._own(self._layer_names)]
+        # in reverse, for a layer that is in several branches
+        for branch, length in zip(branches[::-1], lengths[::-1], strict=True):
+            part = branch.backward(dy[(slice(None),) * axis + (slice(stop - length, stop), ...)])
+            if part is None:
+                raise RuntimeError("Concat.backward: a layer inside gave no gradient to its input (need_dx is False)")
+            dx = part if dx is None else dx + part
+            stop -= length
+        return dx

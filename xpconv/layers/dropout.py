@@ -1,0 +1,46 @@
+"""Dropout (Srivastava et al. 2014, JMLR 15)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .. import functional
+from ..backends.protocol import Array
+from ..functional._arguments import check_number
+from .base import RandomLayer
+
+__all__ = ["Dropout"]
+
+
+class Dropout(RandomLayer):
+    """Zeroes each number with probability ``p`` in training and scales the rest by ``1 / (1 - p)``.
+
+    The mask is the same on every backend: see `RandomLayer` for what it depends on.
+
+    Parameters
+    ----------
+    p : float
+        Probability of dropping, 0 to 1.
+    rng : numpy.random.Generator or int, optional
+        Where the seed comes from; the process-wide generator if None.
+    """
+
+    def __init__(self, p: float = 0.5, *, rng: np.random.Generator | int | None = None) -> None:
+        super().__init__(rng)
+        self.p = check_number("p", p, 0, 1)
+
+    def forward(self, x: Array) -> Array:
+        """``x`` with numbers dropped in training, ``x`` itself in evaluation."""
+        if not self.training:
+            return x
+        y, cache = functional.dropout(x, self.p, training=True, key=self.next_key())
+        self.push(cache)
+        return y
+
+    def backward(self, dy: Array) -> Array:
+        """``dy`` through the same mask."""
+        return functional.dropout_backward(dy, self.pop())
+
+    def extra_repr(self) -> str:
+        """As PyTorch."""
+        return f"p={self.p}"

@@ -1,0 +1,325 @@
+"""Normalisation layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from .. import functional
+from ..backends import backend_of, get_backend
+from ..backends.protocol import Array
+from ..functional._arguments import check_integer, check_number, check_shape
+from ._initial import constant
+from .base import Layer, Parameter
+
+__all__ = ["BatchNorm1d", "BatchNorm2d", "GroupNorm", "InstanceNorm2d", "LayerNorm"]
+
+
+def _accumulate(parameter: Parameter | None, gradient: Array | None) -> None:
+    if parameter is not None:
+        parameter.accumulate_grad(gradient)
+
+
+def _check_channels(x: Array, channels: int) -> None:
+    """Raise unless x is (N, channels, ...), also for a layer without weights, which functional would not miss."""
+    if len(x.shape) < 2 or x.shape[1] != channels:
+        raise ValueError(f"x: expected {channels} channels (N, C, ...), got shape {tuple(x.shape)}")
+
+
+class _BatchNorm(Layer):
+    """What `BatchNorm1d` and `BatchNorm2d` share."""
+
+    weight: Parameter | None
+    bias: Parameter | None
+    running_mean: Array | None
+    running_var: Array | None
+    num_batches_tracked: Array | None
+    _ranks: tuple[int, ...]
+    _axes: str
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        *,
+        dtype: str = "float32",
+    ) -> None:
+        self.num_features = check_integer("num_features", num_features, 1)
+        self.eps = check_number("eps", eps, 0)
+        self.momentum = None if momentum is None else check_number("momentum", momentum, 0, 1)
+        self.affine = bool(affine)
+        self.track_running_stats = bool(track_running_stats)
+        shape = (self.num_features,)
+        self.weight = constant(shape, 1.0, dtype) if affine else None
+        self.bias = constant(shape, 0.0, dtype) if affine else None
+        backend, track = get_backend(), self.track_running_stats
+        self.register_buffer("running_mean", backend.zeros(shape, dtype) if track else None)
+        self.register_buffer("running_var", backend.full(shape, 1.0, dtype) if track else None)
+        # int64, as in PyTorch; JAX makes int32 of it
+        self.register_buffer("num_batches_tracked", backend.asarray(np.array(0, np.int64)) if track else None)
+
+    def forward(self, x: Array) -> Array:
+        """Normalise every channel, by the batch in training, by the running statistics in evaluation."""
+        if len(x.shape) not in self._ranks:
+            raise ValueError(
+                f"x: expected {' or '.join(map(str, self._ranks))} dimensions {self._axes}, got shape {tuple(x.shape)}"
+            )
+        _check_channels(x, self.num_features)
+        update = self.training and self.num_batches_tracked is not None
+        count: Array = self.num_batches_tracked + 1 if update else None  # type: ignore[operator]
+        momentum = 0.0 if self.momentum is None else self.momentum
+        if update and self.momentum is None:
+            momentum = 1.0 / int(count)  # the plain average of all batches
+        y, cache = functional.batch_norm(
+            x[:, :, None, :] if len(x.shape) == 3 else x,
+            None if self.weight is None else self.weight.data,
+            None if self.bias is None else self.bias.data,
+            self.running_mean,
+            self.running_var,
+            training=self.training or not self.track_running_stats,
+            momentum=momentum,
+            eps=self.eps,
+        )
+        if update:
+            # the sum of a 0-dimensional NumPy array is a scalar, hence asarray
+            self.num_batches_tracked = backend_of(x=x).asarray(count)
+            self.running_mean, self.running_var = cache.running_mean, cache.running_var
+        self.push(cache)
+        return y[:, :, 0, :] if len(x.shape) == 3 else y
+
+    def backward(self, dy: Array) -> Array:
+        """Gradient to the input; adds to the gradients of the parameters."""
+        signals = len(dy.shape) == 3
+        dx, dweight, dbias = functional.batch_norm_backward(dy[:, :, None, :] if signals else dy, self.pop())
+        _accumulate(self.weight, dweight)
+        _accumulate(self.bias, dbias)
+        return dx[:, :, 0, :] if signals else dx
+
+    def extra_repr(self) -> str:
+        """As PyTorch."""
+        return (
+            f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, "
+            f"track_running_stats={self.track_running_stats}"
+        )
+
+
+class BatchNorm1d(_BatchNorm):
+    """Batch normalisation (Ioffe, Szegedy 2015, arXiv:1502.03167) of (N, C) or (N, C, L).
+
+    Parameters
+    ----------
+    num_features : int
+        C.
+    eps : float
+        Added to the variance.
+    momentum : float or None
+        Weight of the newest batch in the running statistics; None averages over all batches, which waits for the device
+        in every step.
+    affine : bool
+        Whether to scale and shift the result by trained numbers.
+    track_running_stats : bool
+        Whether evaluation uses running statistics; if not, it uses those of its batch.
+    dtype : str
+        Of parameters and statistics, and so of the input.
+
+    Attributes
+    ----------
+    weight, bias : Parameter (C,) or None
+    running_mean, running_var : array (C,) or None
+        Buffers; the variance is the unbiased one.
+    num_batches_tracked : integer array () or None
+        Buffer.
+    """
+
+    _ranks, _axes = (2, 3), "(N, C) or (N, C, L)"
+
+
+class BatchNorm2d(_BatchNorm):
+    """Batch normalisation (Ioffe, Szegedy 2015, arXiv:1502.03167) of images (N, C, H, W).
+
+    Parameters and attributes are those of `BatchNorm1d`.
+    """
+
+    _ranks, _axes = (4,), "(N, C, H, W)"
+
+
+class LayerNorm(Layer):
+    """Layer normalisation (Ba, Kiros, Hinton 2016, arXiv:1607.06450): of each sample, over the last axes.
+
+    Parameters
+    ----------
+    normalized_shape : int or sequence of int
+        Lengths of the axes that are normalised together, the last ones of the input.
+    eps : float
+        Added to the variance.
+    elementwise_affine : bool
+        Whether to scale and shift the result by trained numbers.
+    bias : bool
+        Whether to shift, if elementwise_affine.
+    dtype : str
+        Of the parameters, and so of the input.
+
+    Attributes
+    ----------
+    weight, bias : Parameter (*normalized_shape) or None
+    """
+
+    weight: Parameter | None
+    bias: Parameter | None
+
+    def __init__(
+        self,
+        normalized_shape: int | Sequence[int],
+        eps: float = 1e-5,
+        elementwise_affine: bool = True,
+        bias: bool = True,
+        *,
+        dtype: str = "float32",
+    ) -> None:
+        lengths = normalized_shape if isinstance(normalized_shape, (list, tuple)) else (normalized_shape,)
+        self.normalized_shape = tuple(check_integer("normalized_shape", n, 1) for n in lengths)
+        if not self.normalized_shape:
+            raise ValueError("normalized_shape: expected at least one length, got ()")
+        self.eps = check_number("eps", eps, 0)
+        self.elementwise_affine = bool(elementwise_affine)
+        self.weight = constant(self.normalized_shape, 1.0, dtype) if elementwise_affine else None
+        self.bias = constant(self.normalized_shape, 0.0, dtype) if elementwise_affine and bias else None
+
+    def forward(self, x: Array) -> Array:
+        """(..., *normalized_shape) to the same shape."""
+        y, cache = functional.layer_norm(
+            x,
+            None if self.weight is None else self.weight.data,
+            None if self.bias is None else self.bias.data,
+            normalized_shape=self.normalized_shape,
+            eps=self.eps,
+        )
+        self.push(cache)
+        return y
+
+    def backward(self, dy: Array) -> Array:
+        """Gradient to the input; adds to the gradients of the parameters."""
+        dx, dweight, dbias = functional.layer_norm_backward(dy, self.pop())
+        _accumulate(self.weight, dweight)
+        _accumulate(self.bias, dbias)
+        return dx
+
+    def extra_repr(self) -> str:
+        """As PyTorch."""
+        return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}"
+
+
+class GroupNorm(Layer):
+    """Group normalisation (Wu, He 2018, arXiv:1803.08494): of groups of channels of each sample.
+
+    Parameters
+    ----------
+    num_groups, num_channels : int
+        The first divides the second, which is C.
+    eps : float
+        Added to the variance.
+    affine : bool
+        Whether to scale and shift each channel of the result by trained numbers.
+    dtype : str
+        Of the parameters, and so of the input.
+
+    Attributes
+    ----------
+    weight, bias : Parameter (C,) or None
+    """
+
+    weight: Parameter | None
+    bias: Parameter | None
+
+    def __init__(
+        self, num_groups: int, num_channels: int, eps: float = 1e-5, affine: bool = True, *, dtype: str = "float32"
+    ) -> None:
+        self.num_groups = check_integer("num_groups", num_groups, 1)
+        self.num_channels = check_integer("num_channels", num_channels, 1)
+        if self.num_channels % self.num_groups:
+            raise ValueError(f"num_groups: {num_groups} must divide num_channels, got {num_channels}")
+        self.eps = check_number("eps", eps, 0)
+        self.affine = bool(affine)
+        self.weight = constant((self.num_channels,), 1.0, dtype) if affine else None
+        self.bias = constant((self.num_channels,), 0.0, dtype) if affine else None
+
+    def forward(self, x: Array) -> Array:
+        """(N, C, ...) to the same shape."""
+        _check_channels(x, self.num_channels)
+        y, cache = functional.group_norm(
+            x,
+            self.num_groups,
+            None if self.weight is None else self.weight.data,
+            None if self.bias is None else self.bias.data,
+            eps=self.eps,
+        )
+        self.push(cache)
+        return y
+
+    def backward(self, dy: Array) -> Array:
+        """Gradient to the input; adds to the gradients of the parameters."""
+        dx, dweight, dbias = functional.group_norm_backward(dy, self.pop())
+        _accumulate(self.weight, dweight)
+        _accumulate(self.bias, dbias)
+        return dx
+
+    def extra_repr(self) -> str:
+        """As PyTorch."""
+        return f"{self.num_groups}, {self.num_channels}, eps={self.eps}, affine={self.affine}"
+
+
+class InstanceNorm2d(Layer):
+    """Instance normalisation (Ulyanov, Vedaldi, Lempitsky 2016, arXiv:1607.08022): of each channel of each image.
+
+    Parameters
+    ----------
+    num_features : int
+        C of the images (N, C, H, W).
+    eps : float
+        Added to the variance.
+    affine : bool
+        Whether to scale and shift each channel of the result by trained numbers.
+    dtype : str
+        Of the parameters, and so of the input.
+
+    Attributes
+    ----------
+    weight, bias : Parameter (C,) or None
+    """
+
+    weight: Parameter | None
+    bias: Parameter | None
+
+    def __init__(self, num_features: int, eps: float = 1e-5, *, affine: bool = False, dtype: str = "float32") -> None:
+        self.num_features = check_integer("num_features", num_features, 1)
+        self.eps = check_number("eps", eps, 0)
+        self.affine = bool(affine)
+        self.weight = constant((self.num_features,), 1.0, dtype) if affine else None
+        self.bias = constant((self.num_features,), 0.0, dtype) if affine else None
+
+    def forward(self, x: Array) -> Array:
+        """(N, C, H, W) to the same shape."""
+        check_shape("x", x, (None, self.num_features, None, None), "(N, C, H, W)")
+        y, cache = functional.instance_norm(
+            x,
+            None if self.weight is None else self.weight.data,
+            None if self.bias is None else self.bias.data,
+            eps=self.eps,
+        )
+        self.push(cache)
+        return y
+
+    def backward(self, dy: Array) -> Array:
+        """Gradient to the input; adds to the gradients of the parameters."""
+        dx, dweight, dbias = functional.instance_norm_backward(dy, self.pop())
+        _accumulate(self.weight, dweight)
+        _accumulate(self.bias, dbias)
+        return dx
+
+    def extra_repr(self) -> str:
+        """As PyTorch."""
+        return f"{self.num_features}, eps={self.eps}, affine={self.affine}"

@@ -1,0 +1,162 @@
+"""Layers that shrink images."""
+
+from __future__ import annotations
+
+from .. import functional
+from .._geometry import IntOrPair, Padding, to_pair
+from ..backends.protocol import Array
+from .base import Layer
+
+__all__ = ["AdaptiveAvgPool2d", "AvgPool2d", "GlobalAvgPool2d", "MaxPool2d"]
+
+
+class MaxPool2d(Layer):
+    """Largest value of each window; see `xpconv.functional.max_pool2d`.
+
+    Parameters
+    ----------
+    kernel_size, stride, dilation : int or pair
+        In pixels, (vertical, horizontal); stride is kernel_size if None.
+    padding : int, pair or two pairs
+        Pixels around the image that are smaller than any value.
+    ceil_mode : bool
+        Whether a last partial window counts.
+    """
+
+    def __init__(
+        self,
+        kernel_size: IntOrPair,
+        stride: IntOrPair | None = None,
+        padding: Padding = 0,
+        dilation: IntOrPair = 1,
+        *,
+        ceil_mode: bool = False,
+    ) -> None:
+        to_pair("kernel_size", kernel_size)  # here, and not at the first batch
+        self.kernel_size = kernel_size
+        self.stride = kernel_size if stride is None else stride
+        to_pair("stride", self.stride)
+        self.padding = padding
+        to_pair("dilation", dilation)
+        self.dilation = dilation
+        self.ceil_mode = bool(ceil_mode)
+
+    def forward(self, x: Array) -> Array:
+        """(N, C, H, W) to (N, C, out_h, out_w)."""
+        y, cache = functional.max_pool2d(
+            x,
+            self.kernel_size,
+            stride=self.stride,
+            padding=self.padding,
+            dilation=self.dilation,
+            ceil_mode=self.ceil_mode,
+        )
+        self.push(cache)
+        return y
+
+    def backward(self, dy: Array) -> Array:
+        """Each gradient goes to the first maximum of its window."""
+        return functional.max_pool2d_backward(dy, self.pop())
+
+    def extra_repr(self) -> str:
+        """As PyTorch."""
+        return (
+            f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}, "
+            f"dilation={self.dilation}, ceil_mode={self.ceil_mode}"
+        )
+
+
+class AvgPool2d(Layer):
+    """Mean of each window; see `xpconv.functional.avg_pool2d`.
+
+    Parameters
+    ----------
+    kernel_size, stride : int or pair
+        In pixels, (vertical, horizontal); stride is kernel_size if None.
+    padding : int, pair or two pairs
+        Zeros around the image.
+    ceil_mode : bool
+        Whether a last partial window counts.
+    count_include_pad : bool
+        Whether the zeros count in the divisor.
+    """
+
+    def __init__(
+        self,
+        kernel_size: IntOrPair,
+        stride: IntOrPair | None = None,
+        padding: Padding = 0,
+        *,
+        ceil_mode: bool = False,
+        count_include_pad: bool = True,
+    ) -> None:
+        to_pair("kernel_size", kernel_size)  # here, and not at the first batch
+        self.kernel_size = kernel_size
+        self.stride = kernel_size if stride is None else stride
+        to_pair("stride", self.stride)
+        self.padding = padding
+        self.ceil_mode = bool(ceil_mode)
+        self.count_include_pad = bool(count_include_pad)
+
+    def forward(self, x: Array) -> Array:
+        """(N, C, H, W) to (N, C, out_h, out_w)."""
+        y, cache = functional.avg_pool2d(
+            x,
+            self.kernel_size,
+            stride=self.stride,
+            padding=self.padding,
+            ceil_mode=self.ceil_mode,
+            count_include_pad=self.count_include_pad,
+        )
+        self.push(cache)
+        return y
+
+    def backward(self, dy: Array) -> Array:
+        """Each gradient is shared by the pixels of its window."""
+        return functional.avg_pool2d_backward(dy, self.pop())
+
+    def extra_repr(self) -> str:
+        """As PyTorch."""
+        return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
+
+
+class GlobalAvgPool2d(Layer):
+    """Mean of each channel: (N, C, H, W) to (N, C)."""
+
+    def forward(self, x: Array) -> Array:
+        """(N, C, H, W) to (N, C)."""
+        y, cache = functional.global_avg_pool2d(x)
+        self.push(cache)
+        return y
+
+    def backward(self, dy: Array) -> Array:
+        """Each gradient is shared by the pixels of its channel."""
+        return functional.global_avg_pool2d_backward(dy, self.pop())
+
+
+class AdaptiveAvgPool2d(Layer):
+    """Means of as many regions as asked for; see `xpconv.functional.adaptive_avg_pool2d`.
+
+    Parameters
+    ----------
+    output_size : int or pair
+        (out_h, out_w).
+    """
+
+    def __init__(self, output_size: IntOrPair) -> None:
+        to_pair("output_size", output_size)
+        self.output_size = output_size
+
+    def forward(self, x: Array) -> Array:
+        """(N, C, H, W) to (N, C, out_h, out_w)."""
+        y, cache = functional.adaptive_avg_pool2d(x, self.output_size)
+        self.push(cache)
+        return y
+
+    def backward(self, dy: Array) -> Array:
+        """Each gradient is shared by the pixels of its region."""
+        return functional.adaptive_avg_pool2d_backward(dy, self.pop())
+
+    def extra_repr(self) -> str:
+        """As PyTorch."""
+        return f"output_size={self.output_size}"

@@ -1,0 +1,518 @@
+"""Optimizers, with PyTorch's meaning of every argument.
+
+The state of an optimizer is plain data: arrays that safetensors can store and settings that JSON can store, see
+`Optimizer.state_dict`. A run that is saved and resumed on the same backend continues bit for bit.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from ..backends import Backend, BackendMismatchError, asarray, backend_of, run, to_numpy
+from ..backends.protocol import Array
+from ..layers import Parameter
+
+__all__ = ["SGD", "Adam", "AdamW", "Optimizer", "RMSprop"]
+
+
+class _Kind(NamedTuple):
+    """What a setting must be: a test, and its words for the message."""
+
+    test: Callable[[Any], bool]
+    words: str
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, (bool, np.bool_))
+
+
+def _is_fraction(value: Any) -> bool:
+    return _is_number(value) and 0 <= value < 1
+
+
+_NUMBER = _Kind(lambda v: _is_number(v) and math.isfinite(v), "a finite number")
+_AT_LEAST_ZERO = _Kind(lambda v: _is_number(v) and 0 <= v < math.inf, "a finite number of at least 0")
+_FRACTION = _Kind(_is_fraction, "a number of at least 0 and below 1")
+_FLAG = _Kind(lambda v: isinstance(v, bool), "True or False")
+_BETAS = _Kind(
+    lambda v: isinstance(v, (list, tuple)) and len(v) == 2 and all(map(_is_fraction, v)),
+    "two numbers of at least 0 and below 1",
+)
+
+
+def _plain(value: Any) -> Any:
+    """A setting in types of Python alone: a NumPy float64 would turn float32 arrays into float64 ones."""
+    if isinstance(value, bool):
+        return value
+    return tuple(float(v) for v in value) if isinstance(value, (list, tuple)) else float(value)
+
+
+def _entry(tree: object, name: str) -> Any:
+    if not isinstance(tree, Mapping) or name not in tree:
+        raise ValueError(f"state: has no {name!r}; expected what state_dict() gives")
+    return tree[name]
+
+
+class Optimizer:
+    """Base of the optimizers.
+
+    A subclass says in `_kinds` which settings it has and what they must be, in `_array_names` which arrays it keeps for
+    a parameter, and defines `_update`.
+
+    Parameters
+    ----------
+    params : iterable of Parameter, or of dicts
+        Each dict is a group: ``{"params": parameters, **settings}`` whose settings take the place of the defaults.
+    defaults : dict
+        Settings of groups that do not give their own.
+
+    Attributes
+    ----------
+    param_groups : list of dict
+        Each has ``"params"`` and every setting; settings may be changed between steps.
+
+    Raises
+    ------
+    TypeError, ValueError
+        No parameters, something else than parameters, a parameter that comes twice, a setting that is unknown or out of
+        range.
+    """
+
+    _kinds: ClassVar[Mapping[str, _Kind]]
+    _array_names: tuple[str, ...]
+
+    def __init__(self, params: Iterable[Parameter] | Iterable[Mapping[str, Any]], defaults: Mapping[str, Any]) -> None:
+        if isinstance(params, (Parameter, Mapping, str)) or not isinstance(params, Iterable):
+            raise TypeError(f"params: expected an iterable of Parameters or of dicts, got {type(params).__name__}")
+        given: list[Any] = list(params)
+        if not given:
+            raise ValueError("params: expected at least one Parameter, got none")
+        groups = given if isinstance(given[0], Mapping) else [{"params": given}]
+        self.param_groups: list[dict[str, Any]] = []
+        seen: set[int] = set()
+        for group in groups:
+            if not isinstance(group, Mapping) or "params" not in group:
+                raise TypeError("params: expected either Parameters, or dicts that have a key 'params'; not both")
+            mine = [group["params"]] if isinstance(group["params"], Parameter) else list(group["params"])
+            for parameter in mine:
+                if not isinstance(parameter, Parameter):
+                    raise TypeError(f"params: expected Parameters, got {type(parameter).__name__}")
+                if id(parameter) in seen:
+                    raise ValueError(f"params: {parameter!r} comes twice; it would be updated twice in a step")
+                seen.add(id(parameter))
+            self.param_groups.append({"params": mine, **self._settings({**defaults, **group})})
+        # for each parameter, by its number: steps taken, and the arrays kept
+        self._steps: dict[int, int] = {}
+        self._arrays: dict[int, dict[str, Array]] = {}
+
+    def _settings(self, group: Mapping[str, Any]) -> dict[str, Any]:
+        """The settings of a group, checked, in types of Python."""
+        settings = {name: value for name, value in group.items() if name != "params"}
+        for name, value in settings.items():
+            if name not in self._kinds:
+                raise TypeError(f"{name}: {type(self).__name__} has no such setting; it has {', '.join(self._kinds)}")
+            if not self._kinds[name].test(value):
+                kind = ValueError if _is_number(value) or isinstance(value, (list, tuple)) else TypeError
+                raise kind(f"{name}: expected {self._kinds[name].words}, got {value!r}")
+        missing = [name for name in self._kinds if name not in settings]
+        if missing:
+            raise ValueError(f"params: a group lacks the settings {', '.join(missing)}")
+        self._check_together(settings)
+        return {name: _plain(value) for name, value in settings.items()}
+
+    def _check_together(self, settings: Mapping[str, Any]) -> None:
+        """Raise ValueError for settings that exclude each other."""
+
+    def _parameters(self) -> list[Parameter]:
+        """All parameters; their places in this list are their numbers."""
+        return [parameter for group in self.param_groups for parameter in group["params"]]
+
+    @property
+    def lr(self) -> float:
+        """Learning rate of the first group; assigning sets that of all groups, as a schedule does in every step."""
+        return self.param_groups[0]["lr"]
+
+    @lr.setter
+    def lr(self, value: float) -> None:
+        checked = [self._settings({**group, "lr": value})["lr"] for group in self.param_groups]
+        for group, lr in zip(self.param_groups, checked, strict=True):
+            group["lr"] = lr
+
+    def zero_grad(self) -> None:
+        """Set the gradients of all parameters to None."""
+        for parameter in self._parameters():
+            parameter.grad = None
+
+    def step(self) -> None:
+        """Update every parameter that has a gradient. Everything is checked before anything is changed.
+
+        Raises
+        ------
+        BackendMismatchError
+            The model was moved after the first step: `to` moves the optimizer too.
+        TypeError, ValueError
+            A gradient has another dtype or shape than its parameter, or a setting was changed to a value out of range.
+        """
+        settings = [s for group in self.param_groups for s in [self._settings(group)] * len(group["params"])]
+        todo = [
+            (index, parameter, self._checked_backend(index, parameter))
+            for index, parameter in enumerate(self._parameters())
+            if parameter.grad is not None
+        ]
+        for index, parameter, backend in todo:
+            self._steps[index] = self._steps.get(index, 0) + 1
+            arrays = self._arrays.setdefault(index, {})
+            self._update(backend, parameter, settings[index], arrays, self._steps[index])
+
+    def _checked_backend(self, index: int, parameter: Parameter) -> Backend:
+        backend, data = backend_of(parameter=parameter.data), parameter.data
+        for name, array in (("the gradient", parameter.grad), *self._arrays.get(index, {}).items()):
+            other = backend_of(array=array)
+            if other is not backend or array.dtype != data.dtype:
+                kind = TypeError if other is backend else BackendMismatchError
+                raise kind(
+                    f"{name} of parameter {index} is {other.dtype_name(array)} on {other.name}, the parameter itself "
+                    f"{backend.dtype_name(data)} on {backend.name}; after model.to(...) call optimizer.to()"
+                )
+            if tuple(array.shape) != parameter.shape:
+                raise ValueError(
+                    f"{name} of parameter {index} has shape {tuple(array.shape)}, the parameter {parameter.shape}"
+                )
+        return backend
+
+    def _update(
+        self, backend: Backend, parameter: Parameter, settings: dict[str, Any], arrays: dict[str, Array], step: int
+    ) -> None:
+        """Do step number ``step`` (from 1) of ``parameter`` and keep what the next one needs in ``arrays``."""
+        raise NotImplementedError
+
+    def to(self, backend: str | Backend | None = None) -> None:
+        """Move the state to where the parameters are; to be called after ``model.to(...)``.
+
+        Parameters
+        ----------
+        backend
+            None, the state of each parameter follows its parameter, also in dtype; or a backend, for all of it.
+        """
+        moved = {}
+        for index, parameter in enumerate(self._parameters()):
+            home = backend_of(parameter=parameter.data)
+            name = home.dtype_name(parameter.data)
+            moved[index] = {
+                key: asarray(array, name, backend=home if backend is None else backend)
+                for key, array in self._arrays.get(index, {}).items()
+            }
+        self._arrays = moved
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the next step depends on besides parameters and gradients.
+
+        Returns
+        -------
+        dict
+            ``"arrays"``: host arrays by ``"<parameter number>.<name>"``, copies, as safetensors can store them.
+            ``"settings"``: a tree that `json` can store: ``"kind"``, the class; ``"groups"``, the settings of each
+            group and how many parameters it has (``"count"``); ``"parameters"``, for each the steps it has taken
+            (``"step"``) and the names of its arrays (``"arrays"``). Parameters are numbered through the groups, in
+            their order.
+        """
+        groups, parameters, arrays = [], [], {}
+        for group in self.param_groups:
+            settings = {k: list(v) if isinstance(v, tuple) else v for k, v in self._settings(group).items()}
+            groups.append({"count": len(group["params"]), **settings})
+        for index, _ in enumerate(self._parameters()):
+            mine = self._arrays.get(index, {})
+            parameters.append({"step": self._steps.get(index, 0), "arrays": list(mine)})
+            arrays.update({f"{index}.{name}": np.array(to_numpy(array)) for name, array in mine.items()})
+        return {
+            "arrays": arrays,
+            "settings": {"kind": type(self).__name__, "groups": groups, "parameters": parameters},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state_dict` has given, settings included. If anything is wrong, nothing is changed.
+
+        Arrays go to the backends of their parameters; a float32 array is taken for a bfloat16 parameter.
+
+        Raises
+        ------
+        ValueError
+            The state is of another optimizer, for other parameters, or not complete: the message says which.
+        """
+        arrays, settings = _entry(state, "arrays"), _entry(state, "settings")
+        kind, groups, entries = (_entry(settings, name) for name in ("kind", "groups", "parameters"))
+        if kind != type(self).__name__:
+            raise ValueError(f"state: is that of {kind!r}, this is {type(self).__name__}")
+        have = [_entry(group, "count") for group in groups]
+        want = [len(group["params"]) for group in self.param_groups]
+        if have != want or len(entries) != sum(want):
+            raise ValueError(
+                f"state: has groups of {have} parameters and entries for {len(entries)}, "
+                f"this optimizer has groups of {want}"
+            )
+        new_groups = [
+            {"params": old["params"], **self._settings({k: v for k, v in group.items() if k != "count"})}
+            for old, group in zip(self.param_groups, groups, strict=True)
+        ]
+        new_arrays: dict[int, dict[str, Array]] = {}
+        new_steps: dict[int, int] = {}
+        left = set(arrays)
+        for index, (parameter, entry) in enumerate(zip(self._parameters(), entries, strict=True)):
+            step, names = _entry(entry, "step"), _entry(entry, "arrays")
+            if not isinstance(step, int) or step < 0 or not set(names) <= set(self._array_names):
+                raise ValueError(f"state: cannot be what parameter {index} has kept: {entry!r}")
+            new_steps[index] = step
+            new_arrays[index] = {}
+            for name in names:
+                key = f"{index}.{name}"
+                if key not in left:
+                    raise ValueError(f"state: has no array {key!r}")
+                left.remove(key)
+                new_arrays[index][name] = _loaded(key, arrays[key], parameter)
+        if left:
+            raise ValueError(f"state: has arrays of no parameter: {', '.join(sorted(left))}")
+        self.param_groups, self._arrays, self._steps = new_groups, new_arrays, new_steps
+
+    def __repr__(self) -> str:
+        lines = []
+        for i, group in enumerate(self.param_groups):
+            settings = ", ".join(f"{name}={value}" for name, value in group.items() if name != "params")
+            lines.append(f"\n  group {i}: {len(group['params'])} parameters, {settings}")
+        return f"{type(self).__name__}({''.join(lines)}\n)"
+
+
+def _loaded(key: str, value: Any, parameter: Parameter) -> Array:
+    """A copy of ``value`` on the backend of ``parameter``, like which it must be."""
+    backend = backend_of(parameter=parameter.data)
+    array, dtype = np.array(to_numpy(value)), backend.dtype_name(parameter.data)
+    if array.shape != parameter.shape:
+        raise ValueError(f"state: {key} has shape {array.shape}, its parameter {parameter.shape}")
+    if array.dtype.name != dtype and not (dtype == "bfloat16" and array.dtype.name == "float32"):
+        raise ValueError(f"state: {key} is {array.dtype.name}, its parameter {dtype}")
+    return backend.asarray(array, dtype)
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent, with momentum if asked for.
+
+    ``v = momentum * v + (1 - dampening) * g`` (v = g in the first step) and ``p = p - lr * v``; with nesterov
+    ``p = p - lr * (g + momentum * v)``. Here g is the gradient plus ``weight_decay * p``.
+
+    Parameters
+    ----------
+    params : iterable of Parameter, or of dicts
+        See `Optimizer`.
+    lr : float
+        Learning rate.
+    momentum : float
+        At least 0; 0 keeps no state.
+    dampening : float
+        0 with nesterov.
+    weight_decay : float
+        L2 penalty, at least 0.
+    nesterov : bool
+        Needs momentum.
+    """
+
+    _kinds: ClassVar[Mapping[str, _Kind]] = {
+        "lr": _AT_LEAST_ZERO,
+        "momentum": _AT_LEAST_ZERO,
+        "dampening": _NUMBER,
+        "weight_decay": _AT_LEAST_ZERO,
+        "nesterov": _FLAG,
+    }
+    _array_names = ("velocity",)
+
+    def __init__(
+        self,
+        params: Iterable[Parameter] | Iterable[Mapping[str, Any]],
+        lr: float = 1e-3,
+        momentum: float = 0.0,
+        dampening: float = 0.0,
+        weight_decay: float = 0.0,
+        nesterov: bool = False,
+    ) -> None:
+        defaults = {"lr": lr, "momentum": momentum, "dampening": dampening}
+        super().__init__(params, {**defaults, "weight_decay": weight_decay, "nesterov": nesterov})
+
+    def _check_together(self, settings: Mapping[str, Any]) -> None:
+        if settings["nesterov"] and (settings["momentum"] == 0 or settings["dampening"] != 0):
+            raise ValueError(
+                "nesterov: needs a momentum above 0 and no dampening, "
+                f"got momentum {settings['momentum']} and dampening {settings['dampening']}"
+            )
+
+    def _update(
+        self, backend: Backend, parameter: Parameter, settings: dict[str, Any], arrays: dict[str, Array], step: int
+    ) -> None:
+        parameter.data, velocity = run(
+            backend,
+            "sgd_step",
+            parameter.data,
+            parameter.grad,
+            arrays.get("velocity"),
+            settings["lr"],
+            settings["momentum"],
+            settings["dampening"],
+            settings["nesterov"],
+            settings["weight_decay"],
+        )
+        if velocity is not None:
+            arrays["velocity"] = velocity
+
+
+class RMSprop(Optimizer):
+    """Steps divided by a running root mean square of the gradient (Hinton, Coursera lecture 6e, 2012).
+
+    ``s = alpha * s + (1 - alpha) * g**2`` and ``p = p - lr * g / (sqrt(s) + eps)``; with momentum
+    ``b = momentum * b + g / (sqrt(s) + eps)`` and ``p = p - lr * b``. Here g is the gradient plus ``weight_decay * p``.
+
+    Parameters
+    ----------
+    params : iterable of Parameter, or of dicts
+        See `Optimizer`.
+    lr : float
+        Learning rate.
+    alpha : float
+        Weight of the past in the mean, at least 0 and below 1.
+    eps : float
+        Added to the root, at least 0.
+    weight_decay : float
+        L2 penalty, at least 0.
+    momentum : float
+        At least 0.
+    """
+
+    _kinds: ClassVar[Mapping[str, _Kind]] = {
+        "lr": _AT_LEAST_ZERO,
+        "alpha": _FRACTION,
+        "eps": _AT_LEAST_ZERO,
+        "weight_decay": _AT_LEAST_ZERO,
+        "momentum": _AT_LEAST_ZERO,
+    }
+    _array_names = ("square_avg", "momentum_buffer")
+
+    def __init__(
+        self,
+        params: Iterable[Parameter] | Iterable[Mapping[str, Any]],
+        lr: float = 1e-2,
+        alpha: float = 0.99,
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        momentum: float = 0.0,
+    ) -> None:
+        defaults = {"lr": lr, "alpha": alpha, "eps": eps, "weight_decay": weight_decay, "momentum": momentum}
+        super().__init__(params, defaults)
+
+    def _update(
+        self, backend: Backend, parameter: Parameter, settings: dict[str, Any], arrays: dict[str, Array], step: int
+    ) -> None:
+        if "square_avg" not in arrays:
+            arrays["square_avg"] = backend.xp.zeros_like(parameter.data)
+        parameter.data, arrays["square_avg"], buffer = run(
+            backend,
+            "rmsprop_step",
+            parameter.data,
+            parameter.grad,
+            arrays["square_avg"],
+            arrays.get("momentum_buffer"),
+            settings["lr"],
+            settings["alpha"],
+            settings["eps"],
+            settings["momentum"],
+            settings["weight_decay"],
+        )
+        if buffer is not None:
+            arrays["momentum_buffer"] = buffer
+
+
+class Adam(Optimizer):
+    """Adam (Kingma, Ba 2015, arXiv:1412.6980).
+
+    ``m = beta1 * m + (1 - beta1) * g``, ``v = beta2 * v + (1 - beta2) * g**2`` and, t being the number of the step,
+    ``p = p - lr * m / (1 - beta1**t) / (sqrt(v / (1 - beta2**t)) + eps)``. Here g is the gradient plus
+    ``weight_decay * p``.
+
+    Parameters
+    ----------
+    params : iterable of Parameter, or of dicts
+        See `Optimizer`.
+    lr : float
+        Learning rate.
+    betas : pair of float
+        Weights of the past in the means, each at least 0 and below 1.
+    eps : float
+        Added to the root, at least 0.
+    weight_decay : float
+        L2 penalty, at least 0.
+    """
+
+    _kinds: ClassVar[Mapping[str, _Kind]] = {
+        "lr": _AT_LEAST_ZERO,
+        "betas": _BETAS,
+        "eps": _AT_LEAST_ZERO,
+        "weight_decay": _AT_LEAST_ZERO,
+    }
+    _array_names = ("m", "v")
+    _decoupled = False
+
+    def __init__(
+        self,
+        params: Iterable[Parameter] | Iterable[Mapping[str, Any]],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
+
+    def _update(
+        self, backend: Backend, parameter: Parameter, settings: dict[str, Any], arrays: dict[str, Array], step: int
+    ) -> None:
+        if "m" not in arrays:
+            arrays["m"], arrays["v"] = (backend.xp.zeros_like(parameter.data) for _ in "mv")
+        parameter.data, arrays["m"], arrays["v"] = run(
+            backend,
+            "adam_step",
+            parameter.data,
+            parameter.grad,
+            arrays["m"],
+            arrays["v"],
+            step,
+            settings["lr"],
+            *settings["betas"],
+            settings["eps"],
+            settings["weight_decay"],
+            self._decoupled,
+        )
+
+
+class AdamW(Adam):
+    """Adam with decoupled weight decay (Loshchilov, Hutter 2019, arXiv:1711.05101).
+
+    As `Adam`, but the gradient stays as it is and ``p`` is first multiplied by ``1 - lr * weight_decay``.
+
+    Parameters
+    ----------
+    params, lr, betas, eps
+        As for `Adam`.
+    weight_decay : float
+        Decay of the parameters, at least 0.
+    """
+
+    _decoupled = True
+
+    def __init__(
+        self,
+        params: Iterable[Parameter] | Iterable[Mapping[str, Any]],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+    ) -> None:
+        super().__init__(params, lr, betas, eps, weight_decay)
