@@ -71,7 +71,7 @@ def _over_channels(start: int, channels: int) -> slice:
 def batch_norm(
     backend: GpuBackend, x: Array, weight: Array | None, bias: Array | None, eps: float
 ) -> tuple[Array, Array, Array, Array]:
-    """Normalise every channel of x (N, C, L) by its own moments; returns (y, mean, variance, inv_std), the last (C,)."""
+    """Normalise every channel of x (N, C, L) by its moments; returns (y, mean, variance, inv_std), the last (C,)."""
     n, c, length = x.shape
     source = planes(backend, x)
     wide, dtype, number = backend.accumulator(x), backend.dtype_name(x), wide_scalar(backend, x)
@@ -206,8 +206,9 @@ def _rows_backward(
     pixels: int,
 ) -> tuple[Array, Array, Array]:
     """Gradients (dx, dw, db) of `_rows_forward`; dw and db have ``channels`` elements."""
-    dy, x, mean, inv_std = map(backend.contiguous, (dy, x, mean, inv_std))
-    index, wide, dtype = index_for(x.size), backend.accumulator(x), backend.dtype_name(dy)
+    dy, x, wide = backend.contiguous(dy), backend.contiguous(x), backend.accumulator(x)
+    mean, inv_std = (backend.contiguous(backend.astype(v, wide)) for v in (mean, inv_std))
+    index, dtype = index_for(x.size), backend.dtype_name(dy)
     rows = mean.shape[0]
     dx = backend.empty(x.shape, dy.dtype)
     arguments = (

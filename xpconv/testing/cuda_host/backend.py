@@ -1,5 +1,7 @@
 """The backend ``cuda-host``: the CUDA kernels on NumPy memory, through the host compiler."""
 
+# ruff: noqa: D102 - methods that override: the docstring stands once, in the protocol
+
 from __future__ import annotations
 
 from collections.abc import Sequence

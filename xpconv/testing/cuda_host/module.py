@@ -39,7 +39,7 @@ _one_launch = threading.Lock()  # a module runs one block at a time
 
 
 class HostArray(np.ndarray):
-    """NumPy memory in the role of memory on a device: a type of its own, so that no backend mixes it with host arrays."""
+    """NumPy memory in the role of a device's: a type of its own, so that no backend takes it for a host array."""
 
 
 @contextmanager
@@ -78,7 +78,7 @@ def _cache_folder() -> Path:
     return Path(root) / "xpconv" / "cuda-host"
 
 
-def _with_line_numbers(log: str, limit: int = 6000) -> str:
+def _shortened(log: str, limit: int = 6000) -> str:
     return log if len(log) <= limit else log[:limit] + f"\n... ({len(log) - limit} more characters)"
 
 
@@ -98,9 +98,7 @@ def _compile(source: str, options: Sequence[str], what: str) -> Path:
         fresh = Path(folder) / "module.so"
         done = subprocess.run([*command, "-o", str(fresh)], input=source, capture_output=True, text=True)
         if done.returncode:
-            raise RuntimeError(
-                f"{what}: the host compiler failed\n{' '.join(command)}\n{_with_line_numbers(done.stderr)}"
-            )
+            raise RuntimeError(f"{what}: the host compiler failed\n{' '.join(command)}\n{_shortened(done.stderr)}")
         os.replace(fresh, library)
     return library
 
@@ -108,9 +106,9 @@ def _compile(source: str, options: Sequence[str], what: str) -> Path:
 class HostKernel:
     """One kernel of a `HostModule`: ``kernel(grid, block, args)``, as `cupy.RawKernel`.
 
-    Arguments are checked against the kernel's parameters, more strictly than CuPy does: a `HostArray` of the right
-    dtype (C-contiguous, or dense memory handed over on purpose as a flat view; None is a null pointer) for a pointer,
-    a NumPy scalar of the very type for a number, a plain NumPy array of one element for a structure.
+    Arguments are checked against the kernel's parameters, which CuPy does not: a `HostArray` of the right dtype for a
+    pointer (whatever its strides, as in CuPy; None for a null pointer), a NumPy scalar of the very type for a number, a
+    plain NumPy array of one element for a structure.
     """
 
     def __init__(self, library: ctypes.CDLL, number: int, name: str) -> None:
@@ -122,10 +120,9 @@ class HostKernel:
         self._launch.restype = ctypes.c_char_p
 
     def __call__(self, grid: Sequence[int], block: Sequence[int], args: Sequence[Any], *, shared_mem: int = 0) -> None:
+        """Run the kernel; raises RuntimeError with what the checks of ``cuda_on_host.h`` have found."""
         if shared_mem:
-            raise ValueError(
-                f"{self.name}: shared_mem is {shared_mem}, but kernels here declare shared memory statically"
-            )
+            raise ValueError(f"{self.name}: shared_mem is {shared_mem}, but kernels declare what they share")
         if len(args) != len(self.parameters):
             raise TypeError(f"{self.name}: takes {len(self.parameters)} arguments, got {len(args)}")
         held = [self._value(i, *pair) for i, pair in enumerate(zip(self.parameters, args, strict=True))]
@@ -146,14 +143,10 @@ class HostKernel:
             if type_name.startswith("struct"):
                 size = int(type_name[len("struct") :])
                 if type(value) is not np.ndarray or value.size != 1 or value.dtype.itemsize != size:
-                    raise TypeError(
-                        f"{where}: expected a structure of {size} bytes (a NumPy array of one), got {value!r}"
-                    )
+                    raise TypeError(f"{where}: expected a NumPy array of one structure of {size} bytes, got {value!r}")
                 return value
             if not isinstance(value, np.generic) or value.dtype.name != type_name:
-                raise TypeError(
-                    f"{where}: expected a NumPy scalar of {type_name}, got {type(value).__name__} {value!r}"
-                )
+                raise TypeError(f"{where}: expected a {type_name} of NumPy, got {type(value).__name__} {value!r}")
             return np.asarray(value)
         if value is None:
             return np.zeros(1, np.uintp)
