@@ -188,7 +188,9 @@ def _load_named(source: _Source, data_dir: Any, download: bool | None, progress:
     try:
         _download(source, target, progress)
     except DataError as error:
-        raise DataError(_not_found(source, places, data_dir, f", and the download failed: {error}", allowed)) from error
+        failure = f", and the download failed: {error}"
+        # None: the message has it all, and four tracebacks of the network would bury it
+        raise DataError(_not_found(source, places, data_dir, failure, allowed)) from None
     splits = _read_folder(target, source)
     if splits is None:
         raise DataError(f"{target}: the files of {source.name} were put there but are gone")
