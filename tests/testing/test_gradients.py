@@ -1,6 +1,5 @@
 """The gradient check must pass right gradients and fail wrong ones, and say which."""
 
-
 import numpy as np
 import pytest
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -55,10 +56,35 @@ class CupyBackend(Backend):
 
     def asarray(self, obj: Any, dtype: Any = None) -> Array:
         with self._gpu:
-            return self._cupy.asarray(obj, dtype=dtype)
+            return self._cupy.asarray(obj, dtype=None if dtype is None else self.dtype(dtype))
 
     def to_numpy(self, array: Array) -> np.ndarray:
         return self._cupy.asnumpy(array)
+
+    # CuPy computes and allocates on the current device of the thread, whatever device its arguments are on
+
+    def running(self) -> Any:
+        return self._gpu
+
+    def empty(self, shape: Sequence[int], dtype: Any) -> Array:
+        with self._gpu:
+            return super().empty(shape, dtype)
+
+    def zeros(self, shape: Sequence[int], dtype: Any) -> Array:
+        with self._gpu:
+            return super().zeros(shape, dtype)
+
+    def full(self, shape: Sequence[int], value: float, dtype: Any) -> Array:
+        with self._gpu:
+            return super().full(shape, value, dtype)
+
+    def arange(self, stop: int, dtype: Any) -> Array:
+        with self._gpu:
+            return super().arange(stop, dtype)
+
+    def astype(self, array: Array, dtype: Any) -> Array:
+        with self._gpu:
+            return super().astype(array, dtype)
 
     def synchronize(self) -> None:
         self._gpu.synchronize()

@@ -111,4 +111,5 @@ def run(backend: Backend, operator: str, first: Any, *arguments: Any, geometry: 
     ready = [prepare(a) if hasattr(a, "dtype") else a for a in (first, *arguments)]
     if geometry is not None:
         ready.append(geometry)
-    return engine.function(backend, *ready)
+    with backend.running():
+        return engine.function(backend, *ready)

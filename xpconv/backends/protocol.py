@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from .dispatch import Engine
 
@@ -16,6 +18,7 @@ __all__ = ["Array", "Backend", "HostRandom"]
 
 Array = Any  # an array of whichever library the backend wraps
 
+_NO_CONTEXT = nullcontext()
 _HALF = ("float16", "bfloat16")
 _FLOATING = (*_HALF, "float32", "float64")
 _INTEGER = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
@@ -116,6 +119,10 @@ class Backend:
     def prepare(self, array: Array) -> Array:
         """``array`` in a form that every operator can read: aligned, in native byte order, of no subclass."""
         return array
+
+    def running(self) -> AbstractContextManager[Any]:
+        """What operators run inside of: for libraries where each thread has a current device, this one."""
+        return _NO_CONTEXT
 
     def describe(self) -> str:
         """One line for `xpconv.show_config`: library, version, device."""

@@ -88,16 +88,18 @@ def register_backend(name: str, factory: Factory, *, packages: tuple[str, ...] =
         Called with the device part of ``"name:device"`` (or None) when the backend is first needed; returns a
         `Backend` or raises `BackendUnavailableError`.
     packages
-        Top-level packages of its array types, so that other arrays do not load it. Packages can also register through
-        the entry-point group ``xpconv.backends``.
+        Packages that define its array types, so that other arrays do not load it; only their top level counts.
+        Packages can also register through the entry-point group ``xpconv.backends``.
     """
     if not name or ":" in name:
         raise ValueError(f"name: must be non-empty and without ':', got {name!r}")
     if not callable(factory):
         raise TypeError(f"factory: expected a callable that takes a device, got {factory!r}")
+    if isinstance(packages, str):
+        raise TypeError(f"packages: expected a tuple of names, got {packages!r}")
     global _default
     with _lock:
-        _entries[name] = _Entry(factory, tuple(packages))
+        _entries[name] = _Entry(factory, tuple(package.partition(".")[0] for package in packages))
         for key in [k for k in _loaded if k.split(":")[0] == name]:
             backend = _loaded.pop(key)
             if _default is backend:

@@ -1,0 +1,221 @@
+import numpy as np
+import pytest
+
+import xpconv
+from xpconv.data import ArrayDataset, Batches, Compose, Normalize, RandomFlip, ShiftCrop
+
+N = 23
+X = np.random.default_rng(6).integers(0, 256, (N, 2, 6, 5), dtype=np.uint8)
+X[:, 0, 0, 0] = np.arange(N)  # tells which image it is
+DATASET = ArrayDataset(X, np.arange(N) % 7)
+AUGMENT = Compose([ShiftCrop(2), RandomFlip(), Normalize(0.3, 0.4)])
+
+
+def host(batches):
+    return [(xpconv.to_numpy(x), xpconv.to_numpy(y)) for x, y in batches]
+
+
+def assert_same(got, expected):
+    assert len(got) == len(expected)
+    for (x, y), (u, v) in zip(got, expected, strict=True):
+        np.testing.assert_array_equal(x, u)
+        np.testing.assert_array_equal(y, v)
+
+
+def order(batches):
+    return [round(float(image[0, 0, 0]) * 255) for x, _ in batches for image in x]
+
+
+def test_batches_on_every_backend(on):
+    batches = Batches(DATASET, 5, shuffle=False)
+    assert len(batches) == 5
+    got = list(batches)
+    assert [tuple(x.shape) for x, _ in got] == [(5, 2, 6, 5)] * 4 + [(3, 2, 6, 5)]
+    for step, (x, y) in enumerate(got):
+        chosen = slice(5 * step, 5 * step + 5)
+        images, labels = on.to_numpy(x), on.to_numpy(y)
+        assert images.dtype == np.float32
+        np.testing.assert_array_equal(images, X[chosen] * np.float32(1 / 255))
+        np.testing.assert_allclose(images, X[chosen] / 255, atol=1e-7)
+        assert labels.dtype == (np.int32 if on.backend == "jax" else np.int64)
+        np.testing.assert_array_equal(labels, DATASET.labels[chosen])
+
+
+def test_augmented_batches_are_the_same_on_every_backend(on):
+    batches = Batches(DATASET, 8, seed=3, transform=AUGMENT)
+    expected = Batches(DATASET, 8, seed=3, transform=AUGMENT, backend="numpy")
+    assert_same(host(batches.epoch(2)), host(expected.epoch(2)))
+
+
+def test_dtypes(on):
+    for dtype in on.dtypes:
+        for transform in (None, RandomFlip(), AUGMENT):
+            for x, _ in Batches(DATASET, 8, dtype=dtype, transform=transform):
+                assert on.to_numpy(x).dtype == dtype
+    floats = ArrayDataset(X / 255, DATASET.labels)
+    x, _ = next(iter(Batches(floats, 8, shuffle=False)))
+    np.testing.assert_array_equal(on.to_numpy(x), (X[:8] / 255).astype(np.float32))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_on_torch(dtype):
+    torch = pytest.importorskip("torch")
+    x, _ = next(iter(Batches(DATASET, 4, shuffle=False, dtype=dtype, backend="torch")))
+    assert x.dtype == getattr(torch, dtype)
+    np.testing.assert_allclose(x.float().numpy(), X[:4] / 255, rtol=0.01)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_whole_range_is_0_to_1(dtype):
+    dataset = ArrayDataset(np.arange(256, dtype=np.uint8).reshape(1, 1, 16, 16), [0])
+    x, _ = next(iter(Batches(dataset, 1, dtype=dtype)))
+    assert x.min() == 0
+    assert x.max() == 1
+
+
+def test_each_epoch_has_every_image_once_in_another_order():
+    batches = Batches(DATASET, 4, seed=1)
+    orders = [order(batches.epoch(k)) for k in range(3)]
+    assert all(sorted(o) == list(range(N)) for o in orders)
+    assert orders[0] != orders[1] != orders[2] != orders[0]
+    assert order(Batches(DATASET, 4, seed=2).epoch(0)) != orders[0]
+    assert order(Batches(DATASET, 9, seed=1).epoch(1)) == orders[1]  # whatever the size of the batches
+
+
+def test_labels_follow_their_images():
+    for x, y in Batches(DATASET, 6, seed=5):
+        np.testing.assert_array_equal(np.round(x[:, 0, 0, 0] * 255) % 7, y)
+
+
+def test_iterating_again_is_the_next_epoch():
+    batches = Batches(DATASET, 6, seed=9, transform=AUGMENT)
+    for number in range(3):
+        assert_same(host(batches), host(Batches(DATASET, 6, seed=9, transform=AUGMENT).epoch(number)))
+
+
+@pytest.mark.parametrize("start", range(6))
+def test_an_epoch_resumed_in_the_middle_is_the_same_bit_for_bit(start):
+    whole = host(Batches(DATASET, 5, seed=4, transform=AUGMENT).epoch(3))
+    again = host(Batches(DATASET, 5, seed=4, transform=AUGMENT).epoch(3, start))
+    assert_same(again, whole[start:])
+
+
+def test_augmentation_differs_between_steps_and_epochs():
+    drawn = []
+
+    def note(images, rng, training):
+        drawn.append(rng.integers(0, 2**60))
+        return images
+
+    batches = Batches(DATASET, 10, transform=note)
+    for number in range(4):
+        list(batches.epoch(number))
+    assert len(set(drawn)) == len(drawn) == 12
+
+
+def test_the_first_batch_draws_other_numbers_than_the_order():
+    """A seed sequence takes no notice of zeros at its end."""
+    drawn = []
+
+    def note(images, rng, training):
+        drawn.append(rng.permutation(N).tolist())
+        return images
+
+    got = order(Batches(DATASET, N, transform=note).epoch(0))
+    assert drawn[0] != got
+
+
+def test_drop_last():
+    batches = Batches(DATASET, 5, drop_last=True)
+    assert len(batches) == 4
+    assert [len(y) for _, y in batches] == [5, 5, 5, 5]
+    assert len(Batches(DATASET.subset(slice(0, 20)), 5)) == 4
+    assert len(Batches(DATASET, 100)) == 1
+
+
+def test_what_the_transform_is_told():
+    told = []
+
+    def note(images, rng, training):
+        told.append(training)
+        return images
+
+    for shuffle, training in (True, None), (False, None), (True, False), (False, True):
+        next(Batches(DATASET, 5, shuffle=shuffle, training=training, transform=note).epoch(0))
+    assert told == [True, False, False, True]
+
+
+def test_bytes_arrive_at_the_transform_as_bytes(on):
+    def check(images, rng, training):
+        assert on.to_numpy(images).dtype == np.uint8
+        return images
+
+    next(Batches(DATASET, 5, transform=check).epoch(0))
+
+
+def test_batches_share_no_memory_with_the_data_set():
+    kept = ArrayDataset((X / 255).astype(np.float32), DATASET.labels)
+    for x, y in Batches(kept, 5, shuffle=False):
+        assert not np.shares_memory(x, kept.images)
+        assert not np.shares_memory(y, kept.labels)
+
+
+def test_the_backend_is_the_default_one_when_the_epoch_begins():
+    batches = Batches(DATASET, 5)
+    with xpconv.use_backend("array_api_strict"):
+        x, _ = next(iter(batches))
+    assert type(x).__module__.startswith("array_api_strict")
+    x, _ = next(iter(batches))
+    assert type(x) is np.ndarray
+    x, _ = next(iter(Batches(DATASET, 5, backend="array_api_strict")))
+    assert type(x).__module__.startswith("array_api_strict")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"batch_size": 0}, ValueError, "batch_size: must be at least 1, got 0"),
+        ({"batch_size": 2.0}, TypeError, "batch_size: expected an integer, got 2.0"),
+        ({"batch_size": True}, TypeError, "batch_size: expected an integer, got True"),
+        ({"batch_size": 24, "drop_last": True}, ValueError, "batch_size: 24 with drop_last leaves nothing of 23"),
+        ({"seed": -1}, ValueError, "seed: must be at least 0, got -1"),
+        ({"seed": None}, TypeError, "seed: expected an integer, got None"),
+        ({"dtype": "int32"}, ValueError, "dtype: expected float16, bfloat16, float32 or float64, got 'int32'"),
+        ({"transform": 3}, TypeError, "transform: expected a callable or None, got 3"),
+        ({"dataset": (X, [0])}, TypeError, "dataset: expected an ArrayDataset, got tuple"),
+    ],
+)
+def test_bad_arguments(arguments, error, message):
+    with pytest.raises(error, match=message):
+        Batches(**{"dataset": DATASET, "batch_size": 5, **arguments})
+
+
+def test_bad_epochs():
+    batches = Batches(DATASET, 5)
+    with pytest.raises(ValueError, match="number: must be at least 0, got -1"):
+        batches.epoch(-1)
+    with pytest.raises(ValueError, match="start: an epoch has 5 steps, got 6"):
+        batches.epoch(0, 6)
+    assert list(batches.epoch(0, 5)) == []
+
+
+@pytest.mark.parametrize(
+    ("transform", "error", "message"),
+    [
+        (
+            lambda x, rng, training: x[:2],
+            ValueError,
+            r"transform: expected 5 images .* got numpy.ndarray shape \(2, 2,",
+        ),
+        (lambda x, rng, training: None, ValueError, r"transform: expected 5 images .* got builtins.NoneType"),
+        (lambda x, rng, training: x.astype(int), TypeError, "transform: expected images of uint8 or .* got int64"),
+    ],
+)
+def test_transforms_that_return_something_else(transform, error, message):
+    with pytest.raises(error, match=message):
+        next(Batches(DATASET, 5, transform=transform).epoch(0))
+
+
+def test_an_unknown_backend():
+    with pytest.raises(ValueError, match="backend: unknown 'abacus'"):
+        Batches(DATASET, 5, backend="abacus").epoch(0)

@@ -1,0 +1,116 @@
+"""Image sets in NumPy's ``.npz`` archives."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from .dataset import ArrayDataset, DataError, Splits, checked_dataset, same_classes
+
+__all__ = ["read_npz"]
+
+# the (images, labels) of each part: as in Keras' mnist.npz, the same with words, one set alone
+_LAYOUTS: tuple[tuple[tuple[str, str], ...], ...] = (
+    (("x_train", "y_train"), ("x_test", "y_test")),
+    (("train_images", "train_labels"), ("test_images", "test_labels")),
+    (("images", "labels"),),
+    (("x", "y"),),
+)
+_CHANNELS = (1, 3, 4)
+_HOLD_OUT = 5
+
+
+def read_npz(path: str | os.PathLike[str]) -> Splits:
+    """Read a ``.npz`` file with the keys x_train, y_train, x_test, y_test (as in Keras' ``mnist.npz``).
+
+    The keys train_images, train_labels, test_images, test_labels serve as well. With images and labels (or x and y)
+    alone, every fifth image becomes the test part.
+
+    Parameters
+    ----------
+    path
+        The file. Images are (N, H, W), (N, C, H, W) or (N, H, W, C) with C = 1, 3 or 4; uint8, other integers of 0 to
+        255, or floating-point. Labels are integers, (N,) or (N, 1).
+
+    Returns
+    -------
+    Splits
+        Both parts have the classes 0 to the largest label of either.
+
+    Raises
+    ------
+    DataError
+        No ``.npz`` file, damaged, other keys, object arrays (they would need pickle), or arrays that are no images.
+    OSError
+        It cannot be opened.
+    """
+    arrays = _read_arrays(path)
+    sets = [
+        checked_dataset(path, _images(path, key, arrays.pop(key)), _labels(arrays.pop(label)), classes=None, name="")
+        for key, label in _parts_in(arrays)
+    ]
+    if len(sets) == 1:
+        return _hold_out(path, sets[0])
+    return same_classes(path, *sets)
+
+
+def _parts_in(keys: Iterable[str]) -> tuple[tuple[str, str], ...]:
+    """The (images, labels) keys of the first layout that is complete; none if there is no such layout."""
+    for parts in _LAYOUTS:
+        if all(key in keys for part in parts for key in part):
+            return parts
+    return ()
+
+
+def _hold_out(path: Any, whole: ArrayDataset) -> Splits:
+    if len(whole) < _HOLD_OUT:
+        raise DataError(f"{path}: expected at least {_HOLD_OUT} images, of which every fifth is for testing")
+    held = np.arange(len(whole)) % _HOLD_OUT == _HOLD_OUT - 1
+    return Splits(whole.subset(~held), whole.subset(held))
+
+
+def _read_arrays(path: Any) -> dict[str, np.ndarray]:
+    """The arrays that make up a set; others in the file are not read."""
+    import zipfile
+    import zlib
+
+    with open(path, "rb") as stream:
+        if stream.read(4) != b"PK\x03\x04":
+            raise DataError(f"{path}: expected a .npz file, which begins with 'PK', as numpy.savez writes it")
+        stream.seek(0)
+        try:
+            with np.load(stream, allow_pickle=False) as file:
+                keys = list(file.keys())
+                arrays = {key: file[key] for part in _parts_in(keys) for key in part}
+        except (ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+            raise DataError(f"{path}: damaged, or not made of plain arrays: {error}") from error
+    if not arrays:
+        known = "; or ".join(", ".join(key for part in parts for key in part) for parts in _LAYOUTS)
+        raise DataError(f"{path}: expected the keys {known}; got {', '.join(keys) or 'none'}")
+    return arrays
+
+
+def _images(path: Any, key: str, images: np.ndarray) -> np.ndarray:
+    if images.dtype.kind in "iu" and images.dtype != np.uint8 and images.size:
+        low, high = int(images.min()), int(images.max())
+        if low < 0 or high > 255:
+            raise DataError(f"{path}: {key}: expected pixels of 0 to 255, got {images.dtype} of {low} to {high}")
+        images = images.astype(np.uint8)
+    if images.ndim == 3:
+        return images[:, None]
+    if images.ndim == 4:
+        first, last = images.shape[1] in _CHANNELS, images.shape[3] in _CHANNELS
+        if first == last:
+            raise DataError(
+                f"{path}: {key}: cannot tell which axis of {images.shape} is the channels: expected 1, 3 or 4 of them, "
+                "first or last; xpconv.data.ArrayDataset takes any (N, C, H, W)"
+            )
+        return images if first else np.ascontiguousarray(np.moveaxis(images, 3, 1))
+    return images
+
+
+def _labels(labels: np.ndarray) -> np.ndarray:
+    return labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels

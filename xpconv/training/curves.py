@@ -1,0 +1,64 @@
+"""Loss and accuracy of a run as a picture."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ._extras import require
+
+__all__ = ["draw_curves"]
+
+_TRAINING, _VALIDATION = "#1f5fa8", "#d1622b"
+
+
+def draw_curves(records: Iterable[Mapping[str, Any]], title: str) -> bytes:
+    """A PNG with two panels, loss and accuracy over the epochs.
+
+    Parameters
+    ----------
+    records
+        Lines of the log of a run: those of kind ``"epoch"`` give the curves, those of kind ``"step"`` the loss of
+        single batches behind them.
+    title
+        Above the panels.
+
+    Raises
+    ------
+    MissingExtraError
+        matplotlib is not installed.
+    """
+    require("matplotlib", "curves")
+    # the object interface: pyplot would start a window system and keep every figure
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    records = list(records)
+    epochs = [record for record in records if record["kind"] == "epoch"]
+    figure = Figure(figsize=(10, 4.2), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title)
+    panels = figure.subplots(1, 2)
+    for axes, quantity in zip(panels, ("loss", "accuracy"), strict=True):
+        if quantity == "loss":
+            batches = [(r["position"], r["batch_loss"]) for r in records if r["kind"] == "step" and r["batch_loss"]]
+            if batches:
+                axes.plot(*zip(*batches, strict=True), color=_TRAINING, alpha=0.25, linewidth=0.8, label="one batch")
+        for key, label, colour in (
+            (quantity, "training", _TRAINING),
+            (f"val_{quantity}", "validation", _VALIDATION),
+        ):
+            points = [(r["epoch"], r[key]) for r in epochs if r.get(key) is not None]
+            if points:
+                axes.plot(*zip(*points, strict=True), color=colour, marker="o", markersize=3, label=label)
+        axes.set_xlabel("epoch")
+        axes.set_ylabel(quantity)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.3)
+        if axes.lines:
+            axes.legend()
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()

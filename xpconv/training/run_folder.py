@@ -1,0 +1,242 @@
+"""The folder of a training run: its configuration, log, checkpoints and curves.
+
+========================  =============================================================================================
+``config.json``           what was asked for, and all that is needed to build the same net and data again
+``log.jsonl``             a JSON object a line, of ``"kind"`` ``"step"`` (now and then), ``"epoch"`` or ``"test"``
+``last.safetensors``      the newest checkpoint: a resumed run continues from it
+``best.safetensors``      the checkpoint of the epoch with the best validation accuracy
+``curves.png``            loss and accuracy over the epochs
+========================  =============================================================================================
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ._files import write_atomically
+from .callbacks import Callback
+from .curves import draw_curves
+
+if TYPE_CHECKING:
+    from .trainer import Trainer
+
+__all__ = ["RunFolder", "RunFolderError", "RunRecorder"]
+
+CONFIG_VERSION = 1
+
+_SECONDS_BETWEEN_CURVES = 30
+
+
+class RunFolderError(RuntimeError):
+    """A folder that is no run, or one that a new run must not touch."""
+
+
+def _json_line(record: Mapping[str, Any]) -> str:
+    """One line; NaN and infinities, which JSON has not, become null."""
+    plain = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
+    return json.dumps(plain, allow_nan=False) + "\n"
+
+
+class RunFolder:
+    """The files of one run.
+
+    Attributes
+    ----------
+    path : Path
+        The folder; the files are ``config``, ``log``, ``last``, ``best`` and ``curves``.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.config = self.path / "config.json"
+        self.log = self.path / "log.jsonl"
+        self.last = self.path / "last.safetensors"
+        self.best = self.path / "best.safetensors"
+        self.curves = self.path / "curves.png"
+
+    @classmethod
+    def create(cls, path: str | os.PathLike[str], config: Mapping[str, Any]) -> RunFolder:
+        """A new run at ``path``, which must be missing or empty.
+
+        Raises
+        ------
+        RunFolderError
+            There is something already.
+        OSError
+            It cannot be made or written.
+        """
+        cls.check_free(path)
+        folder = cls(path)
+        folder.path.mkdir(parents=True, exist_ok=True)
+        folder.write_config(config)
+        return folder
+
+    @staticmethod
+    def check_free(path: str | os.PathLike[str]) -> None:
+        """Raise RunFolderError unless ``path`` is missing or an empty folder."""
+        where = Path(path)
+        if where.exists() and (not where.is_dir() or any(where.iterdir())):
+            raise RunFolderError(
+                f"{where}: exists and is not an empty folder; name another one, or continue a run there with --resume "
+                f"{where}"
+            )
+
+    @classmethod
+    def create_numbered(cls, parent: str | os.PathLike[str], stem: str, config: Mapping[str, Any]) -> RunFolder:
+        """A new run at ``parent/stem-N`` with the first number that is free."""
+        Path(parent).mkdir(parents=True, exist_ok=True)
+        number = 1
+        while True:
+            folder = cls(Path(parent) / f"{stem}-{number}")
+            try:
+                folder.path.mkdir()  # fails if another run has just taken the number
+            except FileExistsError:
+                number += 1
+                continue
+            folder.write_config(config)
+            return folder
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> RunFolder:
+        """The run at ``path``; RunFolderError if there is none."""
+        folder = cls(path)
+        if not folder.config.is_file():
+            reason = (
+                "no such folder" if not folder.path.exists() else f"not a run folder: it has no {folder.config.name}"
+            )
+            raise RunFolderError(f"{folder.path}: {reason}")
+        return folder
+
+    def write_config(self, config: Mapping[str, Any]) -> None:
+        """Write (or replace) the configuration."""
+        text = json.dumps({"version": CONFIG_VERSION, **config}, indent=2) + "\n"
+        write_atomically(self.config, [text.encode()])
+
+    def read_config(self) -> dict[str, Any]:
+        """What `create` was given; RunFolderError if the file is damaged."""
+        try:
+            config = json.loads(self.config.read_text(encoding="utf-8"))
+            version = config.pop("version")
+        except (ValueError, KeyError, AttributeError) as error:
+            raise RunFolderError(f"{self.config}: damaged: {error!r}") from error
+        if version != CONFIG_VERSION:
+            raise RunFolderError(
+                f"{self.config}: format {version!r}, this xpconv reads {CONFIG_VERSION}; update xpconv"
+            )
+        return config
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Add a line to the log."""
+        with open(self.log, "a", encoding="utf-8") as file:
+            file.write(_json_line(record))
+
+    def records(self) -> list[dict[str, Any]]:
+        """The lines of the log; a last line that was cut off by a crash is left out."""
+        try:
+            text = self.log.read_text(encoding="utf-8", errors="replace")
+        except FileNotFoundError:
+            return []
+        records = []
+        for line in text.splitlines():
+            try:
+                record = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(record, dict):
+                records.append(record)
+        return records
+
+    def rewind(self, step: int, epochs: int) -> None:
+        """Drop from the log what lies beyond a checkpoint of that many steps and finished epochs.
+
+        A run that was killed has logged more than its last checkpoint knows; it is about to do that part again.
+        """
+        kept = [
+            record
+            for record in self.records()
+            if (record.get("kind") == "step" and record.get("step", 0) <= step)
+            or (record.get("kind") == "epoch" and record.get("epoch", 0) <= epochs)
+        ]
+        write_atomically(self.log, [_json_line(record).encode() for record in kept])
+
+    def draw(self) -> None:
+        """Draw the curves of the log."""
+        write_atomically(self.curves, [draw_curves(self.records(), self.path.name)])
+
+
+class RunRecorder(Callback):
+    """Keeps a `RunFolder`: the log, the checkpoints and the curves.
+
+    Parameters
+    ----------
+    folder
+        Where to.
+    log_every
+        Steps between two lines of the log.
+    """
+
+    def __init__(self, folder: RunFolder, *, log_every: int = 20) -> None:
+        if log_every < 1:
+            raise ValueError(f"log_every: must be at least 1, got {log_every}")
+        self.folder = folder
+        self.log_every = log_every
+        self._clock = time.monotonic()
+        self._images = 0
+        self._drawn = time.monotonic()
+
+    def on_fit_start(self, trainer: Trainer) -> None:
+        """Cut the log to what the trainer knows."""
+        self.folder.rewind(trainer.step, trainer.epoch)
+        self._clock = time.monotonic()
+
+    def on_step_end(self, trainer: Trainer) -> None:
+        """A line of the log, every `log_every` steps."""
+        self._images += trainer.batch_images
+        if trainer.step % self.log_every:
+            return
+        running = trainer.running()
+        now = time.monotonic()
+        self.folder.append(
+            {
+                "kind": "step",
+                "step": trainer.step,
+                "epoch": trainer.epoch + 1,
+                "position": round(trainer.epoch + trainer.epoch_step / trainer.epoch_steps, 4),  # in epochs
+                "batch_loss": trainer.losses[-1],
+                "loss": running.loss,
+                "accuracy": running.accuracy,
+                "lr": trainer.optimizer.lr,
+                "images_per_second": round(self._images / max(now - self._clock, 1e-9), 1),
+            }
+        )
+        self._clock, self._images = now, 0
+
+    def on_epoch_end(self, trainer: Trainer, record: dict[str, Any]) -> None:
+        """A line of the log, the checkpoints, and the curves where the last ones are old."""
+        self.folder.append({"kind": "epoch", **record})
+        if trainer.best is None or trainer.best["epoch"] == record["epoch"]:
+            trainer.save(self.folder.best)
+        trainer.save(self.folder.last)
+        if time.monotonic() - self._drawn > _SECONDS_BETWEEN_CURVES:
+            self._draw()
+        self._clock, self._images = time.monotonic(), 0  # validation and writing are not training speed
+
+    def on_interrupt(self, trainer: Trainer) -> None:
+        """Save the step that was just finished."""
+        trainer.save(self.folder.last)
+        self._draw()
+
+    def on_fit_end(self, trainer: Trainer) -> None:
+        """Save and draw."""
+        trainer.save(self.folder.last)
+        self._draw()
+
+    def _draw(self) -> None:
+        self.folder.draw()
+        self._drawn = time.monotonic()

@@ -1,0 +1,548 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from ..backends import asarray, backend_of, get_backend, to_numpy, use_backend
+from ..backends.protocol import Array, Backend
+from ..data import ArrayDataset, Batches
+from ..optim import clip_grad_norm
+from .callbacks import Callback
+from .checkpoint import Checkpoint, CheckpointError, read_checkpoint, write_checkpoint
+from .interrupt import on_first_interrupt
+from .pairs import ArrayPairs
+
+if TYPE_CHECKING:
+    from ..layers import Layer
+
+__all__ = ["Metrics", "Trainer", "TrainingError", "load_weights"]
+
+Loss = Callable[[Array, Array], tuple[Any, Array]]
+Data = Any  # Batches, ArrayDataset or a pair of arrays
+
+# Values are read from the device at least this often: it bounds how late a loss that is not finite is noticed.
+_STEPS_BETWEEN_READS = 50
+
+# What the state of a checkpoint must have; see `Trainer.save`.
+_STATE = ("seed", "step", "epoch", "epoch_step", "order", "sums", "seconds", "history", "best", "optimizer")
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on: the loss is no longer a finite number."""
+
+
+class Metrics(NamedTuple):
+    """Means over images.
+
+    Attributes
+    ----------
+    loss
+        Mean loss.
+    accuracy
+        Share of images whose largest score is that of their label; NaN where there are no class labels.
+    """
+
+    loss: float
+    accuracy: float
+
+
+class _Step(NamedTuple):
+    """A step whose loss may still be on the device."""
+
+    number: int
+    images: int
+    loss: Any
+    hits: Any | None
+    lr: float
+
+
+class _Sums:
+    """Loss and hits over an epoch.
+
+    Steps are collected as they are and added up, in order and in double precision, when somebody asks: so no step waits
+    for the device, and the sums do not depend on when they are read.
+    """
+
+    def __init__(self, loss: float = 0.0, hits: int | None = 0, images: int = 0) -> None:
+        self.loss, self.hits, self.images = loss, hits, images
+        self.pending: list[_Step] = []
+        self.losses: list[float] = []
+
+    def read(self) -> Metrics:
+        """Add up what is pending; TrainingError if a loss is not finite."""
+        pending, self.pending = self.pending, []
+        for step in pending:
+            loss = float(to_numpy(step.loss))
+            if not math.isfinite(loss):
+                raise TrainingError(
+                    f"loss became {loss} at step {step.number}, with learning rate {step.lr:g}; try a smaller one, "
+                    "clip_norm, or look for NaN and huge values in the data"
+                )
+            self.losses.append(loss)
+            self.loss += loss * step.images
+            self.images += step.images
+            self.hits = None if step.hits is None or self.hits is None else self.hits + int(to_numpy(step.hits))
+        if not self.images:
+            return Metrics(math.nan, math.nan)
+        return Metrics(self.loss / self.images, math.nan if self.hits is None else self.hits / self.images)
+
+
+class _StopTraining(Exception):
+    """Leaves the loop from wherever it is."""
+
+
+class Trainer:
+    """Trains a net on batches, and can stop and continue as if nothing had happened.
+
+    Parameters
+    ----------
+    model : Layer
+        With ``forward``, ``backward`` and parameters.
+    loss : callable
+        ``loss(scores, targets) -> (mean loss, gradient to the scores)``, such as
+        `xpconv.functional.softmax_cross_entropy`.
+    optimizer : Optimizer or None
+        One of `xpconv.optim`, made with the model's parameters. None for a trainer that only evaluates and predicts.
+    schedule : callable, optional
+        ``schedule(step) -> learning rate`` for step 0, 1, ...; without it the optimizer's own rate stays.
+    callbacks : sequence of Callback
+        Called in this order.
+    seed : int
+        Of the order of the data (where `fit` makes the batches) and of dropout. The initial weights are the model's.
+    clip_norm : float, optional
+        Gradients are scaled down together to at most this norm.
+
+    Attributes
+    ----------
+    history : list of dict
+        One entry per epoch: ``epoch`` (from 1), ``step``, ``loss``, ``accuracy``, ``lr`` (of the last step),
+        ``seconds``, with validation data also ``val_loss`` and ``val_accuracy``.
+    best : dict or None
+        ``epoch`` and ``val_accuracy`` of the best epoch so far, the earliest one of equals.
+    step : int
+        Steps done since the start of the first run.
+    epoch : int
+        Epochs finished.
+    epoch_step, epoch_steps : int
+        Steps done in the epoch that runs, and steps it has (0 before it is known).
+    epochs : int
+        Epochs that `fit` was asked for.
+    batch_images : int
+        Images in the last batch.
+    interrupted : bool
+        Whether the last `fit` ended by Ctrl-C, with a finished step.
+
+    Examples
+    --------
+    >>> trainer = xpconv.Trainer(model, softmax_cross_entropy, xpconv.optim.AdamW(model.parameters(), lr=2e-3))
+    >>> trainer.fit((x, labels), epochs=5, validation=(x_val, labels_val))
+    >>> trainer.save("net.safetensors")
+    """
+
+    def __init__(
+        self,
+        model: Layer,
+        loss: Loss,
+        optimizer: Any,
+        *,
+        schedule: Callable[[int], float] | None = None,
+        callbacks: Sequence[Callback] = (),
+        seed: int = 0,
+        clip_norm: float | None = None,
+    ) -> None:
+        if not 0 <= seed < 2**64:
+            raise ValueError(f"seed: must be in [0, 2**64), got {seed}")
+        if clip_norm is not None and not clip_norm > 0:
+            raise ValueError(f"clip_norm: must be positive, got {clip_norm}")
+        self.model = model
+        self.loss = loss
+        self.optimizer = optimizer
+        self.schedule = schedule
+        self.callbacks = list(callbacks)
+        self.seed = seed
+        self.clip_norm = clip_norm
+        self.history: list[dict[str, Any]] = []
+        self.best: dict[str, Any] | None = None
+        self.step = 0
+        self.epoch = 0
+        self.epoch_step = 0
+        self.epoch_steps = 0
+        self.epochs = 0
+        self.batch_images = 0
+        self.interrupted = False
+        self._sums = _Sums()
+        self._seconds = 0.0
+        self._stop = False
+        self._interrupt = False
+        self._order: dict[str, Any] | None = None  # what the data order of the running epoch depends on
+
+    # ---- training -------------------------------------------------------------------------------------------
+
+    def fit(
+        self, data: Data, *, epochs: int, validation: Data | None = None, batch_size: int = 128
+    ) -> list[dict[str, Any]]:
+        """Train until ``epochs`` epochs are done in all, those before a resume included.
+
+        The first Ctrl-C lets the running step finish, calls ``on_interrupt`` of the callbacks and raises
+        KeyboardInterrupt; the trainer may then be saved, or `fit` be called again to go on. A second one stops at once.
+
+        Parameters
+        ----------
+        data : Batches, ArrayDataset, or pair of arrays (images, labels)
+            A pair may be NumPy arrays or arrays of the model's backend. Batches are made on the model's backend.
+        epochs : int
+            Total number of epochs.
+        validation : like data, optional
+            Evaluated after every epoch.
+        batch_size : int
+            Where ``data`` is not batches already.
+
+        Returns
+        -------
+        history : list of dict
+
+        Raises
+        ------
+        TrainingError
+            The loss is not finite.
+        KeyboardInterrupt
+            Ctrl-C.
+        ValueError
+            The trainer stands in the middle of an epoch and these batches are not those of that epoch.
+        """
+        if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 0:
+            raise ValueError(f"epochs: expected a number of epochs, at least 0, got {epochs!r}")
+        self.epochs = epochs
+        self.interrupted = self._interrupt = self._stop = False
+        with self._on_model_backend():
+            batches = self._batches(data, batch_size, training=True)
+            held_out = None if validation is None else self._batches(validation, batch_size, training=False)
+            self._check_order(batches)
+            with on_first_interrupt(self._request_interrupt):
+                self._call("on_fit_start")
+                try:
+                    self.model.train()
+                    while self.epoch < epochs:
+                        self._run_epoch(batches, held_out)
+                        self._leave_if_asked()
+                except _StopTraining:
+                    if self._interrupt:
+                        self.interrupted = True
+                        self._call("on_interrupt")
+                        raise KeyboardInterrupt from None
+                except BaseException:
+                    self.model.clear_cache()  # of a step that did not come to its end
+                    raise
+                self._call("on_fit_end")
+        return self.history
+
+    def stop(self) -> None:
+        """Ask `fit` to return after the running step; for callbacks."""
+        self._stop = True
+
+    def _request_interrupt(self) -> None:
+        self._interrupt = True
+
+    def _leave_if_asked(self) -> None:
+        if self._interrupt or self._stop:
+            raise _StopTraining
+
+    def _call(self, method: str, *arguments: Any) -> None:
+        for callback in self.callbacks:
+            getattr(callback, method)(self, *arguments)
+
+    def _run_epoch(self, batches: Batches | ArrayPairs, held_out: Batches | ArrayPairs | None) -> None:
+        clock = time.monotonic()
+        self.epoch_steps = len(batches)
+        try:
+            for x, targets in batches.epoch(self.epoch, start=self.epoch_step):
+                self._train_step(x, targets)
+                self._call("on_step_end")
+                self._leave_if_asked()
+            record = {"epoch": self.epoch + 1, "step": self.step, **self._sums.read()._asdict()}
+            record["lr"] = self.optimizer.lr
+            if held_out is not None:
+                # a Ctrl-C in here leaves an epoch of which only this part is missing
+                metrics = self._measure(held_out, self._leave_if_asked)
+                record |= {"val_loss": metrics.loss, "val_accuracy": metrics.accuracy}
+        finally:
+            self._seconds += time.monotonic() - clock
+        record["seconds"] = round(self._seconds, 3)
+        self._finish_epoch(record)
+
+    def _train_step(self, x: Array, targets: Array) -> None:
+        lr = self.optimizer.lr if self.schedule is None else float(self.schedule(self.step))
+        self.optimizer.lr = lr
+        self.model.begin_step(self.step, self.seed)
+        self.model.zero_grad()
+        scores = self.model.forward(x)
+        loss, dscores = self.loss(scores, targets)
+        self.model.backward(dscores)
+        if self.clip_norm is not None:
+            try:
+                clip_grad_norm(self.model.parameters(), self.clip_norm)
+            except FloatingPointError as error:
+                raise TrainingError(f"step {self.step}, with learning rate {lr:g}: {error}") from error
+        self.optimizer.step()
+        self.batch_images = x.shape[0]
+        self._sums.pending.append(_Step(self.step, x.shape[0], loss, _hits(scores, targets), lr))
+        self.step += 1
+        self.epoch_step += 1
+        if len(self._sums.pending) >= _STEPS_BETWEEN_READS:
+            self._sums.read()
+
+    def _finish_epoch(self, record: dict[str, Any]) -> None:
+        self.history.append(record)
+        accuracy = record.get("val_accuracy", math.nan)
+        if not math.isnan(accuracy) and (self.best is None or accuracy > self.best["val_accuracy"]):
+            self.best = {"epoch": record["epoch"], "val_accuracy": accuracy}
+        self.epoch += 1
+        self.epoch_step = 0
+        self._sums = _Sums()
+        self._seconds = 0.0
+        self._call("on_epoch_end", record)
+
+    def running(self) -> Metrics:
+        """Loss and accuracy of the epoch so far, while the weights were changing; waits for the device."""
+        return self._sums.read()
+
+    @property
+    def losses(self) -> list[float]:
+        """Loss of every step of this epoch that was run here; waits for the device."""
+        self._sums.read()
+        return list(self._sums.losses)
+
+    # ---- evaluation -----------------------------------------------------------------------------------------
+
+    def evaluate(self, data: Data, *, batch_size: int = 256) -> Metrics:
+        """Loss and accuracy on ``data`` (as for `fit`), the net in evaluation mode and the data not augmented."""
+        with self._on_model_backend():
+            return self._measure(self._batches(data, batch_size, training=False), lambda: None)
+
+    def predict(self, x: Any, *, batch_size: int = 256) -> Array:
+        """Scores (N, classes) of images (N, C, H, W), an array of the model's backend; in evaluation mode."""
+        if batch_size < 1:
+            raise ValueError(f"batch_size: must be at least 1, got {batch_size}")
+        with self._on_model_backend() as backend, self._evaluating():
+            parts = []
+            for start in range(0, max(x.shape[0], 1), batch_size):
+                parts.append(self.model.forward(asarray(x[start : start + batch_size], backend=backend)))
+            return parts[0] if len(parts) == 1 else backend.xp.concat(parts)
+
+    def _measure(self, batches: Batches | ArrayPairs, between: Callable[[], None]) -> Metrics:
+        loss_sum, hit_sum, images = 0.0, 0.0, 0
+        pending: list[_Step] = []
+        with self._evaluating():
+            for x, targets in batches.epoch(0):
+                scores = self.model.forward(x)
+                pending.append(_Step(0, x.shape[0], self.loss(scores, targets)[0], _hits(scores, targets), 0.0))
+                between()
+        for part in pending:
+            loss_sum += float(to_numpy(part.loss)) * part.images
+            hit_sum += math.nan if part.hits is None else int(to_numpy(part.hits))
+            images += part.images
+        return Metrics(loss_sum / images, hit_sum / images) if images else Metrics(math.nan, math.nan)
+
+    @contextlib.contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        training = self.model.training
+        self.model.eval()
+        try:
+            yield
+        finally:
+            if training:
+                self.model.train()
+
+    # ---- data -----------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _on_model_backend(self) -> Iterator[Backend]:
+        parameters: Iterable[Any] = self.model.parameters()
+        first = next(iter(parameters), None)
+        backend = get_backend() if first is None else backend_of(parameter=first.data)
+        with use_backend(backend.name):
+            yield backend
+
+    def _batches(self, data: Data, batch_size: int, *, training: bool) -> Batches | ArrayPairs:
+        """The batches of ``data``: shuffled and augmented in training, in order and as they are otherwise."""
+        if isinstance(data, Batches):
+            if training:
+                return data
+            return Batches(
+                data.dataset,
+                data.batch_size,
+                shuffle=False,
+                transform=data.transform,
+                dtype=data.dtype,
+                backend=data.backend,
+                training=False,
+            )
+        parameter = next(iter(self.model.parameters()), None)
+        dtype = "float32" if parameter is None else get_backend().dtype_name(parameter.data)
+        if not isinstance(data, ArrayDataset):
+            try:
+                images, targets = data
+            except (TypeError, ValueError):
+                raise TypeError(
+                    f"data: expected Batches, an ArrayDataset or a pair (images, labels), got {type(data).__name__}"
+                ) from None
+            if not _is_labelled_images(images, targets):
+                return ArrayPairs(images, targets, batch_size, shuffle=training, seed=self.seed, dtype=dtype)
+            data = ArrayDataset(images, targets)
+        return Batches(data, batch_size, shuffle=training, seed=self.seed, dtype=dtype)
+
+    def _check_order(self, batches: Batches | ArrayPairs) -> None:
+        """A started epoch can only go on with the batches that it was started with."""
+        order = {"batches": len(batches), "batch_size": batches.batch_size, "seed": batches.seed}
+        if self.epoch_step and order != self._order:
+            raise ValueError(
+                f"data: epoch {self.epoch + 1} was left after {self.epoch_step} steps of {self._order} and cannot go "
+                f"on with {order}"
+            )
+        self._order = order
+
+    # ---- checkpoints ----------------------------------------------------------------------------------------
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a checkpoint to ``path``, atomically: weights, optimizer, and where in which epoch the run stands.
+
+        Raises
+        ------
+        CheckpointError
+            It cannot be written; an earlier file stays whole.
+        TrainingError
+            The loss is not finite any more, so the weights are worthless.
+        """
+        self._sums.read()
+        optimizer = self.optimizer.state_dict()
+        arrays = {f"model.{name}": array for name, array in self.model.state_dict().items()}
+        arrays |= {f"optimizer.{name}": array for name, array in optimizer["arrays"].items()}
+        state = {
+            "kind": "trainer",
+            "seed": self.seed,
+            "step": self.step,
+            "epoch": self.epoch,
+            "epoch_step": self.epoch_step,
+            "order": self._order,
+            "sums": {"loss": self._sums.loss, "hits": self._sums.hits, "images": self._sums.images},
+            "seconds": self._seconds,
+            "history": self.history,
+            "best": self.best,
+            "optimizer": optimizer["settings"],
+        }
+        write_checkpoint(path, arrays, state)
+
+    @classmethod
+    def resume(
+        cls,
+        path: str | os.PathLike[str],
+        model: Layer,
+        loss: Loss,
+        optimizer: Any,
+        *,
+        schedule: Callable[[int], float] | None = None,
+        callbacks: Sequence[Callback] = (),
+        clip_norm: float | None = None,
+    ) -> Trainer:
+        """A trainer that continues from a checkpoint of `save`, bit for bit on the same backend.
+
+        Parameters
+        ----------
+        path
+            The checkpoint.
+        model, loss, optimizer, schedule, callbacks, clip_norm
+            As they were; of model and optimizer the state is overwritten.
+
+        Raises
+        ------
+        CheckpointError
+            The file cannot be read or does not fit the model or the optimizer; both are then unchanged.
+        """
+        checkpoint = _read_trainer(path)
+        state = checkpoint.state
+        trainer = cls(
+            model,
+            loss,
+            optimizer,
+            schedule=schedule,
+            callbacks=callbacks,
+            seed=state["seed"],
+            clip_norm=clip_norm,
+        )
+        before = model.state_dict()
+        _load_model(path, model, checkpoint.arrays)
+        try:
+            optimizer.load_state_dict(
+                {"arrays": _below("optimizer.", checkpoint.arrays), "settings": state["optimizer"]}
+            )
+        except (ValueError, TypeError) as error:
+            model.load_state_dict(before)
+            raise CheckpointError(f"{os.fspath(path)}: does not fit the optimizer: {error}") from error
+        for name in ("step", "epoch", "epoch_step", "history", "best"):
+            setattr(trainer, name, state[name])
+        trainer._order = state["order"]
+        trainer._sums = _Sums(**state["sums"])
+        trainer._seconds = state["seconds"]
+        return trainer
+
+
+def load_weights(path: str | os.PathLike[str], model: Layer) -> dict[str, Any]:
+    """Load the weights of a checkpoint of `Trainer.save` into ``model``; returns its ``step``, ``epoch`` and ``best``.
+
+    Raises
+    ------
+    CheckpointError
+        The file cannot be read or does not fit the model, which is then unchanged.
+    """
+    checkpoint = _read_trainer(path)
+    _load_model(path, model, checkpoint.arrays)
+    return {name: checkpoint.state[name] for name in ("step", "epoch", "best")}
+
+
+def _read_trainer(path: str | os.PathLike[str]) -> Checkpoint:
+    checkpoint = read_checkpoint(path)
+    if checkpoint.state.get("kind") != "trainer":
+        raise CheckpointError(f"{os.fspath(path)}: not a checkpoint of a Trainer")
+    for name in _STATE:
+        if name not in checkpoint.state:
+            raise CheckpointError(f"{os.fspath(path)}: its training state has no {name!r}")
+    return checkpoint
+
+
+def _below(prefix: str, arrays: dict[str, Any]) -> dict[str, Any]:
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+
+
+def _load_model(path: str | os.PathLike[str], model: Layer, arrays: dict[str, Any]) -> None:
+    try:
+        model.load_state_dict(_below("model.", arrays))
+    except (ValueError, TypeError, KeyError) as error:
+        raise CheckpointError(f"{os.fspath(path)}: does not fit the model: {error}") from error
+
+
+def _hits(scores: Array, targets: Array) -> Array | None:
+    """How many of the largest scores (N, K) are those of the labels (N,); None where targets are no labels."""
+    if len(scores.shape) != 2 or len(targets.shape) != 1:
+        return None
+    backend = backend_of(scores=scores, targets=targets)
+    if backend.is_floating(targets):
+        return None
+    guess = backend.xp.argmax(scores, axis=1)
+    return backend.xp.sum(backend.xp.astype(guess == backend.astype(targets, guess.dtype), guess.dtype))
+
+
+def _is_labelled_images(images: Any, targets: Any) -> bool:
+    """Whether these are host arrays for `ArrayDataset`, which checks them more closely than `ArrayPairs` can."""
+    return (
+        isinstance(images, np.ndarray)
+        and images.ndim == 4
+        and (not isinstance(targets, np.ndarray) or (targets.ndim == 1 and targets.dtype.kind in "iu"))
+    )
