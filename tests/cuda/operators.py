@@ -90,7 +90,12 @@ def avg_pool2d(rng):
 
 
 def adaptive_avg_pool2d(rng):
-    for shape, size in [((3, 5, 9, 11), (1, 1)), ((2, 3, 9, 11), (4, 3)), ((1, 2, 3, 4), (5, 7)), ((0, 2, 4, 4), (1, 1))]:
+    for shape, size in [
+        ((3, 5, 9, 11), (1, 1)),
+        ((2, 3, 9, 11), (4, 3)),
+        ((1, 2, 3, 4), (5, 7)),
+        ((0, 2, 4, 4), (1, 1)),
+    ]:
         yield Call("adaptive_avg_pool2d", (rng.normal(size=shape), size))
         yield Call("adaptive_avg_pool2d_backward", (rng.normal(size=(*shape[:2], *size)), shape[2:]))
 

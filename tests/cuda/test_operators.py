@@ -29,7 +29,7 @@ def dtype_of(name):
 
 def device(array, layout="contiguous"):
     """A `HostArray` whose memory is laid out so."""
-    return LAYOUTS[layout](array).view(HostArray)
+    return np.asarray(LAYOUTS[layout](array)).view(HostArray)
 
 
 def arguments_for(call, dtype, make):

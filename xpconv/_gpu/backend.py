@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from typing import Any
 
 from ..backends.dispatch import Engine
@@ -36,10 +35,6 @@ class GpuBackend(Backend):
 
     def raw_module(self, code: str, options: Sequence[str], name_expressions: Sequence[str]) -> Any:
         """Compile CUDA source; see `xpconv._gpu.module.Kernels`."""
-        raise NotImplementedError
-
-    def active(self) -> AbstractContextManager[Any]:
-        """Context in which this device is the current one, for allocations and launches."""
         raise NotImplementedError
 
     def contiguous(self, array: Array) -> Array:

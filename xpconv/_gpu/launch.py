@@ -190,7 +190,7 @@ def launch(
     grid: int | tuple[int, ...],
     arguments: Sequence[Any],
 ) -> None:
-    """Start a kernel on the backend's device, on the current stream.
+    """Start a kernel on the current device, which must be the backend's, and on the current stream.
 
     Parameters
     ----------
@@ -206,5 +206,4 @@ def launch(
     if not prod(grid) or not grid:
         return
     function = backend.kernels.get(file, kernel, dtype, *template)
-    with backend.active():
-        function(grid, (THREADS,), tuple(_checked(a, i) for i, a in enumerate(arguments)))
+    function(grid, (THREADS,), tuple(_checked(a, i) for i, a in enumerate(arguments)))

@@ -1,4 +1,4 @@
-"""CuPy on an NVIDIA GPU, through the generic operators."""
+"""CuPy on an NVIDIA GPU, with the CUDA kernels of `xpconv._gpu`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from .._gpu import GpuBackend
 from .protocol import Array, Backend
 from .registry import BackendUnavailableError, load_backend
 
@@ -15,7 +16,7 @@ __all__ = ["CupyBackend", "load"]
 _INSTALL = 'pip install "xpconv[cuda13]" (or "xpconv[cuda12]" for a driver of CUDA 12)'
 
 
-class CupyBackend(Backend):
+class CupyBackend(GpuBackend):
     """One GPU: ``"cupy"`` is device 0, ``"cupy:1"`` the next."""
 
     on_host = False
@@ -41,6 +42,7 @@ class CupyBackend(Backend):
         self._gpu = cupy.cuda.Device(number)
         self.xp = xp
         self.device = self._gpu
+        self.multiprocessors = self._gpu.attributes["MultiProcessorCount"]
         self.number = number
         self.name = "cupy" if number == 0 else f"cupy:{number}"
         super().__init__()
@@ -85,6 +87,23 @@ class CupyBackend(Backend):
     def astype(self, array: Array, dtype: Any) -> Array:
         with self._gpu:
             return super().astype(array, dtype)
+
+    def contiguous(self, array: Array) -> Array:
+        with self._gpu:
+            return self._cupy.ascontiguousarray(array)
+
+    def raw_module(self, code: str, options: Sequence[str], name_expressions: Sequence[str]) -> Any:
+        module = self._cupy.RawModule(
+            code=code, options=("-std=c++17", *options), name_expressions=tuple(name_expressions)
+        )
+        try:
+            with self._gpu:
+                module.compile()
+        except self._cupy.cuda.compiler.CompileException as error:
+            raise RuntimeError(
+                f"{self.name}: NVRTC cannot compile {name_expressions[0]} and others:\n{error}"
+            ) from error
+        return module
 
     def synchronize(self) -> None:
         self._gpu.synchronize()

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType
 from typing import Any
 
@@ -51,6 +50,7 @@ class HostCudaBackend(GpuBackend):
     """A device of two multiprocessors that computes with NumPy and with CUDA kernels compiled for the host."""
 
     name = "cuda-host"
+    on_host = False  # it plays a GPU, whose values cannot be read for free
     multiprocessors = 2  # few, so that the loops of kernels take more than one turn
     compiler_options: tuple[str, ...] = ()
 
@@ -92,15 +92,12 @@ class HostCudaBackend(GpuBackend):
         defined = ("-DXPCONV_ON_HOST", *options, *self.compiler_options)
         return HostModule(code, defined, name_expressions)
 
-    def active(self) -> AbstractContextManager[Any]:
-        return nullcontext()
-
     def contiguous(self, array: Array) -> Array:
         return array if array.flags.c_contiguous else self.xp.ascontiguousarray(array)
 
     def describe(self) -> str:
         compiler = find_compiler()
-        return f"numpy {np.__version__}, CUDA kernels by {compiler[1] if compiler else 'no compiler'}"
+        return f"cuda-host: NumPy {np.__version__}, kernels by {compiler[1] if compiler else 'no compiler'}"
 
 
 def load(device: str | None) -> HostCudaBackend:

@@ -610,9 +610,9 @@ template <class T> T __shfl_sync(unsigned mask, T value, int lane, int = 32, CUD
 // The two C functions through which Python sees kernel number `number` of a module.
 #define CUDA_ON_HOST_KERNEL(number, ...)                                                                    \
   extern "C" __attribute__((visibility("default"))) const char* describe_##number() {                       \
-    return cuda_on_host::describe(&__VA_ARGS__);                                                            \
+    return cuda_on_host::describe(&::__VA_ARGS__);                                                            \
   }                                                                                                         \
   extern "C" __attribute__((visibility("default"))) const char* launch_##number(                            \
       const unsigned* grid, const unsigned* block, void** arguments, unsigned schedule) {                   \
-    return cuda_on_host::launch(&__VA_ARGS__, grid, block, arguments, schedule);                            \
+    return cuda_on_host::launch(&::__VA_ARGS__, grid, block, arguments, schedule);                            \
   }
