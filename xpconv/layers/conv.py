@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .. import functional
-from .._geometry import IntOrPair, Padding, to_pair
+from .._geometry import IntOrPair, Padding, conv_window, to_pair
 from .._random import as_generator
 from ..backends.protocol import Array
 from ..functional._arguments import check_integer
@@ -13,6 +13,13 @@ from ._initial import uniform
 from .base import Layer, Parameter
 
 __all__ = ["Conv1d", "Conv2d"]
+
+
+def _check_window(
+    kernel: tuple[int, int], stride: tuple[int, int], padding: Padding, dilation: tuple[int, int]
+) -> None:
+    """Raise for what no image could be convolved with, here and not at the first batch."""
+    conv_window([(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)], kernel, stride, padding, dilation)
 
 
 def _channels(in_channels: int, out_channels: int, groups: int) -> tuple[int, int, int]:
@@ -76,6 +83,7 @@ class Conv2d(Layer):
         self.stride = to_pair("stride", stride)
         self.padding = padding
         self.dilation = to_pair("dilation", dilation)
+        _check_window(self.kernel_size, self.stride, padding, self.dilation)
         self.need_dx = True
         generator = as_generator(rng)
         per_group = self.in_channels // self.groups
@@ -167,6 +175,8 @@ class Conv1d(Layer):
         self.stride = check_integer("stride", stride, 1)
         self.padding = padding
         self.dilation = check_integer("dilation", dilation, 1)
+        across = padding if isinstance(padding, str) else ((0, 0), to_pair("padding", padding, minimum=0))
+        _check_window((1, self.kernel_size), (1, self.stride), across, (1, self.dilation))
         self.need_dx = True
         generator = as_generator(rng)
         per_group = self.in_channels // self.groups

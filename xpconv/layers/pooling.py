@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from .. import functional
-from .._geometry import IntOrPair, Padding, to_pair
+from .._geometry import IntOrPair, Padding, pool_window, to_pair
 from ..backends.protocol import Array
 from .base import Layer
 
 __all__ = ["AdaptiveAvgPool2d", "AvgPool2d", "GlobalAvgPool2d", "MaxPool2d"]
+
+
+def _check_window(kernel: IntOrPair, stride: IntOrPair, padding: Padding, dilation: IntOrPair) -> None:
+    """Raise for what no image could be pooled with, here and not at the first batch."""
+    sizes = zip(to_pair("kernel_size", kernel), to_pair("dilation", dilation), strict=True)
+    pool_window([(k - 1) * d + 1 for k, d in sizes], kernel, stride, padding, dilation, False)
 
 
 class MaxPool2d(Layer):
@@ -32,13 +38,11 @@ class MaxPool2d(Layer):
         *,
         ceil_mode: bool = False,
     ) -> None:
-        to_pair("kernel_size", kernel_size)  # here, and not at the first batch
         self.kernel_size = kernel_size
         self.stride = kernel_size if stride is None else stride
-        to_pair("stride", self.stride)
         self.padding = padding
-        to_pair("dilation", dilation)
         self.dilation = dilation
+        _check_window(kernel_size, self.stride, padding, dilation)
         self.ceil_mode = bool(ceil_mode)
 
     def forward(self, x: Array) -> Array:
@@ -90,11 +94,10 @@ class AvgPool2d(Layer):
         ceil_mode: bool = False,
         count_include_pad: bool = True,
     ) -> None:
-        to_pair("kernel_size", kernel_size)  # here, and not at the first batch
         self.kernel_size = kernel_size
         self.stride = kernel_size if stride is None else stride
-        to_pair("stride", self.stride)
         self.padding = padding
+        _check_window(kernel_size, self.stride, padding, 1)
         self.ceil_mode = bool(ceil_mode)
         self.count_include_pad = bool(count_include_pad)
 
