@@ -543,6 +543,7 @@ def _is_labelled_images(images: Any, targets: Any) -> bool:
     """Whether these are host arrays for `ArrayDataset`, which checks them more closely than `ArrayPairs` can."""
     return (
         isinstance(images, np.ndarray)
+        and type(images).__module__.startswith("numpy")  # not a subclass that another backend owns
         and images.ndim == 4
         and (not isinstance(targets, np.ndarray) or (targets.ndim == 1 and targets.dtype.kind in "iu"))
     )

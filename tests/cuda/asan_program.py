@@ -1,0 +1,36 @@
+"""Runs every operator on kernels built with AddressSanitizer. To be run with its library preloaded; see test_asan.py.
+
+With the argument ``planted`` it runs a kernel that writes one element behind the end of an array instead.
+"""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from xpconv.backends import load_backend
+from xpconv.testing.cuda_host import HostArray, HostModule, thread_schedule
+
+OPTIONS = ("-fsanitize=address", "-g", "-fno-omit-frame-pointer")
+PLANTED = "__global__ void fill(float* x, int n) { if (threadIdx.x < n) x[threadIdx.x] = 1; }"
+
+if sys.argv[1:] == ["planted"]:
+    x = np.zeros(1000, np.float32).view(HostArray)
+    fill = HostModule(PLANTED, OPTIONS, ["fill"]).get_function("fill")
+    fill((1,), (1000,), (x, np.int32(1000)))
+    print("in bounds", flush=True)
+    fill((1,), (1001,), (x, np.int32(1001)))
+    print("not caught", flush=True)
+else:
+    spec = importlib.util.spec_from_file_location("test_operators", Path(__file__).with_name("test_operators.py"))
+    tests = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tests)
+    backend = load_backend("cuda-host")
+    backend.compiler_options = OPTIONS
+    rng = np.random.default_rng(0)
+    with thread_schedule(2):
+        for name, group in tests.operators.GROUPS.items():
+            for call in group(rng):
+                tests.check(backend, call, np.dtype(np.float32))
+            print(name, flush=True)
