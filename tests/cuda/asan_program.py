@@ -12,7 +12,7 @@ import numpy as np
 from xpconv.backends import load_backend
 from xpconv.testing.cuda_host import HostArray, HostModule, thread_schedule
 
-OPTIONS = ("-fsanitize=address", "-g", "-fno-omit-frame-pointer")
+OPTIONS = ("-O0", "-fsanitize=address", "-g", "-fno-omit-frame-pointer")
 PLANTED = "__global__ void fill(float* x, int n) { if (threadIdx.x < n) x[threadIdx.x] = 1; }"
 
 if sys.argv[1:] == ["planted"]:

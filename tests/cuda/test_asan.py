@@ -1,4 +1,4 @@
-"""Every kernel under AddressSanitizer: no access outside of an array. Its library has to be preloaded into a process."""
+"""Every kernel under AddressSanitizer, whose library has to be preloaded into a process of its own."""
 
 import os
 import subprocess
