@@ -21,7 +21,7 @@ template <class I> struct ColumnsLayout {
 
 // One thread for each (c, n, p); neighbouring threads read and write neighbouring positions.
 template <class T, class I, int KH, int KW>
-__global__ void __launch_bounds__(THREADS) im2col(const T* __restrict__ x, T* __restrict__ columns, Window window,
+__global__ void __launch_bounds__(THREADS, MIN_BLOCKS) im2col(const T* __restrict__ x, T* __restrict__ columns, Window window,
                                                   Planes<I> planes, ColumnsLayout<I> layout, I batch, I channels) {
     const int kernel_h = KH ? KH : window.kernel_h, kernel_w = KW ? KW : window.kernel_w;
     const I positions = (I)window.out_h * window.out_w;
@@ -31,7 +31,8 @@ __global__ void __launch_bounds__(THREADS) im2col(const T* __restrict__ x, T* __
         const int left = (int)(p % window.out_w) * window.stride_w - window.pad_left;
         const T* image = x + n * planes.image + c * planes.channel;
         T* out = columns + c * kernel_h * kernel_w * layout.row + n * layout.image + p;
-#pragma unroll
+        constexpr int ROWS_UNROLLED = KH && KH <= 5 ? KH : 1;  // all rows of 7 x 7 take too many registers
+#pragma unroll ROWS_UNROLLED
         for (int i = 0; i < kernel_h; i++) {
             const int h = top + i * window.dilation_h;
             const bool row_exists = h >= 0 && h < window.height;
@@ -49,7 +50,7 @@ __global__ void __launch_bounds__(THREADS) im2col(const T* __restrict__ x, T* __
 // One thread for each pixel (c, n, h, w) gathers what the windows over it hold, in the order of the taps: no atomics,
 // the same bits every time.
 template <class T, class I, int KH, int KW>
-__global__ void __launch_bounds__(THREADS) col2im(const T* __restrict__ columns, T* __restrict__ x, Window window,
+__global__ void __launch_bounds__(THREADS, MIN_BLOCKS) col2im(const T* __restrict__ columns, T* __restrict__ x, Window window,
                                                   Planes<I> planes, ColumnsLayout<I> layout, I batch, I channels) {
     const int kernel_h = KH ? KH : window.kernel_h, kernel_w = KW ? KW : window.kernel_w;
     const I pixels = (I)window.height * window.width;
@@ -58,7 +59,7 @@ __global__ void __launch_bounds__(THREADS) col2im(const T* __restrict__ columns,
         const int h = (int)(pixel / window.width) + window.pad_top, w = (int)(pixel % window.width) + window.pad_left;
         const T* in = columns + c * kernel_h * kernel_w * layout.row + n * layout.image;
         Wide<T> sum = 0;
-#pragma unroll
+#pragma unroll 1  // unrolling the rows too takes more registers than there are for 7 x 7
         for (int i = 0; i < kernel_h; i++) {
             const int below = h - i * window.dilation_h, p = below / window.stride_h;
             const bool row_reads = below >= 0 && p * window.stride_h == below && p < window.out_h;

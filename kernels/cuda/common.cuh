@@ -24,6 +24,10 @@ typedef unsigned char uint8;
 
 constexpr int THREADS = 256;  // of a block, in every kernel; launch.py launches no other number
 
+// Blocks that a multiprocessor can hold at the least, which gives a thread 64 registers. Without it the compiler spills
+// some registers where that lets one more block in.
+constexpr int MIN_BLOCKS = 4;
+
 // Grid-stride loop: a grid of any size covers any number of elements.
 //
 //     elements   0 1 2 3 4 5 6 7 8 9 ...

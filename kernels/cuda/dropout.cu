@@ -21,7 +21,7 @@ __device__ __forceinline__ uint4 philox(uint4 counter, uint2 key) {
 
 // The step is read from the device if `device_step` is not null, so that a captured graph can be replayed.
 template <class T, class I>
-__global__ void __launch_bounds__(THREADS)
+__global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
     dropout_mask(T* __restrict__ mask, Wide<T> kept, unsigned threshold, unsigned seed_low, unsigned seed_high,
                  unsigned layer, unsigned step, const unsigned* __restrict__ device_step, I count) {
     if (device_step) step = *device_step;

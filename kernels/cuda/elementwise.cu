@@ -3,7 +3,7 @@
 
 // y[f, i] += b[f], rows of y as long as a channel of the whole batch
 template <class T, class I>
-__global__ void __launch_bounds__(THREADS) add_bias(T* __restrict__ y, const T* __restrict__ b, I length, I count) {
+__global__ void __launch_bounds__(THREADS, MIN_BLOCKS) add_bias(T* __restrict__ y, const T* __restrict__ b, I length, I count) {
     GRID_STRIDE_LOOP(I, i, count) y[i] = narrow<T>(widen<T>(y[i]) + widen<T>(b[i / length]));
 }
 
@@ -51,13 +51,13 @@ struct Gelu {
 };
 
 template <class T, class I, class Activation>
-__global__ void __launch_bounds__(THREADS) activate(const T* __restrict__ x, T* __restrict__ y, Wide<T> parameter,
+__global__ void __launch_bounds__(THREADS, MIN_BLOCKS) activate(const T* __restrict__ x, T* __restrict__ y, Wide<T> parameter,
                                                     I count) {
     GRID_STRIDE_LOOP(I, i, count) y[i] = narrow<T>(Activation::forward(widen<T>(x[i]), parameter));
 }
 
 template <class T, class I, class Activation>
-__global__ void __launch_bounds__(THREADS) activate_backward(const T* __restrict__ dy, const T* __restrict__ kept,
+__global__ void __launch_bounds__(THREADS, MIN_BLOCKS) activate_backward(const T* __restrict__ dy, const T* __restrict__ kept,
                                                              T* __restrict__ dx, Wide<T> parameter, I count) {
     GRID_STRIDE_LOOP(I, i, count)
         dx[i] = narrow<T>(widen<T>(dy[i]) * Activation::gradient(widen<T>(kept[i]), parameter));

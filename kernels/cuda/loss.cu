@@ -6,7 +6,7 @@
 #include "reduce.cuh"
 
 template <class T, class I>
-__global__ void __launch_bounds__(THREADS)
+__global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
     softmax_cross_entropy(const T* __restrict__ scores, const int64* __restrict__ labels, T* __restrict__ gradient,
                           Wide<T>* __restrict__ losses, Wide<T> smoothing, I count, I classes) {
     typedef Wide<T> W;

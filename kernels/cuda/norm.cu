@@ -22,7 +22,7 @@ __device__ __forceinline__ void over_chunk(Planes<I> planes, I batch, I length, 
 }
 
 template <class T, class I>
-__global__ void __launch_bounds__(THREADS)
+__global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
     batch_moments(const T* __restrict__ x, Wide<T>* __restrict__ means, Wide<T>* __restrict__ rests,
                   Wide<T>* __restrict__ squares, Planes<I> planes, I batch, I length, I chunk) {
     typedef Wide<T> W;
@@ -49,7 +49,7 @@ __global__ void __launch_bounds__(THREADS)
 
 // The moments of all chunks together (Chan, Golub, LeVeque 1983), in double: it is little work.
 template <class T, class I>
-__global__ void __launch_bounds__(THREADS)
+__global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
     finish_batch_moments(const Wide<T>* __restrict__ means, const Wide<T>* __restrict__ rests,
                          const Wide<T>* __restrict__ squares, Wide<T>* __restrict__ mean, Wide<T>* __restrict__ rest,
                          Wide<T>* __restrict__ variance, Wide<T>* __restrict__ inv_std, Wide<T> eps, I channels,
@@ -77,7 +77,7 @@ __global__ void __launch_bounds__(THREADS)
 
 // y = (x - mean) * inv_std * weight + bias; rest, weight and bias may be null.
 template <class T, class I>
-__global__ void __launch_bounds__(THREADS)
+__global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
     batch_normalise(const T* __restrict__ x, T* __restrict__ y, const Wide<T>* __restrict__ mean,
                     const Wide<T>* __restrict__ rest, const Wide<T>* __restrict__ inv_std,
                     const T* __restrict__ weight, const T* __restrict__ bias, Planes<I> in, Planes<I> out, I batch,
@@ -95,7 +95,7 @@ __global__ void __launch_bounds__(THREADS)
 
 // For each chunk the sums of dy and of dy * (x - mean).
 template <class T, class I>
-__global__ void __launch_bounds__(THREADS)
+__global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
     batch_gradient_sums(const T* __restrict__ dy, const T* __restrict__ x, const Wide<T>* __restrict__ mean,
                         Wide<T>* __restrict__ sums, Wide<T>* __restrict__ dots, Planes<I> of_dy, Planes<I> of_x,
                         I batch, I length, I chunk) {
@@ -120,7 +120,7 @@ __global__ void __launch_bounds__(THREADS)
 
 // db and dw in the type of the parameters, and before rounding for what follows.
 template <class T, class I>
-__global__ void __launch_bounds__(THREADS)
+__global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
     finish_gradient_sums(const Wide<T>* __restrict__ sums, const Wide<T>* __restrict__ dots,
                          const Wide<T>* __restrict__ inv_std, T* __restrict__ db, T* __restrict__ dw,
                          Wide<T>* __restrict__ wide_db, Wide<T>* __restrict__ wide_dw, I channels, I chunks) {
@@ -141,7 +141,7 @@ __global__ void __launch_bounds__(THREADS)
 
 // dx = scale * (dy - db / count - normalised x * dw / count) where the moments depend on x, else scale * dy.
 template <class T, class I>
-__global__ void __launch_bounds__(THREADS)
+__global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
     batch_normalise_backward(const T* __restrict__ dy, const T* __restrict__ x, T* __restrict__ dx,
                              const Wide<T>* __restrict__ mean, const Wide<T>* __restrict__ inv_std,
                              const T* __restrict__ weight, const Wide<T>* __restrict__ db,
@@ -175,7 +175,7 @@ template <class I> struct Parameters {
 
 // One block for each row; weight and bias may be null.
 template <class T, class I>
-__global__ void __launch_bounds__(THREADS)
+__global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
     row_norm(const T* __restrict__ x, T* __restrict__ y, const T* __restrict__ weight, const T* __restrict__ bias,
              Wide<T>* __restrict__ mean, Wide<T>* __restrict__ inv_std, Wide<T> eps, Parameters<I> parameters, I rows,
              I length) {
@@ -209,7 +209,7 @@ __global__ void __launch_bounds__(THREADS)
 }
 
 template <class T, class I>
-__global__ void __launch_bounds__(THREADS)
+__global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
     row_norm_backward(const T* __restrict__ dy, const T* __restrict__ x, T* __restrict__ dx,
                       const T* __restrict__ weight, const Wide<T>* __restrict__ mean,
                       const Wide<T>* __restrict__ inv_std, Parameters<I> parameters, I rows, I length) {
@@ -237,7 +237,7 @@ __global__ void __launch_bounds__(THREADS)
 // Sums for the gradients of weight and bias over a chunk of the examples: one thread for each parameter and chunk, and
 // neighbouring threads read neighbouring parameters.
 template <class T, class I>
-__global__ void __launch_bounds__(THREADS)
+__global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
     row_parameter_sums(const T* __restrict__ dy, const T* __restrict__ x, const Wide<T>* __restrict__ mean,
                        const Wide<T>* __restrict__ inv_std, Wide<T>* __restrict__ sums, Wide<T>* __restrict__ dots,
                        I examples, I groups, I channels, I pixels, I chunk, I chunks) {

@@ -4,7 +4,7 @@
 #include "common.cuh"
 
 template <class T, class I>
-__global__ void __launch_bounds__(THREADS)
+__global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
     sgd_step(T* __restrict__ parameter, const T* __restrict__ gradient, T* __restrict__ velocity, bool first,
              const Wide<T>* __restrict__ device_lr, Wide<T> lr, Wide<T> momentum, Wide<T> share, bool nesterov,
              Wide<T> weight_decay, I count) {
@@ -23,7 +23,7 @@ __global__ void __launch_bounds__(THREADS)
 }
 
 template <class T, class I>
-__global__ void __launch_bounds__(THREADS)
+__global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
     rmsprop_step(T* __restrict__ parameter, const T* __restrict__ gradient, T* __restrict__ square_avg,
                  T* __restrict__ buffer, bool first, const Wide<T>* __restrict__ device_lr, Wide<T> lr, Wide<T> alpha,
                  Wide<T> share, Wide<T> eps, Wide<T> momentum, Wide<T> weight_decay, I count) {
@@ -49,7 +49,7 @@ template <class T> struct Decay {
 };
 
 template <class T, class I>
-__global__ void __launch_bounds__(THREADS)
+__global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
     adam_step(T* __restrict__ parameter, const T* __restrict__ gradient, T* __restrict__ m, T* __restrict__ v,
               const int64* __restrict__ device_step, int64 step, const Wide<T>* __restrict__ device_lr, Wide<T> lr,
               Decay<T> of_m, Decay<T> of_v, Wide<T> eps, Wide<T> weight_decay, bool decoupled, I count) {

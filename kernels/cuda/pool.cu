@@ -12,7 +12,7 @@
 #include "reduce.cuh"
 
 template <class T, class I, class Index>
-__global__ void __launch_bounds__(THREADS) max_pool(const T* __restrict__ x, T* __restrict__ y,
+__global__ void __launch_bounds__(THREADS, MIN_BLOCKS) max_pool(const T* __restrict__ x, T* __restrict__ y,
                                                     Index* __restrict__ argmax, Window window, Planes<I> in,
                                                     Planes<I> out, I batch, I channels) {
     const I positions = (I)window.out_h * window.out_w;
@@ -50,7 +50,7 @@ __device__ __forceinline__ int window_of(int pixel, int tap, int stride, int pad
 }
 
 template <class T, class I, class Index>
-__global__ void __launch_bounds__(THREADS) max_pool_backward(const T* __restrict__ dy, const Index* __restrict__ argmax,
+__global__ void __launch_bounds__(THREADS, MIN_BLOCKS) max_pool_backward(const T* __restrict__ dy, const Index* __restrict__ argmax,
                                                              T* __restrict__ dx, Window window, Planes<I> of_dy,
                                                              Planes<I> of_argmax, Planes<I> of_dx, I batch,
                                                              I channels) {
@@ -92,7 +92,7 @@ __device__ __forceinline__ float pixels_of(const Window& window, int p, int q, b
 }
 
 template <class T, class I>
-__global__ void __launch_bounds__(THREADS) avg_pool(const T* __restrict__ x, T* __restrict__ y, bool padding,
+__global__ void __launch_bounds__(THREADS, MIN_BLOCKS) avg_pool(const T* __restrict__ x, T* __restrict__ y, bool padding,
                                                     Window window, Planes<I> in, Planes<I> out, I batch, I channels) {
     const I positions = (I)window.out_h * window.out_w;
     GRID_STRIDE_LOOP(I, index, channels * batch * positions) {
@@ -109,7 +109,7 @@ __global__ void __launch_bounds__(THREADS) avg_pool(const T* __restrict__ x, T* 
 }
 
 template <class T, class I>
-__global__ void __launch_bounds__(THREADS) avg_pool_backward(const T* __restrict__ dy, T* __restrict__ dx, bool padding,
+__global__ void __launch_bounds__(THREADS, MIN_BLOCKS) avg_pool_backward(const T* __restrict__ dy, T* __restrict__ dx, bool padding,
                                                              Window window, Planes<I> of_dy, Planes<I> of_dx, I batch,
                                                              I channels) {
     const I pixels = (I)window.height * window.width;
@@ -133,21 +133,17 @@ __global__ void __launch_bounds__(THREADS) avg_pool_backward(const T* __restrict
 // ---- adaptive average pooling -----------------------------------------------------------------------------------
 //
 // Bin k of `out` bins over `size` pixels is [floor(k size / out), ceil((k + 1) size / out)); neighbours share a pixel
-// unless out divides size. One bin is global pooling.
+// unless out divides size. One bin is global pooling. The caller sees to it that (size + 1) * (out + 1) fits into an int.
 
-__device__ __forceinline__ int bin_start(int k, int size, int out) { return (int)((int64)k * size / out); }
-__device__ __forceinline__ int bin_stop(int k, int size, int out) {
-    return (int)(((int64)(k + 1) * size + out - 1) / out);
-}
+__device__ __forceinline__ int bin_start(int k, int size, int out) { return k * size / out; }
+__device__ __forceinline__ int bin_stop(int k, int size, int out) { return ((k + 1) * size + out - 1) / out; }
 // the first bin that holds a pixel, and the one behind the last
-__device__ __forceinline__ int first_bin(int pixel, int size, int out) { return (int)((int64)pixel * out / size); }
-__device__ __forceinline__ int stop_bin(int pixel, int size, int out) {
-    return (int)(((int64)(pixel + 1) * out + size - 1) / size);
-}
+__device__ __forceinline__ int first_bin(int pixel, int size, int out) { return pixel * out / size; }
+__device__ __forceinline__ int stop_bin(int pixel, int size, int out) { return ((pixel + 1) * out + size - 1) / size; }
 
 // One warp for each bin.
 template <class T, class I>
-__global__ void __launch_bounds__(THREADS) adaptive_avg_pool(const T* __restrict__ x, T* __restrict__ y, int height,
+__global__ void __launch_bounds__(THREADS, MIN_BLOCKS) adaptive_avg_pool(const T* __restrict__ x, T* __restrict__ y, int height,
                                                              int width, int out_h, int out_w, Planes<I> in,
                                                              Planes<I> out, I batch, I channels) {
     const int lane = (int)(threadIdx.x % 32);
@@ -168,7 +164,7 @@ __global__ void __launch_bounds__(THREADS) adaptive_avg_pool(const T* __restrict
 }
 
 template <class T, class I>
-__global__ void __launch_bounds__(THREADS)
+__global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
     adaptive_avg_pool_backward(const T* __restrict__ dy, T* __restrict__ dx, int height, int width, int out_h,
                                int out_w, Planes<I> of_dy, Planes<I> of_dx, I batch, I channels) {
     const I pixels = (I)height * width;
@@ -181,7 +177,7 @@ __global__ void __launch_bounds__(THREADS)
             const int rows = bin_stop(p, height, out_h) - bin_start(p, height, out_h);
             for (int q = first_bin(w, width, out_w); q < stop_bin(w, width, out_w); q++) {
                 const int columns = bin_stop(q, width, out_w) - bin_start(q, width, out_w);
-                sum += widen<T>(gradient[(I)p * out_w + q]) / ((Wide<T>)rows * (Wide<T>)columns);
+                sum += widen<T>(gradient[(I)p * out_w + q]) / (Wide<T>)(rows * columns);
             }
         }
         dx[n * of_dx.image + c * of_dx.channel + pixel] = narrow<T>(sum);

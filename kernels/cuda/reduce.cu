@@ -6,7 +6,7 @@
 #include "reduce.cuh"
 
 template <class T, class I>
-__global__ void __launch_bounds__(THREADS) partial_row_sums(const T* __restrict__ x, Wide<T>* __restrict__ partial,
+__global__ void __launch_bounds__(THREADS, MIN_BLOCKS) partial_row_sums(const T* __restrict__ x, Wide<T>* __restrict__ partial,
                                                             I length, I chunk) {
     const I row = blockIdx.y, start = (I)blockIdx.x * chunk, stop = start + chunk < length ? start + chunk : length;
     Wide<T> sum = 0;
@@ -16,7 +16,7 @@ __global__ void __launch_bounds__(THREADS) partial_row_sums(const T* __restrict_
 }
 
 template <class T, class I>
-__global__ void __launch_bounds__(THREADS) finish_row_sums(const Wide<T>* __restrict__ partial, T* __restrict__ sums,
+__global__ void __launch_bounds__(THREADS, MIN_BLOCKS) finish_row_sums(const Wide<T>* __restrict__ partial, T* __restrict__ sums,
                                                            I rows, I chunks) {
     GRID_STRIDE_LOOP(I, row, rows) {
         Wide<T> sum = 0;

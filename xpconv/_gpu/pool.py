@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
+from .. import _generic
 from .._geometry import Window
 from ..backends.protocol import Array
 from .backend import GpuBackend
@@ -103,9 +106,16 @@ def avg_pool2d_backward(backend: GpuBackend, dy: Array, count_include_pad: bool,
     return _averaged(backend, "avg_pool_backward", source, dx, count_include_pad, window)
 
 
+def _fits(image_size: Sequence[int], output_size: Sequence[int]) -> bool:
+    """Whether the kernels can compute the bins in 32 bits."""
+    return all((size + 1) * (out + 1) < 2**31 for size, out in zip(image_size, output_size, strict=True))
+
+
 def adaptive_avg_pool2d(backend: GpuBackend, x: Array, output_size: tuple[int, int]) -> Array:
     """Means (N, C, out_h, out_w) of as many bins as asked for."""
     n, c, height, width = x.shape
+    if not _fits((height, width), output_size):
+        return _generic.adaptive_avg_pool2d(backend, x, output_size)
     source = planes(backend, x)
     y = empty_planes(backend, source, output_size, x.dtype)
     index = index_for(source.extent, y.extent)
@@ -127,6 +137,8 @@ def adaptive_avg_pool2d(backend: GpuBackend, x: Array, output_size: tuple[int, i
 def adaptive_avg_pool2d_backward(backend: GpuBackend, dy: Array, image_size: tuple[int, int]) -> Array:
     """Gradient (N, C, H, W): every pixel of a bin gets an equal share of its dy."""
     n, c, *output_size = dy.shape
+    if not _fits(image_size, output_size):
+        return _generic.adaptive_avg_pool2d_backward(backend, dy, image_size)
     source = planes(backend, dy)
     dx = empty_planes(backend, source, image_size, dy.dtype)
     index = index_for(source.extent, dx.extent)
