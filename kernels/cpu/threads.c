@@ -236,6 +236,16 @@ int xpc_get_num_threads(void)
     return atomic_load(&num_threads);
 }
 
+int xpc_claim_pool(void)
+{
+    return !atomic_exchange(&busy, 1);
+}
+
+void xpc_release_pool(void)
+{
+    atomic_store(&busy, 0);
+}
+
 int xpc_has_threads(void)
 {
     return 1;
@@ -259,6 +269,15 @@ void xpc_set_num_threads(int number)
 int xpc_get_num_threads(void)
 {
     return 1;
+}
+
+int xpc_claim_pool(void)
+{
+    return 0;
+}
+
+void xpc_release_pool(void)
+{
 }
 
 int xpc_has_threads(void)
