@@ -2,6 +2,9 @@
 
 The backward of one takes what its forward has kept: its result where that is enough (it is the input of the next layer,
 so it costs no memory), else its argument.
+
+Cases are told apart by products and maxima rather than by `where`, on which NumPy takes seven times as long when signs
+are random.
 """
 
 from __future__ import annotations
@@ -37,7 +40,6 @@ def relu(backend: Backend, x: Array) -> Array:
 
 def relu_backward(backend: Backend, dy: Array, y: Array) -> Array:
     """``dy`` where the result y is positive, else 0."""
-    # a product, since NumPy's `where` takes seven times as long on random signs
     dx = backend.astype(y > 0, dy.dtype)
     dx *= dy
     return dx
@@ -45,12 +47,20 @@ def relu_backward(backend: Backend, dy: Array, y: Array) -> Array:
 
 def leaky_relu(backend: Backend, x: Array, negative_slope: float) -> Array:
     """``x`` where it is positive, else ``negative_slope * x``."""
-    return backend.xp.where(x > 0, x, x * negative_slope)
+    xp = backend.xp
+    if 0 < negative_slope <= 1:
+        return xp.maximum(x, x * negative_slope)
+    return xp.where(x > 0, x, x * negative_slope)
 
 
 def leaky_relu_backward(backend: Backend, dy: Array, x: Array, negative_slope: float) -> Array:
     """``dy`` where x is positive, else ``negative_slope * dy``."""
-    return backend.xp.where(x > 0, dy, dy * negative_slope)
+    xp = backend.xp
+    if 0 <= negative_slope <= 1:
+        dx = xp.maximum(backend.astype(x > 0, dy.dtype), negative_slope)
+        dx *= dy
+        return dx
+    return xp.where(x > 0, dy, dy * negative_slope)
 
 
 def tanh(backend: Backend, x: Array) -> Array:
@@ -68,8 +78,9 @@ def tanh_backward(backend: Backend, dy: Array, y: Array) -> Array:
 def _sigmoid(backend: Backend, x: Array) -> Array:
     """``1 / (1 + exp(-x))``, with the exponential of negative numbers only."""
     xp = backend.xp
-    decay = xp.exp(-xp.abs(x))
-    return xp.where(x < 0, decay, 1.0) / (1 + decay)
+    y = xp.exp(xp.minimum(x, 0.0))
+    y /= 1 + xp.exp(-xp.abs(x))
+    return y
 
 
 def sigmoid(backend: Backend, x: Array) -> Array:
@@ -166,7 +177,10 @@ def _normal(backend: Backend, x: Array) -> tuple[Array, Array]:
         tail *= t
     tail += coefficients[0]
     tail *= bell
-    return xp.where(x < 0, tail, 1 - tail), bell
+    phi = 1 - 2 * tail
+    phi *= backend.astype(x > 0, x.dtype)
+    phi += tail
+    return phi, bell
 
 
 def gelu(backend: Backend, x: Array) -> Array:

@@ -81,7 +81,7 @@ def relu(x: Array) -> tuple[Array, ActivationCache]:
 
 
 def relu_backward(dy: Array, cache: ActivationCache) -> Array:
-    """``dy`` where x was positive, else 0.
+    """``dy`` where x was positive, else 0 (NaN where dy is infinite).
 
     Raises
     ------
