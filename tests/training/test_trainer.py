@@ -67,8 +67,8 @@ def test_it_learns(make_trainer, make_batches, test_set):
     assert after.accuracy > 0.9
     assert after.loss < before.loss
     assert after == (history[-1]["val_loss"], history[-1]["val_accuracy"])
-    accuracies = [record["val_accuracy"] for record in history]
-    assert trainer.best == {"epoch": 1 + int(np.argmax(accuracies)), "val_accuracy": max(accuracies)}
+    best = max(history, key=lambda record: (record["val_accuracy"], -record["val_loss"]))
+    assert trainer.best == {name: best[name] for name in ("epoch", "val_loss", "val_accuracy")}
 
 
 def test_the_losses_are_those_of_a_loop_written_out(make_net, make_batches):
@@ -130,7 +130,8 @@ def test_jax(train_set):
     pytest.importorskip("jax")
 
     def run():
-        net = layers.Sequential(layers.Conv2d(1, 2, 3, rng=1), layers.ReLU(), layers.Flatten(), layers.Linear(72, 3, rng=2))
+        conv, linear = layers.Conv2d(1, 2, 3, rng=1), layers.Linear(72, 3, rng=2)
+        net = layers.Sequential(conv, layers.ReLU(), layers.Flatten(), linear)
         trainer = Trainer(net, softmax_cross_entropy, optim.SGD(net.parameters(), lr=0.1))
         return [record["loss"] for record in trainer.fit(train_set, epochs=3, batch_size=21)]
 
@@ -244,7 +245,7 @@ def test_bad_data(make_trainer, train_set, make, error, match):
 def test_arrays_of_a_third_backend(make_trainer, train_set):
     strict = pytest.importorskip("array_api_strict")
     x = strict.asarray(train_set.images.astype(np.float32))
-    with pytest.raises(xpconv.BackendMismatchError, match="x is an array of array_api_strict but the model is on numpy"):
+    with pytest.raises(xpconv.BackendMismatchError, match="x is an array of array_api_strict but the"):
         make_trainer().fit((x, train_set.labels), epochs=1)
 
 

@@ -37,7 +37,8 @@ def draw_curves(records: Iterable[Mapping[str, Any]], title: str) -> bytes:
 
     records = list(records)
     epochs = [record for record in records if record["kind"] == "epoch"]
-    figure = Figure(figsize=(10, 4.2), dpi=120, layout="constrained")
+    figure = Figure(figsize=(10, 4.2), dpi=120)
+    figure.subplots_adjust(left=0.07, right=0.98, bottom=0.12, top=0.9, wspace=0.2)
     FigureCanvasAgg(figure)
     figure.suptitle(title)
     panels = figure.subplots(1, 2)

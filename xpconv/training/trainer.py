@@ -126,7 +126,8 @@ class Trainer:
         One entry per epoch: ``epoch`` (from 1), ``step``, ``loss``, ``accuracy``, ``lr`` (of the last step),
         ``seconds``, with validation data also ``val_loss`` and ``val_accuracy``.
     best : dict or None
-        ``epoch`` and ``val_accuracy`` of the best epoch so far, the earliest one of equals.
+        ``epoch``, ``val_loss`` and ``val_accuracy`` of the epoch with the best validation accuracy so far; of equals the
+        one with the lowest loss.
     step : int
         Steps done since the start of the first run.
     epoch : int
@@ -301,9 +302,11 @@ class Trainer:
 
     def _finish_epoch(self, record: dict[str, Any]) -> None:
         self.history.append(record)
-        accuracy = record.get("val_accuracy", math.nan)
-        if not math.isnan(accuracy) and (self.best is None or accuracy > self.best["val_accuracy"]):
-            self.best = {"epoch": record["epoch"], "val_accuracy": accuracy}
+        accuracy, loss = record.get("val_accuracy", math.nan), record.get("val_loss", math.nan)
+        if not math.isnan(accuracy):
+            best = self.best
+            if best is None or (accuracy, -loss) > (best["val_accuracy"], -best["val_loss"]):
+                self.best = {"epoch": record["epoch"], "val_loss": loss, "val_accuracy": accuracy}
         self.epoch += 1
         self.epoch_step = 0
         self._sums = _Sums()
