@@ -6,13 +6,14 @@ Memory is channel-major, so that every slice of the batch is a range of columns 
     columns          K x nP  | K x nP  | ...                 K = C / groups * kh * kw, one slice at a time
     y      F x N P = [ nP    |   nP    | ... ]               products are written straight into their columns
 
-One slice of columns stays in the cache between im2col and the product. Its size depends on nothing but the shapes and
-the workspace cap, so results are the same for any number of threads.
+One slice of columns stays in the cache between im2col and the product, and threads work on different slices. How
+the batch is cut depends on nothing but the shapes and the workspace cap, and weight gradients are added in a fixed
+order, so results are the same for any number of threads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from itertools import chain, groupby
 from typing import NamedTuple
 
 import numpy as np
@@ -22,11 +23,14 @@ from .._workspace import get_workspace_mb
 from ..backends.protocol import Array, Backend
 from . import _kernels
 from ._buffer import workspace
+from ._parallel import for_each
 from .columns import steps
 
 __all__ = ["conv2d", "conv2d_backward"]
 
 _CACHE_BYTES = 2 << 20  # columns of one slice; see benchmarks
+_SHARES = 16  # as many slices or more, so that every thread gets some,
+_LEAST_WORK = 1 << 20  # unless a slice's product would have fewer multiplications than this
 
 
 class _Slice(NamedTuple):
@@ -44,26 +48,44 @@ class _Slice(NamedTuple):
         return slice(self.first, self.last)
 
 
-def _slices(geometry: ConvGeometry, rows: int, itemsize: int) -> Iterator[_Slice]:
+def _slices(geometry: ConvGeometry, rows: int, itemsize: int) -> list[_Slice]:
     """Cut the batch so that a matrix of ``rows`` rows and one slice of columns stays within the target."""
     window, batch = geometry.window, geometry.batch
     target = min(_CACHE_BYTES, get_workspace_mb() << 20)
     line = rows * window.out_w * itemsize
-    images = target // (line * window.out_h)
-    if images >= 1:
+    fitting = target // (line * window.out_h)
+    if fitting >= 1:
+        weights = geometry.out_channels * geometry.in_channels // geometry.groups * window.taps
+        worthwhile = -(-_LEAST_WORK // (weights * window.positions))
+        images = min(fitting, max(worthwhile, -(-batch // _SHARES)))
         # equal slices rather than a small one at the end
         images = -(-batch // -(-batch // images))
-        for first in range(0, batch, images):
-            last = min(first + images, batch)
-            yield _Slice(first, last, 0, window.out_h, first * window.positions, last * window.positions)
-        return
+        ranges = [(first, min(first + images, batch)) for first in range(0, batch, images)]
+        return [
+            _Slice(first, last, 0, window.out_h, first * window.positions, last * window.positions)
+            for first, last in ranges
+        ]
     lines = max(1, target // line)
     lines = -(-window.out_h // -(-window.out_h // lines))
+    parts = []
     for image in range(batch):
         for row in range(0, window.out_h, lines):
             end = min(row + lines, window.out_h)
             begin = image * window.positions
-            yield _Slice(image, image + 1, row, end, begin + row * window.out_w, begin + end * window.out_w)
+            parts.append(_Slice(image, image + 1, row, end, begin + row * window.out_w, begin + end * window.out_w))
+    return parts
+
+
+def _runs(parts: list[_Slice], most: int) -> list[list[_Slice]]:
+    """At most ``most`` runs of successive slices, about equally long; slices of one image stay together."""
+    images = [list(group) for _, group in groupby(parts, key=lambda part: part.first)]
+    length = -(-len(images) // max(1, min(most, len(images))))
+    return [list(chain(*images[start : start + length])) for start in range(0, len(images), length)]
+
+
+def _threads(slice_bytes: int) -> int:
+    """How many threads may have a workspace of that size under the cap."""
+    return max(1, (get_workspace_mb() << 20) // slice_bytes)
 
 
 def _part(window: Window, part: _Slice) -> Window:
@@ -119,29 +141,30 @@ def conv2d(backend: Backend, x: Array, w: Array, b: Array | None, geometry: Conv
     """Cross-correlation of x (N, C, H, W) with w (F, C / groups, kh, kw); returns (N, F, out_h, out_w)."""
     window, groups = geometry.window, geometry.groups
     y = np.empty((geometry.out_channels, geometry.batch, window.out_h, window.out_w), x.dtype)
-    result = y.transpose(1, 0, 2, 3)
     if geometry.batch == 0:
-        return result
+        return y.transpose(1, 0, 2, 3)
     weight = np.ascontiguousarray(w).reshape(groups, geometry.out_channels // groups, -1)
-    product = y.reshape(groups, geometry.out_channels // groups, -1)
     bias = None if b is None else np.asarray(b).reshape(groups, -1, 1)
+    product = y.reshape(groups, geometry.out_channels // groups, -1)
     ready = _matrices(x, groups) if _pointwise(window) else None
-    if ready is not None:
-        _multiply(weight, ready, product)
-        if bias is not None:
-            product += bias
-        return result
     rows = geometry.in_channels * window.taps
-    parts = list(_slices(geometry, rows, x.itemsize))
-    with workspace(rows * max(part.end - part.begin for part in parts), x.dtype) as buffer:
-        for part in parts:
-            columns, split = _columns_view(buffer, geometry, part)
-            _kernels.im2col(x[part.images], split, *steps(_part(window, part)))
-            target = product[:, :, part.begin : part.end]
-            _multiply(weight, columns, target)
-            if bias is not None:
-                target += bias
-    return result
+    parts = _slices(geometry, rows, x.itemsize)
+    size = 0 if ready is not None else rows * max(part.end - part.begin for part in parts)
+
+    def convolve(part: _Slice) -> None:
+        target = product[:, :, part.begin : part.end]
+        if ready is not None:
+            _multiply(weight, ready[:, :, part.begin : part.end], target)
+        else:
+            with workspace(size, x.dtype) as buffer:
+                columns, split = _columns_view(buffer, geometry, part)
+                _kernels.im2col(x[part.images], split, *steps(_part(window, part)))
+                _multiply(weight, columns, target)
+        if bias is not None:
+            target += bias
+
+    for_each(convolve, parts, _threads(size * x.itemsize + 1))
+    return y.transpose(1, 0, 2, 3)
 
 
 def conv2d_backward(
@@ -150,45 +173,52 @@ def conv2d_backward(
     """Gradients (dx, dw, db) of `conv2d`; dx and db are None where they are not needed."""
     window, groups = geometry.window, geometry.groups
     n, c, f = geometry.batch, geometry.in_channels, geometry.out_channels
-    dw = np.zeros((groups, f // groups, c // groups * window.taps), x.dtype)
     images = np.empty((c, n, window.height, window.width), x.dtype) if need_dx else None
     dx = None if images is None else images.transpose(1, 0, 2, 3)
     db = dy.sum(axis=(0, 2, 3), dtype=dy.dtype) if need_db else None
     if n == 0:
-        return dx, dw.reshape(w.shape), db
+        return dx, np.zeros(w.shape, x.dtype), db
     weight_t = np.ascontiguousarray(w).reshape(groups, f // groups, -1).transpose(0, 2, 1)
     gradient = _matrices(dy, groups)
     ready = _matrices(x, groups) if _pointwise(window) else None
-    if ready is not None and gradient is not None:
-        _multiply(gradient, ready.transpose(0, 2, 1), dw)
-        if images is not None:
-            _multiply(weight_t, gradient, images.reshape(ready.shape))
-        return dx, dw.reshape(w.shape), db
+    pointwise_dx = None if ready is None or images is None else images.reshape(ready.shape)
     rows = c * window.taps
-    parts = list(_slices(geometry, rows + f, x.itemsize))
+    parts = _slices(geometry, rows + f, x.itemsize)
     widest = max(part.end - part.begin for part in parts)
-    if dx is not None and any(part.row_last - part.row_first < window.out_h for part in parts):
-        images.fill(0)  # type: ignore[union-attr]  # slices of one image add to the same pixels
-    partial = np.empty_like(dw)
-    with workspace((rows + f) * widest, x.dtype) as buffer:
-        for part in parts:
-            whole = part.row_last - part.row_first == window.out_h
-            if gradient is None:
-                dy_matrices = _copied(buffer[rows * widest :], dy, geometry, part)
-            else:
-                dy_matrices = gradient[:, :, part.begin : part.end]
-            columns, split = _columns_view(buffer, geometry, part)
-            step = steps(_part(window, part))
-            _kernels.im2col(x[part.images], split, *step)
-            if part.begin == 0:
-                _multiply(dy_matrices, columns.transpose(0, 2, 1), dw)
-            else:
-                _multiply(dy_matrices, columns.transpose(0, 2, 1), partial)
-                dw += partial
-            if dx is not None:
-                _multiply(weight_t, dy_matrices, columns)
-                _kernels.col2im(split, dx[part.images], *step, accumulate=not whole)
-    return dx, dw.reshape(w.shape), db
+    cut = any(part.row_last - part.row_first < window.out_h for part in parts)
+    if images is not None and cut and ready is None:
+        images.fill(0)  # slices of one image add to the same pixels
+    # one sum of dw for each run of slices, as many as fit under the cap
+    runs = _runs(parts, min(_SHARES, (get_workspace_mb() << 20) // w.nbytes))
+    sums = np.empty((len(runs), groups, f // groups, rows // groups), x.dtype)
+
+    def backward(index: int) -> None:
+        partial = sums[index] if len(runs[index]) == 1 else np.empty_like(sums[index])
+        with workspace((rows + f) * widest, x.dtype) as buffer:
+            for part in runs[index]:
+                if gradient is None:
+                    dy_matrices = _copied(buffer[rows * widest :], dy, geometry, part)
+                else:
+                    dy_matrices = gradient[:, :, part.begin : part.end]
+                if ready is not None:
+                    columns, step = ready[:, :, part.begin : part.end], None
+                else:
+                    columns, split = _columns_view(buffer, geometry, part)
+                    step = steps(_part(window, part))
+                    _kernels.im2col(x[part.images], split, *step)
+                if part is runs[index][0]:
+                    _multiply(dy_matrices, columns.transpose(0, 2, 1), sums[index])
+                else:
+                    _multiply(dy_matrices, columns.transpose(0, 2, 1), partial)
+                    sums[index] += partial
+                if pointwise_dx is not None:
+                    _multiply(weight_t, dy_matrices, pointwise_dx[:, :, part.begin : part.end])
+                elif dx is not None and step is not None:
+                    _multiply(weight_t, dy_matrices, columns)
+                    _kernels.col2im(split, dx[part.images], *step, accumulate=cut)
+
+    for_each(backward, range(len(runs)), _threads((rows + f) * widest * x.itemsize))
+    return dx, np.add.reduce(sums, axis=0).reshape(w.shape), db
 
 
 def _copied(buffer: np.ndarray, dy: np.ndarray, geometry: ConvGeometry, part: _Slice) -> np.ndarray:
