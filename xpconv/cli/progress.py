@@ -13,6 +13,7 @@ __all__ = ["LiveProgress", "PlainProgress", "progress_for"]
 
 _SECONDS_BETWEEN_LINES = 10
 _SECONDS_BETWEEN_UPDATES = 0.1
+_BAR_NEEDS = 110  # columns of the terminal; the numbers come first
 
 
 def _clock(seconds: float) -> str:
@@ -114,7 +115,7 @@ class LiveProgress(_Progress):
         self._console = console.Console(file=stream, highlight=False)
         self._bar = progress.Progress(
             progress.TextColumn("epoch {task.fields[epoch]}"),
-            progress.BarColumn(bar_width=20),
+            *([progress.BarColumn(bar_width=20)] if self._console.width >= _BAR_NEEDS else []),
             progress.TextColumn("step {task.completed:.0f}/{task.total:.0f}  {task.fields[text]}"),
             console=self._console,
             transient=True,

@@ -266,8 +266,8 @@ def _announce(
     )
     size = sum(parameter.size for parameter in trainer.model.parameters())
     say("model", f"{config.model}, {size:,} parameters, {config.dtype}")
-    backend = get_backend()
-    say("backend", f"{backend.name} ({backend.describe()}; {get_num_threads()} threads)")
+    backend, threads = get_backend(), get_num_threads()
+    say("backend", f"{backend.name} ({backend.describe()}; {threads} {'threads' if threads > 1 else 'thread'})")
     say(
         "training",
         f"{config.epochs} epochs of {steps} steps, {config.optimizer}, {config.schedule} with learning rate "

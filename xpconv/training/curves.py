@@ -54,6 +54,7 @@ def draw_curves(records: Iterable[Mapping[str, Any]], title: str) -> bytes:
             points = [(r["epoch"], r[key]) for r in epochs if r.get(key) is not None]
             if points:
                 axes.plot(*zip(*points, strict=True), color=colour, marker="o", markersize=3, label=label)
+        axes.set_xlim(0, 1.03 * max([1, *(r["epoch"] for r in epochs)]))
         axes.set_xlabel("epoch")
         axes.set_ylabel(quantity)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))

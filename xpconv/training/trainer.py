@@ -126,8 +126,8 @@ class Trainer:
         One entry per epoch: ``epoch`` (from 1), ``step``, ``loss``, ``accuracy``, ``lr`` (of the last step),
         ``seconds``, with validation data also ``val_loss`` and ``val_accuracy``.
     best : dict or None
-        ``epoch``, ``val_loss`` and ``val_accuracy`` of the epoch with the best validation accuracy so far; of equals the
-        one with the lowest loss.
+        ``epoch``, ``val_loss`` and ``val_accuracy`` of the epoch with the best validation accuracy so far; of
+        equals the one with the lowest loss.
     step : int
         Steps done since the start of the first run.
     epoch : int
