@@ -5,7 +5,9 @@ import shlex
 import shutil
 import signal
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -274,11 +276,26 @@ def test_an_empty_folder_is_taken(train, tmp_path):
     assert sorted(os.listdir(tmp_path / "r")) == FILES
 
 
-def test_an_unwritable_folder(run, npz, tmp_path):
-    if os.geteuid() == 0:
-        pytest.skip("root may write everywhere")
-    (tmp_path / "r").mkdir(mode=0o500)
-    assert_error(run("train", "--data", npz, "--out", "r"), "r/.*: Permission denied")
+def test_an_unwritable_folder(run, npz, monkeypatch):
+    def mkdir(self, *arguments, mkdir=Path.mkdir, **options):
+        if os.geteuid() != 0:
+            mkdir(self, *arguments, **options)
+            return
+        os.seteuid(65534)  # root may write everywhere
+        try:
+            mkdir(self, *arguments, **options)
+        finally:
+            os.seteuid(0)
+
+    with tempfile.TemporaryDirectory() as folder:  # not below pytest's own, which others may not enter
+        monkeypatch.chdir(folder)
+        os.chmod(folder, 0o555)
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "mkdir", mkdir)
+            assert_error(run("train", "--data", npz), "runs: Permission denied")
+            assert_error(run("train", "--data", npz, "--out", "a"), "a: Permission denied")
+        os.chmod(folder, 0o755)
+        assert os.listdir(folder) == []
 
 
 def test_a_disk_that_fills_up(run, npz, tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from xpconv.training import RunFolder, RunFolderError, RunRecorder, read_checkpoint
+from xpconv.training import RunFolder, RunFolderError, RunRecorder, _files, read_checkpoint
 from xpconv.training.curves import draw_curves
 
 
@@ -73,6 +73,24 @@ def test_rewinding_the_log(folder):
     folder.append({"kind": "epoch", "step": 6, "epoch": 2})
     folder.rewind(6, 1)
     assert folder.records() == kept
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="the system has no /dev/full")
+def test_a_full_disk_is_told_with_the_name_of_the_log(folder):
+    folder.log.symlink_to("/dev/full")
+    with pytest.raises(OSError, match=r"No space left on device: '.*log\.jsonl'"):
+        folder.append({"kind": "test"})
+
+
+def test_a_full_disk_is_told_with_the_name_of_the_file(folder, monkeypatch):
+    def fail(*arguments):
+        raise OSError(28, os.strerror(28))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_files.os, "write", fail)
+        with pytest.raises(OSError, match=r"No space left on device: '.*config\.json'"):
+            folder.write_config({"lr": 0.2})
+    assert folder.read_config() == {"lr": 0.1}
 
 
 def test_recorder(folder, make_trainer, make_batches, test_set):

@@ -134,9 +134,13 @@ class RunFolder:
         return config
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Add a line to the log."""
-        with open(self.log, "a", encoding="utf-8") as file:
-            file.write(_json_line(record))
+        """Add a line to the log; OSError names it."""
+        try:
+            with open(self.log, "a", encoding="utf-8") as file:
+                file.write(_json_line(record))
+        except OSError as error:
+            error.filename = str(self.log)  # a full disk shows only at the end, where Python has forgotten the name
+            raise
 
     def records(self) -> list[dict[str, Any]]:
         """The lines of the log; a last line that was cut off by a crash is left out."""
