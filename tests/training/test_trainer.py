@@ -247,6 +247,8 @@ def test_arrays_of_a_third_backend(make_trainer, train_set):
     x = strict.asarray(train_set.images.astype(np.float32))
     with pytest.raises(xpconv.BackendMismatchError, match="x is an array of array_api_strict but the"):
         make_trainer().fit((x, train_set.labels), epochs=1)
+    with pytest.raises(xpconv.BackendMismatchError, match="x is an array of array_api_strict but the"):
+        make_trainer().predict(x)
 
 
 @pytest.mark.parametrize(
@@ -395,6 +397,20 @@ def test_ctrl_c_during_validation_repeats_only_that(make_trainer, make_batches, 
     assert trainer.best == whole.best
 
 
+def test_ctrl_c_while_the_run_ends(make_trainer, make_batches):
+    class PressAtTheEnd(Callback):
+        def on_fit_end(self, trainer):
+            press_ctrl_c(trainer)
+
+    recorder = Recorder()
+    trainer = make_trainer(callbacks=[PressAtTheEnd(), recorder])
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit(make_batches(), epochs=1)
+    assert trainer.interrupted
+    assert recorder.calls[-1] == "end"
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 def test_handlers_of_others_stay(make_trainer, make_batches):
     seen = []
     old = signal.signal(signal.SIGINT, lambda number, frame: seen.append(number))
@@ -453,6 +469,8 @@ def test_no_checkpoint_of_a_bad_loss(make_trainer, make_batches, tmp_path):
     with pytest.raises(TrainingError):
         trainer.fit(make_batches(), epochs=1)
     assert trainer.step == 4
+    with pytest.raises(TrainingError, match="at step 3"):
+        trainer.save(path)
     assert make_trainer(path).step == 2
 
 
