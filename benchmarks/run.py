@@ -22,7 +22,7 @@ from .timing import ALLOCATORS, environment
 
 __all__ = ["BENCHMARKS", "main"]
 
-BENCHMARKS = ("naive_loops", "convolution", "pooling_and_layers", "training_step", "memory")
+BENCHMARKS = ("naive_loops", "convolution", "pooling_and_layers", "training_step", "memory", "import_time")
 RESULTS = Path(__file__).parent / "results"
 
 
