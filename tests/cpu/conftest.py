@@ -66,7 +66,7 @@ def threads(request):
 
 @pytest.fixture
 def far_memory(tmp_path):
-    """``far_memory(shape)``: float32 of shape (2, ...), its two halves 2**31 + 64 elements apart, in a file of holes."""
+    """``far_memory(shape)``: float32 (2, ...) in a file of holes, its halves 2**31 + 64 elements apart."""
 
     def make(shape):
         assert shape[0] == 2

@@ -1,4 +1,4 @@
-"""The pooling kernels: any memory of all arrays, long rows and windows of many taps, threads, offsets beyond 32 bits."""
+"""The pooling kernels: any memory of all arrays, long rows, many taps, threads, offsets beyond 32 bits."""
 
 import numpy as np
 import pytest

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
 from typing import Any, TypeVar
 
 import numpy as np
@@ -46,15 +47,20 @@ def _find_blas() -> tuple[Callable[[], int], Callable[[int], None]] | None:
 
 
 _blas = _find_blas()
+_holders = 0  # calls that need the BLAS at one thread now
+_before = 1  # its number of threads before the first of them
 _executor: ThreadPoolExecutor | None = None
 _workers = 0
 _lock = threading.Lock()
 
 
 def _forget_threads() -> None:
-    """A forked child has none of its parent's threads."""
-    global _executor, _lock
+    """A forked child has none of its parent's threads, so nobody who would let go of what they hold."""
+    global _executor, _lock, _holders
     _executor, _lock = None, threading.Lock()
+    if _blas is not None and _holders:
+        _blas[1](_before)
+    _holders = 0
 
 
 if hasattr(os, "register_at_fork"):
@@ -72,42 +78,43 @@ def _helpers(number: int) -> ThreadPoolExecutor:
 
 
 @contextmanager
-def _alone() -> Iterator[bool]:
-    """Hold the kernels and the BLAS at one thread; yields whether that was possible."""
-    if not _kernels.claim_pool():
+def _blas_at_one_thread() -> Iterator[bool]:
+    """Hold the BLAS at one thread, for all calls that are inside at the same time; yields whether that was possible."""
+    global _holders, _before
+    if _blas is None:
         yield False
         return
+    get, set_ = _blas
+    with _lock:
+        if not _holders:
+            _before = get()
+            set_(1)
+        _holders += 1
     try:
-        threads = _blas[0]() if _blas is not None else 1
-        if _blas is not None and threads > 1:
-            _blas[1](1)
-        try:
-            yield True
-        finally:
-            if _blas is not None and threads > 1:
-                _blas[1](threads)
+        yield True
     finally:
-        _kernels.release_pool()
+        with _lock:
+            _holders -= 1
+            if not _holders:
+                set_(_before)
 
 
 def for_each(function: Callable[[Item], Any], items: Sequence[Item], threads: int) -> None:
     """Call ``function`` on every item, in up to ``threads`` threads; which thread takes which item is not fixed.
 
-    The BLAS's own threads must be held meanwhile; where they cannot be, the caller does all items by itself. A single
-    item has the kernels' and the BLAS's threads to itself, unless the number of threads is one.
+    The BLAS is held at one thread meanwhile, for a single item too: the sums of its products depend on the number.
+    Where it cannot be held, or another call has the pool, the caller does all items by itself.
     """
-    number = _kernels.get_num_threads()
-    helpers = min(number if _blas is not None else 1, threads, len(items)) - 1
-    if helpers > 0 or number == 1:
-        with _alone() as alone:
-            if alone and helpers > 0:
+    helpers = min(_kernels.get_num_threads(), threads, len(items)) - 1
+    with _blas_at_one_thread() as held:
+        if held and helpers > 0 and _kernels.claim_pool():
+            try:
                 _share(function, iter(items), helpers)
-                return
+            finally:
+                _kernels.release_pool()
+        else:
             for item in items:
                 function(item)
-    else:
-        for item in items:
-            function(item)
 
 
 def _share(function: Callable[[Item], Any], items: Iterator[Item], helpers: int) -> None:
@@ -115,7 +122,8 @@ def _share(function: Callable[[Item], Any], items: Iterator[Item], helpers: int)
         for item in items:  # a list's iterator is safe to share
             function(item)
 
-    futures = [_helpers(helpers).submit(work) for _ in range(helpers)]
+    # with the caller's context: numpy.errstate and the like hold in the helpers too
+    futures = [_helpers(helpers).submit(copy_context().run, work) for _ in range(helpers)]
     try:
         work()
     finally:
