@@ -4,6 +4,7 @@ Memory is channel-major, so that every slice of the batch is a range of columns 
 
                      slice 0   slice 1                       P = out_h * out_w
     columns          K x nP  | K x nP  | ...                 K = C / groups * kh * kw, one slice at a time
+               1 x nP  | ...                             a row of ones carries the bias and its gradient
     y      F x N P = [ nP    |   nP    | ... ]               products are written straight into their columns
 
 One slice of columns stays in the cache between im2col and the product, and threads work on different slices. How
@@ -30,6 +31,7 @@ __all__ = ["conv2d", "conv2d_backward"]
 
 _CACHE_BYTES = 2 << 20  # columns of one slice; see benchmarks
 _SHARES = 16  # as many slices or more, so that every thread gets some,
+_ALIASING, _APART = 1024, 64  # bytes
 _LEAST_WORK = 1 << 20  # unless a slice's product would have fewer multiplications than this
 
 
@@ -95,16 +97,29 @@ def _part(window: Window, part: _Slice) -> Window:
     )
 
 
-def _columns_view(buffer: np.ndarray, geometry: ConvGeometry, part: _Slice) -> tuple[np.ndarray, np.ndarray]:
-    """The start of the workspace as matrices (groups, K, columns) and as (n, C, kh, kw, rows, out_w)."""
+def _channel_major(channels: int, images: int, height: int, width: int, dtype: np.dtype) -> np.ndarray:
+    """Uninitialised memory (channels, images, height, width), whose channels do not start a power of two apart.
+
+    Otherwise the rows of a product fall into the same few lines of the cache, which halves its speed.
+    """
+    row = images * height * width
+    pitch = row + _APART // dtype.itemsize if row * dtype.itemsize % _ALIASING == 0 else row
+    return np.empty((channels, pitch), dtype)[:, :row].reshape(channels, images, height, width)
+
+
+def _columns_view(buffer: np.ndarray, geometry: ConvGeometry, part: _Slice, ones: int) -> tuple[np.ndarray, np.ndarray]:
+    """The start of the workspace as matrices (groups, K + ones, columns), and without the ones, which are set here,
+    as (n, C, kh, kw, rows, out_w).
+    """
     window = geometry.window
     shape = (
         geometry.in_channels, window.kernel_h, window.kernel_w,
         part.last - part.first, part.row_last - part.row_first, window.out_w,
     )  # fmt: skip
-    rows = geometry.in_channels // geometry.groups * window.taps
-    count = geometry.groups * rows * (part.end - part.begin)
-    matrices = buffer[:count].reshape(geometry.groups, rows, part.end - part.begin)
+    rows, columns = geometry.in_channels // geometry.groups * window.taps, part.end - part.begin
+    count = geometry.groups * rows * columns
+    buffer[count : count + ones * columns] = 1
+    matrices = buffer[: count + ones * columns].reshape(geometry.groups, rows + ones, columns)
     return matrices, buffer[:count].reshape(shape).transpose(3, 0, 1, 2, 4, 5)
 
 
@@ -133,21 +148,31 @@ def _multiply(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
     """Matrix product for each group; one group is one plain product."""
     if a.shape[0] == 1:
         np.matmul(a[0], b[0], out=out[0])
+    elif a.shape[2] == 1:  # one filter a group: no sums, and matmul would call no BLAS
+        np.multiply(a, b, out=out)
     else:
         np.matmul(a, b, out=out)
 
 
+def _ones(geometry: ConvGeometry, ready: np.ndarray | None, has_bias: bool) -> int:
+    """How many rows of ones go below the columns: one, if there are columns, one group and a bias."""
+    return int(has_bias and geometry.groups == 1 and ready is None)
+
+
 def conv2d(backend: Backend, x: Array, w: Array, b: Array | None, geometry: ConvGeometry) -> Array:
     """Cross-correlation of x (N, C, H, W) with w (F, C / groups, kh, kw); returns (N, F, out_h, out_w)."""
-    window, groups = geometry.window, geometry.groups
-    y = np.empty((geometry.out_channels, geometry.batch, window.out_h, window.out_w), x.dtype)
+    window, groups, f = geometry.window, geometry.groups, geometry.out_channels
+    y = _channel_major(f, geometry.batch, window.out_h, window.out_w, x.dtype)
     if geometry.batch == 0:
         return y.transpose(1, 0, 2, 3)
-    weight = np.ascontiguousarray(w).reshape(groups, geometry.out_channels // groups, -1)
-    bias = None if b is None else np.asarray(b).reshape(groups, -1, 1)
-    product = y.reshape(groups, geometry.out_channels // groups, -1)
+    product = np.reshape(y, (groups, f // groups, -1), copy=False)
     ready = _matrices(x, groups) if _pointwise(window) else None
-    rows = geometry.in_channels * window.taps
+    ones = _ones(geometry, ready, b is not None)
+    weight = np.ascontiguousarray(w).reshape(groups, f // groups, -1)
+    bias = None if b is None else np.reshape(b, (groups, -1, 1))
+    if ones and bias is not None:
+        weight, bias = np.concatenate([weight, bias], axis=2), None
+    rows = geometry.in_channels * window.taps + ones
     parts = _slices(geometry, rows, x.itemsize)
     size = 0 if ready is not None else rows * max(part.end - part.begin for part in parts)
 
@@ -157,7 +182,7 @@ def conv2d(backend: Backend, x: Array, w: Array, b: Array | None, geometry: Conv
             _multiply(weight, ready[:, :, part.begin : part.end], target)
         else:
             with workspace(size, x.dtype) as buffer:
-                columns, split = _columns_view(buffer, geometry, part)
+                columns, split = _columns_view(buffer, geometry, part, ones)
                 _kernels.im2col(x[part.images], split, *steps(_part(window, part)))
                 _multiply(weight, columns, target)
         if bias is not None:
@@ -173,16 +198,17 @@ def conv2d_backward(
     """Gradients (dx, dw, db) of `conv2d`; dx and db are None where they are not needed."""
     window, groups = geometry.window, geometry.groups
     n, c, f = geometry.batch, geometry.in_channels, geometry.out_channels
-    images = np.empty((c, n, window.height, window.width), x.dtype) if need_dx else None
+    images = _channel_major(c, n, window.height, window.width, x.dtype) if need_dx else None
     dx = None if images is None else images.transpose(1, 0, 2, 3)
-    db = dy.sum(axis=(0, 2, 3), dtype=dy.dtype) if need_db else None
     if n == 0:
-        return dx, np.zeros(w.shape, x.dtype), db
+        return dx, np.zeros(w.shape, x.dtype), np.zeros(f, x.dtype) if need_db else None
     weight_t = np.ascontiguousarray(w).reshape(groups, f // groups, -1).transpose(0, 2, 1)
     gradient = _matrices(dy, groups)
     ready = _matrices(x, groups) if _pointwise(window) else None
-    pointwise_dx = None if ready is None or images is None else images.reshape(ready.shape)
-    rows = c * window.taps
+    ones = _ones(geometry, ready, need_db)
+    pointwise_dx = None if ready is None or images is None else np.reshape(images, ready.shape, copy=False)
+    taps = c // groups * window.taps  # columns of dw
+    rows = c * window.taps + ones
     parts = _slices(geometry, rows + f, x.itemsize)
     widest = max(part.end - part.begin for part in parts)
     cut = any(part.row_last - part.row_first < window.out_h for part in parts)
@@ -190,7 +216,7 @@ def conv2d_backward(
         images.fill(0)  # slices of one image add to the same pixels
     # one sum of dw for each run of slices, as many as fit under the cap
     runs = _runs(parts, min(_SHARES, (get_workspace_mb() << 20) // w.nbytes))
-    sums = np.empty((len(runs), groups, f // groups, rows // groups), x.dtype)
+    sums = np.empty((len(runs), groups, f // groups, taps + ones), x.dtype)
 
     def backward(index: int) -> None:
         partial = sums[index] if len(runs[index]) == 1 else np.empty_like(sums[index])
@@ -203,7 +229,7 @@ def conv2d_backward(
                 if ready is not None:
                     columns, step = ready[:, :, part.begin : part.end], None
                 else:
-                    columns, split = _columns_view(buffer, geometry, part)
+                    columns, split = _columns_view(buffer, geometry, part, ones)
                     step = steps(_part(window, part))
                     _kernels.im2col(x[part.images], split, *step)
                 if part is runs[index][0]:
@@ -214,11 +240,16 @@ def conv2d_backward(
                 if pointwise_dx is not None:
                     _multiply(weight_t, dy_matrices, pointwise_dx[:, :, part.begin : part.end])
                 elif dx is not None and step is not None:
-                    _multiply(weight_t, dy_matrices, columns)
+                    _multiply(weight_t, dy_matrices, columns[:, :taps])
                     _kernels.col2im(split, dx[part.images], *step, accumulate=cut)
 
     for_each(backward, range(len(runs)), _threads((rows + f) * widest * x.itemsize))
-    return dx, np.add.reduce(sums, axis=0).reshape(w.shape), db
+    total = np.add.reduce(sums, axis=0)
+    dw = np.ascontiguousarray(total[:, :, :taps]).reshape(w.shape)
+    if not need_db:
+        return dx, dw, None
+    db = np.ascontiguousarray(total[0, :, taps]) if ones else dy.sum(axis=(0, 2, 3), dtype=dy.dtype)
+    return dx, dw, db
 
 
 def _copied(buffer: np.ndarray, dy: np.ndarray, geometry: ConvGeometry, part: _Slice) -> np.ndarray:
