@@ -4,9 +4,12 @@ Environment
 -----------
 XPCONV_SERIAL=1
     Build without threads. A compiler without POSIX threads or C11 atomics gives the same.
+CFLAGS
+    Added after the flags of this file, so that they win.
 """
 
 import os
+import shlex
 import tempfile
 from pathlib import Path
 
@@ -35,6 +38,13 @@ int main(void) {
 }
 """
 
+# One function for two instruction sets, the loader picks; takes GCC or Clang, x86-64 and glibc.
+CLONES_PROBE = """
+__attribute__((target_clones("avx2", "default"))) static int twice(int number) { return 2 * number; }
+static int call(int (*function)(int), int number) { return function(number); }
+int main(int count, char **values) { (void)values; return call(twice, count) == 0; }
+"""
+
 
 class BuildExt(build_ext):
     """build_ext that asks the compiler what it can do first."""
@@ -45,12 +55,14 @@ class BuildExt(build_ext):
         flags = MSVC_FLAGS if msvc else [flag for flag in FLAGS if self.compiles("int main(void) { return 0; }", flag)]
         serial = os.environ.get("XPCONV_SERIAL", "0") not in ("", "0")
         threads = [] if serial else self.thread_flags()
+        clones = self.compiles(CLONES_PROBE, link=True)
         for extension in self.extensions:
-            extension.extra_compile_args += flags
             if threads:
                 extension.define_macros.append(("XPC_THREADS", "1"))
-                extension.extra_compile_args += threads
-                extension.extra_link_args += threads
+            if clones:
+                extension.define_macros.append(("XPC_TARGET_CLONES", "1"))
+            extension.extra_compile_args += [*flags, *threads, *shlex.split(os.environ.get("CFLAGS", ""))]
+            extension.extra_link_args += threads
         if not threads:
             print("xpconv: building serial kernels" + ("" if serial else ", the compiler has no POSIX threads"))
         super().build_extensions()
@@ -66,7 +78,6 @@ class BuildExt(build_ext):
             source = Path(folder, "probe.c")
             source.write_text(code)
             try:
-                # distutils puts objects under output_dir + the source's path, hence the relative root
                 objects = self.compiler.compile([str(source)], output_dir=folder, extra_postargs=[*flags, *strict])
                 if link:
                     self.compiler.link_executable(objects, "probe", output_dir=folder, extra_postargs=list(flags))

@@ -11,6 +11,7 @@ from xpconv.testing import CASES
 # derandomised, a test draws the same examples every time: what CI reports can be repeated
 hypothesis.settings.register_profile("local", deadline=None, max_examples=25)
 hypothesis.settings.register_profile("ci", deadline=None, max_examples=25, derandomize=True, database=None)
+hypothesis.settings.register_profile("thorough", deadline=None, max_examples=1000)  # --hypothesis-profile=thorough
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 

@@ -216,11 +216,34 @@ def test_the_cache_does_not_take_true_or_a_float_for_one():
         ),
         (((4, 4), 2, 2, ((0, 0), (0, 2)), 1, False), "padding: window 2 along the width would see nothing but padding"),
         (((1, 1), 2, 1, 1, 2, False), "padding: window 0 along the height would see nothing but padding"),  # astride
+        (((9, 9), 1, 1, (0, 1), 1, False), "padding: window 0 along the width would see nothing but padding"),
+        (
+            ((9, 9), 1, 4, ((0, 4), (0, 0)), 1, False),
+            "padding: window 3 along the height would see nothing but padding",
+        ),
     ],
 )
 def test_pooling_refuses_windows_in_the_padding(arguments, message):
     with pytest.raises(ValueError, match=message):
         pool_window(*arguments)
+
+
+def test_pooling_takes_every_other_padding():
+    for size in (1, 2, 5):
+        for kernel in (1, 2, 3):
+            for stride in (1, 2, 4):
+                for pads in [(0, 0), (1, 0), (0, 2), (3, 1)]:
+                    for dilation in (1, 2):
+                        if size + sum(pads) <= (kernel - 1) * dilation:
+                            continue
+                        starts = range(-pads[0], size + pads[1] - (kernel - 1) * dilation, stride)
+                        seen = [any(0 <= s + k * dilation < size for k in range(kernel)) for s in starts]
+                        arguments = ((size, 1), (kernel, 1), (stride, 1), (pads, (0, 0)), (dilation, 1), False)
+                        if all(seen):
+                            assert pool_window(*arguments).out_h == len(seen)
+                        else:
+                            with pytest.raises(ValueError, match=f"window {seen.index(False)} along the height"):
+                                pool_window(*arguments)
 
 
 def test_pooling_with_ceil_mode_refuses_a_kernel_that_is_larger_by_a_stride():

@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from . import backends, functional
+from . import backends
 from ._workspace import get_workspace_mb, set_workspace_mb
 from .backends import (
     BackendMismatchError,
@@ -25,7 +25,7 @@ from .backends import (
 )
 
 if TYPE_CHECKING:
-    from . import data, layers, models, optim, testing, training
+    from . import data, functional, layers, models, optim, testing, training
     from ._config import show_config
     from ._random import manual_seed
     from ._threads import get_num_threads, set_num_threads
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 # loaded when first used, which keeps `import xpconv` about as fast as `import numpy`
-_SUBPACKAGES = ("data", "layers", "models", "optim", "testing", "training")
+_SUBPACKAGES = ("data", "functional", "layers", "models", "optim", "testing", "training")
 _LATE_NAMES = {
     "Parameter": "layers",
     "Trainer": "training",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import os
-import sys
+from types import ModuleType
 
 __all__ = ["get_num_threads", "set_num_threads"]
 
@@ -30,7 +30,7 @@ def _available() -> int:
 
 def _initial() -> int:
     text = os.environ.get("XPCONV_NUM_THREADS")
-    if text is None:
+    if not text:
         return min(_available(), _MOST)
     try:
         return _checked("XPCONV_NUM_THREADS", int(text))
@@ -38,8 +38,17 @@ def _initial() -> int:
         raise ValueError(f"XPCONV_NUM_THREADS: expected a whole number between 1 and {_MOST}, got {text!r}") from None
 
 
+def _kernels() -> ModuleType | None:
+    """The compiled kernels, which keep the number once they are loaded; None where they were not built."""
+    try:
+        from ._cpu import _kernels as kernels  # here, since `import xpconv` does without them
+    except ImportError:
+        return None
+    return kernels
+
+
 _MOST = 1024  # MAX_THREADS of kernels/cpu/threads.c
-_number = _initial()
+_number = _initial()  # what the kernels start with
 
 
 def get_num_threads() -> int:
@@ -51,14 +60,14 @@ def get_num_threads() -> int:
         The number set; before that ``XPCONV_NUM_THREADS``, or else the CPUs available to the process. Always 1 if the
         kernels were built without threads.
     """
-    kernels = sys.modules.get("xpconv._cpu._kernels")
+    kernels = _kernels()
     return _number if kernels is None else kernels.get_num_threads()
 
 
 def set_num_threads(number: int) -> None:
     """Let the CPU kernels use ``number`` threads, the calling one included.
 
-    Results do not depend on it. The matrix products of a convolution run in NumPy's BLAS, which has threads and
+    Results do not depend on it. Matrix products outside of convolutions run in NumPy's BLAS, which has threads and
     settings of its own (``OPENBLAS_NUM_THREADS``, or the package ``threadpoolctl``).
 
     Parameters
@@ -73,6 +82,6 @@ def set_num_threads(number: int) -> None:
     """
     global _number
     _number = _checked("number", number)
-    kernels = sys.modules.get("xpconv._cpu._kernels")
+    kernels = _kernels()
     if kernels is not None:
         kernels.set_num_threads(_number)

@@ -23,6 +23,8 @@ cdef extern from "geometry.h":
 cdef extern from "threads.h" nogil:
     void xpc_set_num_threads(int)
     int xpc_get_num_threads()
+    int xpc_claim_pool()
+    void xpc_release_pool()
     int xpc_has_threads()
 
 cdef extern from "columns.h" nogil:
@@ -75,6 +77,16 @@ def set_num_threads(int number):
 def get_num_threads():
     """How many threads kernels use."""
     return xpc_get_num_threads()
+
+
+def claim_pool():
+    """Make kernels run alone in the threads that call them, until `release_pool`; False where the pool is in use."""
+    return bool(xpc_claim_pool())
+
+
+def release_pool():
+    """Give back the pool after `claim_pool` has returned True."""
+    xpc_release_pool()
 
 
 THREADED = bool(xpc_has_threads())  # whether this build has threads

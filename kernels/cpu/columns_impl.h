@@ -7,7 +7,7 @@ typedef struct {
     int accumulate;
 } NAME(columns_job);
 
-static void NAME(fill_zero)(char *to, ptrdiff_t step, ptrdiff_t count)
+XPC_INLINE void NAME(fill_zero)(char *to, ptrdiff_t step, ptrdiff_t count)
 {
     if (step == sizeof(REAL)) {
         memset(to, 0, (size_t)count * sizeof(REAL));
@@ -17,7 +17,7 @@ static void NAME(fill_zero)(char *to, ptrdiff_t step, ptrdiff_t count)
         *(REAL *)(to + k * step) = 0;
 }
 
-static void NAME(copy)(char *to, ptrdiff_t to_step, const char *from, ptrdiff_t from_step, ptrdiff_t count)
+XPC_INLINE void NAME(copy)(char *to, ptrdiff_t to_step, const char *from, ptrdiff_t from_step, ptrdiff_t count)
 {
     if (to_step == sizeof(REAL) && from_step == sizeof(REAL)) {
         memcpy(to, from, (size_t)count * sizeof(REAL));
@@ -32,7 +32,7 @@ static void NAME(copy)(char *to, ptrdiff_t to_step, const char *from, ptrdiff_t 
     }
 }
 
-static void NAME(add)(char *to, ptrdiff_t to_step, const char *from, ptrdiff_t from_step, ptrdiff_t count)
+XPC_INLINE void NAME(add)(char *to, ptrdiff_t to_step, const char *from, ptrdiff_t from_step, ptrdiff_t count)
 {
     REAL *restrict target = (REAL *)to;
     const REAL *restrict source = (const REAL *)from;
@@ -49,6 +49,7 @@ static void NAME(add)(char *to, ptrdiff_t to_step, const char *from, ptrdiff_t f
 }
 
 /* Output rows [row_begin, row_end) of the columns of one tap of one channel. */
+XPC_CLONES
 static void NAME(im2col_rows)(const void *argument, ptrdiff_t plane, ptrdiff_t row_begin, ptrdiff_t row_end)
 {
     const NAME(columns_job) *job = argument;
@@ -110,6 +111,7 @@ void NAME(xpc_im2col)(const xpc_array4 *x, const xpc_array6 *cols, xpc_axis vert
 }
 
 /* Rows [row_begin, row_end) of one image of one channel: gathers, so that rows are independent of each other. */
+XPC_CLONES
 static void NAME(col2im_rows)(const void *argument, ptrdiff_t plane, ptrdiff_t row_begin, ptrdiff_t row_end)
 {
     const NAME(columns_job) *job = argument;

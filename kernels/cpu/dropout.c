@@ -1,5 +1,7 @@
 #include "dropout.h"
 
+#include <string.h>
+
 #include "geometry.h"
 #include "threads.h"
 
@@ -9,26 +11,31 @@ enum {
     ROW = 4096 /* elements that one thread makes at a time; a multiple of 4 * LANES */
 };
 
-/* words[w][l] = word w of block first + l. */
-static void philox(uint32_t words[4][LANES], uint64_t first, xpc_dropout_key key)
+/* words[w][l] = word w of block first + l. The loops are short and simple so that compilers turn each into vectors. */
+XPC_INLINE void philox(uint32_t words[4][LANES], uint64_t first, xpc_dropout_key key)
 {
+    uint32_t *restrict c0 = words[0], *restrict c1 = words[1], *restrict c2 = words[2], *restrict c3 = words[3];
     uint32_t k0 = (uint32_t)key.seed, k1 = (uint32_t)(key.seed >> 32);
     for (int l = 0; l < LANES; l++) {
-        uint64_t block = first + (uint64_t)l;
-        words[0][l] = (uint32_t)block;
-        words[1][l] = (uint32_t)(block >> 32);
-        words[2][l] = key.layer;
-        words[3][l] = key.step;
+        c0[l] = (uint32_t)(first + (uint64_t)l);
+        c1[l] = (uint32_t)((first + (uint64_t)l) >> 32);
+        c2[l] = key.layer;
+        c3[l] = key.step;
     }
     for (int turn = 0; turn < ROUNDS; turn++) {
-        for (int l = 0; l < LANES; l++) {
-            uint64_t product0 = (uint64_t)words[0][l] * 0xD2511F53u;
-            uint64_t product1 = (uint64_t)words[2][l] * 0xCD9E8D57u;
-            words[0][l] = (uint32_t)(product1 >> 32) ^ words[1][l] ^ k0;
-            words[1][l] = (uint32_t)product1;
-            words[2][l] = (uint32_t)(product0 >> 32) ^ words[3][l] ^ k1;
-            words[3][l] = (uint32_t)product0;
-        }
+        uint64_t product0[LANES], product1[LANES];
+        for (int l = 0; l < LANES; l++)
+            product0[l] = (uint64_t)c0[l] * 0xD2511F53u;
+        for (int l = 0; l < LANES; l++)
+            product1[l] = (uint64_t)c2[l] * 0xCD9E8D57u;
+        for (int l = 0; l < LANES; l++)
+            c0[l] = (uint32_t)(product1[l] >> 32) ^ c1[l] ^ k0;
+        for (int l = 0; l < LANES; l++)
+            c1[l] = (uint32_t)product1[l];
+        for (int l = 0; l < LANES; l++)
+            c2[l] = (uint32_t)(product0[l] >> 32) ^ c3[l] ^ k1;
+        for (int l = 0; l < LANES; l++)
+            c3[l] = (uint32_t)product0[l];
         k0 += 0x9E3779B9u;
         k1 += 0xBB67AE85u;
     }

@@ -8,6 +8,23 @@
 
 #include <stddef.h>
 
+/* XPC_CLONES makes the compiler build a function for wider vectors too, and the loader pick; the build defines
+ * XPC_TARGET_CLONES where both can do so. The loops that it calls are XPC_INLINE, to become part of each clone. */
+#ifdef XPC_TARGET_CLONES
+#define XPC_CLONES __attribute__((target_clones("avx2", "default")))
+#define XPC_INLINE static inline __attribute__((always_inline))
+#else
+#define XPC_CLONES
+#define XPC_INLINE static inline
+#endif
+
+/* Where inlining makes the compiler forget `restrict`, and vectors with it. */
+#ifdef __GNUC__
+#define XPC_NOINLINE __attribute__((noinline))
+#else
+#define XPC_NOINLINE
+#endif
+
 /* Images and results of pooling: axes (N, C, H, W). */
 typedef struct {
     char *data;

@@ -13,8 +13,8 @@ typedef struct {
 /* True where `value` replaces `best`: it is greater, or the first NaN. */
 #define BETTER(value, best) (!((value) <= (best)) & ((best) == (best)))
 
-static void NAME(better)(REAL *restrict best, INDEX *restrict at, const char *from, ptrdiff_t step, ptrdiff_t count,
-                         INDEX tap)
+XPC_INLINE void NAME(better)(REAL *restrict best, INDEX *restrict at, const char *from, ptrdiff_t step, ptrdiff_t count,
+                             INDEX tap)
 {
     const REAL *restrict source = (const REAL *)from;
     if (step == sizeof(REAL)) {
@@ -41,28 +41,50 @@ static void NAME(better)(REAL *restrict best, INDEX *restrict at, const char *fr
     }
 }
 
-/* Windows of 2 x 2 pixels side by side, by far the most frequent pooling: all four taps in one pass. */
-static void NAME(better_2x2)(REAL *restrict best, INDEX *restrict at, const REAL *restrict upper,
-                             const REAL *restrict lower, ptrdiff_t count)
+/* Two taps side by side at stride 2. Reading both columns of each pair leaves no gaps, which vector loads like. */
+XPC_INLINE void NAME(better_pair)(REAL *restrict best, INDEX *restrict at, const char *from, ptrdiff_t count, INDEX tap)
 {
+    const REAL *restrict source = (const REAL *)from;
+    INDEX next = tap + 1;
     for (ptrdiff_t k = 0; k < count; k++) {
-        REAL value = upper[2 * k], next = upper[2 * k + 1];
-        INDEX tap = 0;
-        int take = BETTER(next, value);
-        value = take ? next : value;
-        tap = take ? 1 : tap;
-        next = lower[2 * k];
-        take = BETTER(next, value);
-        value = take ? next : value;
-        tap = take ? 2 : tap;
-        next = lower[2 * k + 1];
-        take = BETTER(next, value);
-        best[k] = take ? next : value;
-        at[k] = take ? 3 : tap;
+        REAL left = source[2 * k], right = source[2 * k + 1];
+        int take_right = BETTER(right, left);
+        REAL value = take_right ? right : left;
+        INDEX which = take_right ? next : tap;
+        int take = BETTER(value, best[k]);
+        best[k] = take ? value : best[k];
+        at[k] = take ? which : at[k];
     }
 }
 
-static void NAME(store)(char *to, ptrdiff_t step, const REAL *from, ptrdiff_t count)
+/* One row of taps of outputs [first, last); the first of them is number `tap` of the window. */
+XPC_INLINE void NAME(better_row)(REAL *best, INDEX *at, const char *row, ptrdiff_t unit, xpc_axis horizontal,
+                                 ptrdiff_t width, ptrdiff_t first, ptrdiff_t last, INDEX tap)
+{
+    int in_pairs = unit == sizeof(REAL) && horizontal.stride == 2 && horizontal.dilation == 1;
+    for (ptrdiff_t j = 0; j < horizontal.kernel; j++) {
+        xpc_range inside = xpc_outputs(horizontal, j, 0, width, first, last);
+        if (inside.begin == inside.end)
+            continue;
+        const char *from =
+            row + (inside.begin * horizontal.stride + j * horizontal.dilation - horizontal.pad) * unit;
+        if (in_pairs && j + 1 < horizontal.kernel) {
+            xpc_range next = xpc_outputs(horizontal, j + 1, 0, width, first, last);
+            if (next.begin == inside.begin && next.end == inside.end) {
+                NAME(better_pair)(best + (inside.begin - first), at + (inside.begin - first), from,
+                                  inside.end - inside.begin, (INDEX)(tap + j));
+                /* of an odd number of taps, the last but one is compared twice, which changes nothing */
+                if (j + 3 != horizontal.kernel)
+                    j++;
+                continue;
+            }
+        }
+        NAME(better)(best + (inside.begin - first), at + (inside.begin - first), from, horizontal.stride * unit,
+                     inside.end - inside.begin, (INDEX)(tap + j));
+    }
+}
+
+XPC_INLINE void NAME(store)(char *to, ptrdiff_t step, const REAL *from, ptrdiff_t count)
 {
     if (step == sizeof(REAL))
         memcpy(to, from, (size_t)count * sizeof(REAL));
@@ -71,7 +93,7 @@ static void NAME(store)(char *to, ptrdiff_t step, const REAL *from, ptrdiff_t co
             *(REAL *)(to + k * step) = from[k];
 }
 
-static void NAME(store_index)(char *to, ptrdiff_t step, int size, const INDEX *restrict from, ptrdiff_t count)
+XPC_INLINE void NAME(store_index)(char *to, ptrdiff_t step, int size, const INDEX *restrict from, ptrdiff_t count)
 {
     if (size == 1 && step == 1) {
         uint8_t *restrict target = (uint8_t *)to;
@@ -86,6 +108,7 @@ static void NAME(store_index)(char *to, ptrdiff_t step, int size, const INDEX *r
     }
 }
 
+XPC_CLONES
 static void NAME(max_pool_rows)(const void *argument, ptrdiff_t plane, ptrdiff_t row_begin, ptrdiff_t row_end)
 {
     const NAME(pool_job) *job = argument;
@@ -96,43 +119,26 @@ static void NAME(max_pool_rows)(const void *argument, ptrdiff_t plane, ptrdiff_t
     const char *from = x->data + n * x->strides[0] + c * x->strides[1];
     char *to = y->data + n * y->strides[0] + c * y->strides[1];
     char *to_index = argmax->data + n * argmax->strides[0] + c * argmax->strides[1];
-    ptrdiff_t step = x->strides[3] * horizontal.stride;
-    int is_2x2 = vertical.kernel == 2 && horizontal.kernel == 2 && horizontal.stride == 2 &&
-                 horizontal.dilation == 1 && x->strides[3] == sizeof(REAL);
-    /* outputs [whole.begin, whole.end) see the image with all their tap columns */
-    xpc_range whole = {xpc_outputs(horizontal, 0, 0, width, 0, out_w).begin,
-                       xpc_outputs(horizontal, horizontal.kernel - 1, 0, width, 0, out_w).end};
+    /* from here on, windows do not begin in the padding on the left */
+    ptrdiff_t whole = xpc_outputs(horizontal, 0, 0, width, 0, out_w).begin;
     REAL best[CHUNK];
     INDEX at[CHUNK];
 
     for (ptrdiff_t p = row_begin; p < row_end; p++) {
         xpc_range taps = taps_between(vertical, p, 0, height);
-        ptrdiff_t row = (p * vertical.stride - vertical.pad) * x->strides[2]; /* may lie outside */
         for (ptrdiff_t first = 0; first < out_w; first += CHUNK) {
             ptrdiff_t last = xpc_min(first + CHUNK, out_w), count = last - first;
-            if (is_2x2 && taps.begin == 0 && taps.end == 2 && whole.begin <= first && whole.end >= last) {
-                const char *upper = from + (row + (2 * first - horizontal.pad) * x->strides[3]);
-                NAME(better_2x2)(best, at, (const REAL *)upper,
-                                 (const REAL *)(upper + vertical.dilation * x->strides[2]), count);
-            } else {
-                for (ptrdiff_t q = first; q < last; q++) {
-                    /* the first tap that sees a pixel stands where nothing exceeds minus infinity */
-                    ptrdiff_t j = q < whole.begin ? taps_between(horizontal, q, 0, width).begin : 0;
-                    ptrdiff_t tap = taps.begin * horizontal.kernel + j;
-                    best[q - first] = -(REAL)INFINITY;
-                    at[q - first] = (INDEX)tap;
-                }
-                for (ptrdiff_t i = taps.begin; i < taps.end; i++)
-                    for (ptrdiff_t j = 0; j < horizontal.kernel; j++) {
-                        xpc_range inside = xpc_outputs(horizontal, j, 0, width, first, last);
-                        if (inside.begin == inside.end)
-                            continue;
-                        ptrdiff_t w = inside.begin * horizontal.stride + j * horizontal.dilation - horizontal.pad;
-                        NAME(better)(best + (inside.begin - first), at + (inside.begin - first),
-                                     from + (row + i * vertical.dilation * x->strides[2] + w * x->strides[3]), step,
-                                     inside.end - inside.begin, (INDEX)(i * horizontal.kernel + j));
-                    }
+            /* the first tap that sees a pixel stands where nothing exceeds minus infinity */
+            for (ptrdiff_t k = 0; k < count; k++) {
+                best[k] = -(REAL)INFINITY;
+                at[k] = (INDEX)(taps.begin * horizontal.kernel);
             }
+            for (ptrdiff_t q = first; q < xpc_min(last, whole); q++)
+                at[q - first] += (INDEX)taps_between(horizontal, q, 0, width).begin;
+            for (ptrdiff_t i = taps.begin; i < taps.end; i++)
+                NAME(better_row)(
+                    best, at, from + (p * vertical.stride - vertical.pad + i * vertical.dilation) * x->strides[2],
+                    x->strides[3], horizontal, width, first, last, (INDEX)(i * horizontal.kernel));
             NAME(store)(to + p * y->strides[2] + first * y->strides[3], y->strides[3], best, count);
             NAME(store_index)(to_index + p * argmax->strides[2] + first * argmax->strides[3], argmax->strides[3],
                               job->argmax_size, at, count);
@@ -149,7 +155,7 @@ void NAME(xpc_max_pool)(const xpc_array4 *x, const xpc_array4 *y, const xpc_arra
                       y->shape[3] * vertical.kernel * horizontal.kernel);
 }
 
-static void NAME(zero_rows)(const xpc_array4 *images, char *plane, ptrdiff_t row_begin, ptrdiff_t row_end)
+XPC_INLINE void NAME(zero_rows)(const xpc_array4 *images, char *plane, ptrdiff_t row_begin, ptrdiff_t row_end)
 {
     for (ptrdiff_t h = row_begin; h < row_end; h++) {
         char *row = plane + h * images->strides[2];
@@ -161,23 +167,31 @@ static void NAME(zero_rows)(const xpc_array4 *images, char *plane, ptrdiff_t row
     }
 }
 
-/* Row h of dx where windows are 2 x 2 pixels side by side and in memory one after the other: a select, no zeroing.
- * Returns whether all indices were taps. */
+/* A row of dx where windows are 2 x 2 pixels side by side and one after the other in memory: selects instead of zeroing
+ * and adding. Returns whether all indices were taps. */
+XPC_CLONES XPC_NOINLINE
 static int NAME(select_2x2)(REAL *restrict row, ptrdiff_t width, const REAL *restrict dy,
-                            const uint8_t *restrict argmax, ptrdiff_t count, int tap)
+                                const uint8_t *restrict argmax, ptrdiff_t count, INDEX tap)
 {
-    uint8_t largest = 0;
-    for (ptrdiff_t q = 0; q < count; q++) {
-        uint8_t index = argmax[q];
-        largest = index > largest ? index : largest;
-        row[2 * q] = index == tap ? dy[q] : 0;
-        row[2 * q + 1] = index == tap + 1 ? dy[q] : 0;
+    INDEX at[CHUNK], bits = 0, next = tap + 1;
+    for (ptrdiff_t first = 0; first < count; first += CHUNK) {
+        ptrdiff_t part = xpc_min(CHUNK, count - first);
+        for (ptrdiff_t k = 0; k < part; k++)
+            at[k] = argmax[first + k];
+        for (ptrdiff_t k = 0; k < part; k++)
+            bits |= at[k];
+        for (ptrdiff_t k = 0; k < part; k++) {
+            REAL gradient = dy[first + k]; /* loaded always: a conditional load would be a branch */
+            row[2 * (first + k)] = at[k] == tap ? gradient : 0;
+            row[2 * (first + k) + 1] = at[k] == next ? gradient : 0;
+        }
     }
     for (ptrdiff_t w = 2 * count; w < width; w++)
         row[w] = 0;
-    return largest < 4;
+    return bits < 4;
 }
 
+XPC_CLONES
 static void NAME(max_pool_backward_rows)(const void *argument, ptrdiff_t plane, ptrdiff_t row_begin,
                                          ptrdiff_t row_end)
 {
@@ -202,7 +216,7 @@ static void NAME(max_pool_backward_rows)(const void *argument, ptrdiff_t plane, 
                 good &= NAME(select_2x2)((REAL *)(to + h * dx->strides[2]), width,
                                          (const REAL *)(from + p * dy->strides[2]),
                                          (const uint8_t *)(from_index + p * argmax->strides[2]), out_w,
-                                         (int)(h % 2) * 2);
+                                         (INDEX)(h % 2) * 2);
             else
                 NAME(zero_rows)(dx, to, h, h + 1);
         }
@@ -258,7 +272,7 @@ int NAME(xpc_max_pool_backward)(const xpc_array4 *dy, const xpc_array4 *argmax, 
 
 /* ---- average --------------------------------------------------------------------------------------------------- */
 
-static void NAME(add_step)(REAL *restrict sum, const char *from, ptrdiff_t step, ptrdiff_t count)
+XPC_INLINE void NAME(add_step)(REAL *restrict sum, const char *from, ptrdiff_t step, ptrdiff_t count)
 {
     const REAL *restrict source = (const REAL *)from;
     if (step == sizeof(REAL))
@@ -272,7 +286,7 @@ static void NAME(add_step)(REAL *restrict sum, const char *from, ptrdiff_t step,
             sum[k] += *(const REAL *)(from + k * step);
 }
 
-static void NAME(add_to_step)(char *to, ptrdiff_t step, const REAL *restrict from, ptrdiff_t count)
+XPC_INLINE void NAME(add_to_step)(char *to, ptrdiff_t step, const REAL *restrict from, ptrdiff_t count)
 {
     REAL *restrict target = (REAL *)to;
     if (step == sizeof(REAL))
@@ -287,7 +301,7 @@ static void NAME(add_to_step)(char *to, ptrdiff_t step, const REAL *restrict fro
 }
 
 /* How many tap columns of outputs [first, last) count. */
-static void NAME(count_columns)(REAL *columns, xpc_axis horizontal, xpc_range counted, ptrdiff_t first,
+XPC_INLINE void NAME(count_columns)(REAL *columns, xpc_axis horizontal, xpc_range counted, ptrdiff_t first,
                                 ptrdiff_t last)
 {
     for (ptrdiff_t q = first; q < last; q++) {
@@ -302,6 +316,7 @@ static REAL NAME(count_rows)(const NAME(pool_job) *job, ptrdiff_t p)
     return (REAL)(taps.end - taps.begin);
 }
 
+XPC_CLONES
 static void NAME(avg_pool_rows)(const void *argument, ptrdiff_t plane, ptrdiff_t row_begin, ptrdiff_t row_end)
 {
     const NAME(pool_job) *job = argument;
@@ -347,6 +362,7 @@ void NAME(xpc_avg_pool)(const xpc_array4 *x, const xpc_array4 *y, xpc_axis verti
                       y->shape[3] * vertical.kernel * horizontal.kernel);
 }
 
+XPC_CLONES
 static void NAME(avg_pool_backward_rows)(const void *argument, ptrdiff_t plane, ptrdiff_t row_begin,
                                          ptrdiff_t row_end)
 {

@@ -148,6 +148,14 @@ static void register_fork_handlers(void)
     pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
 }
 
+/* Become the one caller; false if there is one. A fork may leave the child without the thread that would let go. */
+static int claim(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, register_fork_handlers);
+    return !atomic_exchange(&busy, 1);
+}
+
 /* With the lock held. Signals stay with the threads of the program: Python handles them in its main thread. */
 static void start_workers(int wanted)
 {
@@ -168,9 +176,6 @@ static void start_workers(int wanted)
 
 static void run_with_helpers(task *t, int helpers)
 {
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
-    pthread_once(&once, register_fork_handlers);
-
     pthread_mutex_lock(&pool.lock);
     start_workers(helpers);
     pool.current = t;
@@ -213,7 +218,7 @@ void xpc_parallel_rows(xpc_rows_fn fn, const void *job, ptrdiff_t planes, ptrdif
     if (row_cost < 1)
         row_cost = 1;
     /* divided, not multiplied: items * row_cost may exceed the range of the type */
-    if (threads == 1 || items < 2 || items < PARALLEL_COST / row_cost || atomic_exchange(&busy, 1)) {
+    if (threads == 1 || items < 2 || items < PARALLEL_COST / row_cost || !claim()) {
         run_items(&what, 0, items);
         return;
     }
@@ -234,6 +239,16 @@ void xpc_set_num_threads(int number)
 int xpc_get_num_threads(void)
 {
     return atomic_load(&num_threads);
+}
+
+int xpc_claim_pool(void)
+{
+    return claim();
+}
+
+void xpc_release_pool(void)
+{
+    atomic_store(&busy, 0);
 }
 
 int xpc_has_threads(void)
@@ -259,6 +274,15 @@ void xpc_set_num_threads(int number)
 int xpc_get_num_threads(void)
 {
     return 1;
+}
+
+int xpc_claim_pool(void)
+{
+    return 0;
+}
+
+void xpc_release_pool(void)
+{
 }
 
 int xpc_has_threads(void)

@@ -28,6 +28,11 @@ void xpc_parallel_rows(xpc_rows_fn fn, const void *job, ptrdiff_t planes, ptrdif
 void xpc_set_num_threads(int number);
 int xpc_get_num_threads(void);
 
+/* Take the pool for threads of the caller's own: until it is given back, every kernel runs alone in the thread that calls
+ * it. Returns 0 where the pool is in use; then there is nothing to give back. */
+int xpc_claim_pool(void);
+void xpc_release_pool(void);
+
 /* Whether the build has threads at all. */
 int xpc_has_threads(void);
 

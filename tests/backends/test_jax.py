@@ -94,6 +94,15 @@ def test_integers_that_do_not_fit_are_refused(values):
         xpconv.asarray(values, backend="jax")
 
 
+def test_synchronize_waits_for_what_was_started():
+    x = jnp.ones((600, 600))
+    multiply = jax.jit(lambda a: a @ a @ a @ a @ a @ a)
+    multiply(x).block_until_ready()
+    y = multiply(x)
+    xpconv.backends.load_backend("jax").synchronize()
+    assert y.is_ready()
+
+
 def test_unknown_devices():
     for name in ("jax:cpu:99", "jax:quantum", "jax:cpu:x"):
         with pytest.raises(xpconv.BackendUnavailableError, match=f"jax cannot use device '{name[4:]}'"):

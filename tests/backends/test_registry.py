@@ -280,6 +280,18 @@ def test_a_newer_backend_claims_subclasses_that_an_older_one_took():
         backend_of(x=mine, w=torch.zeros(2))
 
 
+def test_of_two_backends_for_one_type_the_newer_gets_it():
+    def named(name):
+        backend = TaggedBackend()
+        backend.name = name
+        return backend
+
+    for packages in ((__name__,), ()):
+        for name in (f"older{len(packages)}", f"newer{len(packages)}"):
+            xpconv.register_backend(name, lambda device, name=name: named(name), packages=packages)
+            assert backend_of(x=tagged()).name == name
+
+
 def test_registering_a_name_again_replaces_it():
     xpconv.register_backend("tagged", lambda device: TaggedBackend(), packages=(Tagged.__module__,))
     xpconv.set_backend("tagged")

@@ -42,7 +42,8 @@ def check(on, dtype, got, want):
     ("momentum", "dampening", "nesterov"), [(0, 0, False), (0.9, 0, False), (0.9, 0.3, False), (0.8, 0, True)]
 )
 @pytest.mark.parametrize("weight_decay", [0, 0.1])
-def test_sgd(on, rng, momentum, dampening, nesterov, weight_decay):
+def test_sgd(on, sparing, rng, momentum, dampening, nesterov, weight_decay):
+    sparing(nesterov and weight_decay)
     start, gradients = problem(rng)
     options = {"momentum": momentum, "dampening": dampening, "nesterov": nesterov, "weight_decay": weight_decay}
     want = torch_run(lambda optim, params: optim.SGD(params, lr=LR, **options), start, gradients)
@@ -60,7 +61,8 @@ def test_sgd(on, rng, momentum, dampening, nesterov, weight_decay):
 
 @pytest.mark.parametrize("momentum", [0, 0.9])
 @pytest.mark.parametrize("weight_decay", [0, 0.1])
-def test_rmsprop(on, rng, momentum, weight_decay):
+def test_rmsprop(on, sparing, rng, momentum, weight_decay):
+    sparing(momentum and weight_decay)
     start, gradients = problem(rng)
     want = torch_run(
         lambda optim, params: optim.RMSprop(params, lr=LR, alpha=0.95, momentum=momentum, weight_decay=weight_decay),
@@ -81,7 +83,8 @@ def test_rmsprop(on, rng, momentum, weight_decay):
 
 @pytest.mark.parametrize("decoupled", [False, True])
 @pytest.mark.parametrize("weight_decay", [0, 0.1])
-def test_adam(on, rng, decoupled, weight_decay):
+def test_adam(on, sparing, rng, decoupled, weight_decay):
+    sparing(decoupled and weight_decay)
     start, gradients = problem(rng)
     name = "AdamW" if decoupled else "Adam"
     want = torch_run(

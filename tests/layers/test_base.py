@@ -93,6 +93,13 @@ class TestParameter:
         with pytest.raises(TypeError, match="data: expected an array"):
             Parameter([1.0, 2.0])
 
+    def test_without_axes(self, on):
+        parameter = Parameter(on.asarray(2.0, "float32"))
+        for _ in range(2):
+            parameter.accumulate_grad(backend_of(p=parameter.data).xp.sum(on.asarray([1.0, 2.0], "float32")))
+        assert on.to_numpy(parameter.grad).shape == ()
+        assert float(parameter.grad) == 6
+
     def test_repr(self):
         assert repr(Parameter(np.ones((2, 3)))) == "Parameter(float64, shape=(2, 3), backend='numpy')"
 

@@ -60,6 +60,9 @@ ALL = {
     "concat": (lambda nn: nn.Concat(nn.Linear(4, 2), nn.Identity(), nn.Linear(4, 3)), (3, 4)),
 }
 
+# what JAX's constant arrays could break: parameters, buffers and masks; its operators have tests of their own
+ON_JAX = ("linear", "batchnorm1d", "groupnorm", "relu", "dropout", "flatten", "residual")
+
 
 def random_state(layer, rng):
     """Values for everything in the state, none of them the initial one."""
@@ -127,8 +130,8 @@ def run_twice(layer, x, dy, asarray=np.asarray, dtype="float64"):
 
 @pytest.mark.parametrize("kind", ALL)
 def test_agrees_with_numpy_in_float64(on, kind, rng):
-    if on.id == "jax" and ("-" in kind or kind == "sequential"):
-        pytest.skip("JAX compiles every shape anew: one case of each layer is enough")
+    if on.id == "jax" and kind not in ON_JAX:
+        pytest.skip("JAX compiles every operator for every shape, which takes long")
     make, shape = ALL[kind]
     with use_backend("numpy"):
         reference = make(layers).to(dtype="float64")

@@ -6,6 +6,7 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -77,14 +78,6 @@ def test_a_link_stays_a_link(tmp_path, saved):
 
 
 # ---- writing that fails -----------------------------------------------------------------------------------------
-
-
-def assert_write_fails(path, match):
-    with pytest.raises(CheckpointError, match=match) as caught:
-        write_checkpoint(path, {"w": np.ones(1000)}, {"step": 99})
-    assert str(path) in str(caught.value)
-    assert_is_whole(path)
-    assert os.listdir(path.parent) == [path.name]  # the temporary file is gone
 
 
 @pytest.mark.parametrize(
@@ -171,14 +164,23 @@ def test_killed_while_writing(saved):
     assert_is_whole(saved)
 
 
-def test_unwritable_folder(saved):
-    if os.geteuid() == 0:
-        pytest.skip("root may write everywhere")
-    saved.parent.chmod(0o500)
-    try:
-        assert_write_fails(saved, "Permission denied")
-    finally:
-        saved.parent.chmod(0o700)
+def test_unwritable_folder():
+    root = os.geteuid() == 0
+    with tempfile.TemporaryDirectory() as folder:  # not below pytest's own, which others may not enter
+        path = Path(folder, "net")
+        write_checkpoint(path, ARRAYS, STATE)
+        os.chmod(folder, 0o555)
+        if root:
+            os.seteuid(65534)  # root may write everywhere
+        try:
+            with pytest.raises(CheckpointError, match=f"{path}: cannot write the checkpoint: Permission denied"):
+                write_checkpoint(path, {"w": np.ones(1000)}, {"step": 99})
+            assert_is_whole(path)
+        finally:
+            if root:
+                os.seteuid(0)
+            os.chmod(folder, 0o755)
+        assert os.listdir(folder) == ["net"]
 
 
 @pytest.mark.parametrize(
@@ -227,11 +229,10 @@ def test_no_flipped_bit_goes_unnoticed(saved):
         contents[index] ^= bit
         try:
             read_checkpoint(saved)
-        except CheckpointError as error:
-            assert saved.name in str(error)
-        else:
-            assert_is_whole(saved)
-            unnoticed += 1
+        except CheckpointError:
+            continue
+        assert_is_whole(saved)
+        unnoticed += 1
     assert unnoticed < 8
 
 
@@ -257,7 +258,7 @@ def test_newer_format(saved):
     contents = saved.read_bytes()
     metadata = json.loads(contents[8 : 8 + int.from_bytes(contents[:8], "little")])["__metadata__"]
     safetensors.numpy.save_file(ARRAYS, saved, metadata={**metadata, "xpconv.version": "2"})
-    with pytest.raises(CheckpointError, match="checkpoint format 2, .* reads format 1"):
+    with pytest.raises(CheckpointError, match=r"checkpoint format 2, .* reads format 1"):
         read_checkpoint(saved)
 
 

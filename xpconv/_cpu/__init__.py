@@ -14,7 +14,7 @@ from . import _kernels, columns, conv, dropout, pool
 
 __all__ = ["ENGINES"]
 
-_kernels.set_num_threads(_threads.get_num_threads())
+_kernels.set_num_threads(_threads._number)  # not get_num_threads(), which asks the kernels
 
 
 def _real(dtype: str, geometry: Any) -> bool:

@@ -65,6 +65,6 @@ def mse(backend: Backend, pred: Array, target: Array) -> tuple[Array, Array]:
     xp = backend.xp
     wide = backend.accumulator(pred)
     difference = backend.astype(pred, wide) - backend.astype(target, wide)
-    loss = xp.mean(difference * difference)
+    loss = xp.mean(difference * difference)  # NumPy makes scalars of 0-d arrays, `asarray` arrays of them
     difference *= 2 / math.prod(pred.shape)
-    return backend.astype(backend.asarray(loss), pred.dtype), backend.astype(difference, pred.dtype)
+    return backend.astype(backend.asarray(loss), pred.dtype), backend.astype(backend.asarray(difference), pred.dtype)

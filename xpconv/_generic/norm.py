@@ -113,7 +113,7 @@ def _normalise_rows(backend: Backend, x: Array, eps: float) -> tuple[Array, Arra
     return y, mean + rest, inv_std
 
 
-def _normalised(backend: Backend, x: Array, mean: Array, inv_std: Array) -> Array:
+def _normalised(x: Array, mean: Array, inv_std: Array) -> Array:
     y = x - mean
     y *= inv_std
     return y
@@ -147,7 +147,7 @@ def layer_norm_backward(
     """Gradients (dx, dw, db) of `layer_norm`."""
     xp = backend.xp
     wide = _wide(backend, dy)
-    y = _normalised(backend, _wide(backend, x), mean, inv_std)
+    y = _normalised(_wide(backend, x), mean, inv_std)
     db = xp.sum(wide, axis=0)
     dw = xp.sum(wide * y, axis=0)
     dx = _rows_backward(backend, wide if weight is None else wide * _wide(backend, weight), y, inv_std)
@@ -184,7 +184,7 @@ def group_norm_backward(
     xp, shape = backend.xp, tuple(x.shape)
     rows = _rows_shape(shape, num_groups)
     wide = _wide(backend, dy)
-    y = _normalised(backend, xp.reshape(_wide(backend, x), rows), mean, inv_std)
+    y = _normalised(xp.reshape(_wide(backend, x), rows), mean, inv_std)
     db = _channel_sum(backend, wide)
     dw = _channel_dot(backend, wide, xp.reshape(y, shape))
     if weight is not None:

@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
-from .. import _generic
 from .protocol import Backend
 
 __all__ = ["Engine", "KernelUnavailableError", "get_kernels", "run", "serving", "set_kernels", "use_kernels"]
@@ -86,6 +85,8 @@ def use_kernels(mode: str) -> Iterator[None]:
 
 def serving(backend: Backend, operator: str, dtype: str, geometry: Any = None) -> Engine:
     """The engine that runs ``operator`` on ``backend`` for this dtype and geometry."""
+    from .. import _generic  # only now, which keeps `import xpconv` fast
+
     mode = get_kernels()
     engines = backend.engines.get(operator, ())
     if mode != "generic":

@@ -85,7 +85,7 @@ class JaxBackend(Backend):
         return self.on_host and not isinstance(array, self._jax.core.Tracer)
 
     def synchronize(self) -> None:
-        self._jax.device_put(0.0, self.device).block_until_ready()
+        self._jax.block_until_ready(self._jax.live_arrays(self.device.platform))
 
     def describe(self) -> str:
         return f"jax {self._jax.__version__}, {self.device}"

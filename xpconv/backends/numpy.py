@@ -54,6 +54,9 @@ class NumpyBackend(Backend):
             raise TypeError(f"dtype: numpy has no {name!r}") from None
         return dtype if dtype.isnative else dtype.newbyteorder("=")
 
+    def describe(self) -> str:
+        return f"numpy {np.__version__}, {'compiled' if self.engines else 'without compiled'} kernels"
+
     def prepare(self, array: Array) -> Array:
         if type(array) is np.memmap:  # else results become memory maps of nothing
             array = np.asarray(array)

@@ -178,6 +178,16 @@ def load_backend(name: str | Backend) -> Backend:
         return _loaded[name]
 
 
+def loaded_backend(name: str) -> Backend | None:
+    """The backend of that name if it has been started, else None."""
+    return _loaded.get(name)
+
+
+def packages_of(name: str) -> tuple[str, ...]:
+    """Top-level packages of the array types of a registered backend; empty if they are not known."""
+    return _entries[name].packages
+
+
 def available_backends() -> list[str]:
     """Names of the backends that start here (it tries each, so it may import large libraries)."""
     names = []

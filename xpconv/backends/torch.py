@@ -60,8 +60,11 @@ class TorchBackend(Backend):
         return array.numpy()
 
     def synchronize(self) -> None:
-        if self.device.type == "cuda":
-            self._torch.cuda.synchronize(self.device)
+        kind = self.device.type
+        if kind in ("cuda", "xpu"):
+            getattr(self._torch, kind).synchronize(self.device)
+        elif kind == "mps":
+            self._torch.mps.synchronize()
 
     def describe(self) -> str:
         return f"torch {self._torch.__version__}, {self.device}"

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..backends import run
-from ..backends.protocol import Array
+from ..backends.protocol import Array, Backend
 from ._arguments import check_gradient, check_number, floating_backend
 
 __all__ = [
@@ -40,17 +40,22 @@ class LeakyReluCache(NamedTuple):
     negative_slope: float
 
 
+def _run(backend: Backend, operator: str, *arguments: Any) -> Array:
+    result = run(backend, operator, *arguments)
+    return result if result.shape else backend.asarray(result)  # NumPy makes scalars of 0-d arrays
+
+
 def _forward_keeping_x(operator: str, x: Array) -> tuple[Array, ActivationCache]:
-    return run(floating_backend(x=x), operator, x), ActivationCache(x)
+    return _run(floating_backend(x=x), operator, x), ActivationCache(x)
 
 
 def _forward_keeping_y(operator: str, x: Array) -> tuple[Array, ActivationCache]:
-    y = run(floating_backend(x=x), operator, x)
+    y = _run(floating_backend(x=x), operator, x)
     return y, ActivationCache(y)
 
 
 def _backward(operator: str, dy: Array, kept: Array) -> Array:
-    return run(check_gradient(dy, kept, kept.shape), operator, dy, kept)
+    return _run(check_gradient(dy, kept, kept.shape), operator, dy, kept)
 
 
 def relu(x: Array) -> tuple[Array, ActivationCache]:
@@ -76,7 +81,7 @@ def relu(x: Array) -> tuple[Array, ActivationCache]:
 
 
 def relu_backward(dy: Array, cache: ActivationCache) -> Array:
-    """``dy`` where x was positive, else 0.
+    """``dy`` where x was positive, else 0 (NaN where dy is infinite).
 
     Raises
     ------
@@ -108,7 +113,7 @@ def leaky_relu(x: Array, negative_slope: float = 0.01) -> tuple[Array, LeakyRelu
     """
     backend = floating_backend(x=x)
     negative_slope = check_number("negative_slope", negative_slope, -math.inf)
-    return run(backend, "leaky_relu", x, negative_slope), LeakyReluCache(x, negative_slope)
+    return _run(backend, "leaky_relu", x, negative_slope), LeakyReluCache(x, negative_slope)
 
 
 def leaky_relu_backward(dy: Array, cache: LeakyReluCache) -> Array:
@@ -120,7 +125,7 @@ def leaky_relu_backward(dy: Array, cache: LeakyReluCache) -> Array:
         dy has another shape, dtype or backend than the result.
     """
     x, negative_slope = cache
-    return run(check_gradient(dy, x, x.shape), "leaky_relu_backward", dy, x, negative_slope)
+    return _run(check_gradient(dy, x, x.shape), "leaky_relu_backward", dy, x, negative_slope)
 
 
 def gelu(x: Array) -> tuple[Array, ActivationCache]:

@@ -53,7 +53,7 @@ def dropout(x: Array, p: float, *, training: bool, key: int | tuple[int, int, in
     mask = None
     if training and p:
         mask = run(backend, "dropout_mask", x, p, (seed, layer, step))
-        y = x * mask
+        y = backend.asarray(x * mask)  # NumPy makes a scalar of 0-d arrays
     else:
         y = x
     return y, DropoutCache(mask, tuple(x.shape), backend.dtype_name(x))
@@ -78,8 +78,8 @@ def dropout_backward(dy: Array, cache: DropoutCache) -> Array:
     TypeError, ValueError
         dy has another shape, dtype or backend than the result.
     """
-    check_gradient(dy, cache.mask, cache.shape, dtype=cache.dtype)
-    return dy if cache.mask is None else dy * cache.mask
+    backend = check_gradient(dy, cache.mask, cache.shape, dtype=cache.dtype)
+    return dy if cache.mask is None else backend.asarray(dy * cache.mask)
 
 
 def _checked_key(key: object) -> tuple[int, int, int]:

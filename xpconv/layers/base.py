@@ -103,12 +103,14 @@ class Parameter:
         ValueError
             Of another shape; it is never broadcast.
         """
+        if isinstance(g, np.generic):  # what NumPy makes of an array without axes, such as a sum
+            g = np.asarray(g)
         backend = backend_of(data=self.data, g=g)
         if g.dtype != self.data.dtype:
             raise TypeError(f"g: expected {backend.dtype_name(self.data)} like data, got {backend.dtype_name(g)}")
         if tuple(g.shape) != self.shape:
             raise ValueError(f"g: expected shape {self.shape} like data, got {tuple(g.shape)}")
-        self.grad = g if self.grad is None else self.grad + g
+        self.grad = g if self.grad is None else backend.asarray(self.grad + g)
 
     def __repr__(self) -> str:
         backend = backend_of(data=self.data)

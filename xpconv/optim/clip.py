@@ -67,5 +67,6 @@ def clip_grad_norm(
     scale = float(max_norm) / (norm + 1e-6)
     if scale < 1:
         for parameter, grad in graded:
-            parameter.grad = grad * scale
+            # asarray, since NumPy makes a scalar of an array without axes
+            parameter.grad = backend_of(grad=grad).asarray(grad * scale)
     return norm

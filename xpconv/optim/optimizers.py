@@ -61,8 +61,8 @@ def _entry(tree: object, name: str) -> Any:
 class Optimizer:
     """Base of the optimizers.
 
-    A subclass says in `_kinds` which settings it has and what they must be, in `_array_names` which arrays it keeps for
-    a parameter, and defines `_update`.
+    A subclass says in `_kinds` which settings it has and what they must be, in `_always` and `_sometimes` which arrays
+    it keeps for a parameter that has taken a step, and defines `_update`.
 
     Parameters
     ----------
@@ -84,7 +84,8 @@ class Optimizer:
     """
 
     _kinds: ClassVar[Mapping[str, _Kind]]
-    _array_names: tuple[str, ...]
+    _always: tuple[str, ...] = ()
+    _sometimes: tuple[str, ...] = ()
 
     def __init__(self, params: Iterable[Parameter] | Iterable[Mapping[str, Any]], defaults: Mapping[str, Any]) -> None:
         if isinstance(params, (Parameter, Mapping, str)) or not isinstance(params, Iterable):
@@ -166,8 +167,11 @@ class Optimizer:
         ]
         for index, parameter, backend in todo:
             self._steps[index] = self._steps.get(index, 0) + 1
-            arrays = self._arrays.setdefault(index, {})
-            self._update(backend, parameter, settings[index], arrays, self._steps[index])
+            arrays = self._arrays.get(index, {})
+            new, kept = self._update(backend, parameter, settings[index], arrays, self._steps[index])
+            # asarray, since NumPy makes scalars of arrays without axes
+            parameter.data = backend.asarray(new)
+            self._arrays[index] = {name: backend.asarray(array) for name, array in kept.items() if array is not None}
 
     def _checked_backend(self, index: int, parameter: Parameter) -> Backend:
         backend, data = backend_of(parameter=parameter.data), parameter.data
@@ -187,8 +191,11 @@ class Optimizer:
 
     def _update(
         self, backend: Backend, parameter: Parameter, settings: dict[str, Any], arrays: dict[str, Array], step: int
-    ) -> None:
-        """Do step number ``step`` (from 1) of ``parameter`` and keep what the next one needs in ``arrays``."""
+    ) -> tuple[Array, dict[str, Array | None]]:
+        """Step number ``step`` (from 1) of ``parameter``: its new values, and the arrays to keep for the next step.
+
+        What comes in may be updated in place and given back.
+        """
         raise NotImplementedError
 
     def to(self, backend: str | Backend | None = None) -> None:
@@ -264,7 +271,9 @@ class Optimizer:
         left = set(arrays)
         for index, (parameter, entry) in enumerate(zip(self._parameters(), entries, strict=True)):
             step, names = _entry(entry, "step"), _entry(entry, "arrays")
-            if not isinstance(step, int) or step < 0 or not set(names) <= set(self._array_names):
+            required = set(self._always if step else ())
+            allowed = set(self._always + self._sometimes if step else ())
+            if not isinstance(step, int) or step < 0 or not required <= set(names) <= allowed:
                 raise ValueError(f"state: cannot be what parameter {index} has kept: {entry!r}")
             new_steps[index] = step
             new_arrays[index] = {}
@@ -326,7 +335,7 @@ class SGD(Optimizer):
         "weight_decay": _AT_LEAST_ZERO,
         "nesterov": _FLAG,
     }
-    _array_names = ("velocity",)
+    _sometimes = ("velocity",)
 
     def __init__(
         self,
@@ -349,8 +358,8 @@ class SGD(Optimizer):
 
     def _update(
         self, backend: Backend, parameter: Parameter, settings: dict[str, Any], arrays: dict[str, Array], step: int
-    ) -> None:
-        parameter.data, velocity = run(
+    ) -> tuple[Array, dict[str, Array | None]]:
+        data, velocity = run(
             backend,
             "sgd_step",
             parameter.data,
@@ -362,8 +371,7 @@ class SGD(Optimizer):
             settings["nesterov"],
             settings["weight_decay"],
         )
-        if velocity is not None:
-            arrays["velocity"] = velocity
+        return data, {"velocity": velocity}
 
 
 class RMSprop(Optimizer):
@@ -395,7 +403,8 @@ class RMSprop(Optimizer):
         "weight_decay": _AT_LEAST_ZERO,
         "momentum": _AT_LEAST_ZERO,
     }
-    _array_names = ("square_avg", "momentum_buffer")
+    _always = ("square_avg",)
+    _sometimes = ("momentum_buffer",)
 
     def __init__(
         self,
@@ -411,15 +420,13 @@ class RMSprop(Optimizer):
 
     def _update(
         self, backend: Backend, parameter: Parameter, settings: dict[str, Any], arrays: dict[str, Array], step: int
-    ) -> None:
-        if "square_avg" not in arrays:
-            arrays["square_avg"] = backend.xp.zeros_like(parameter.data)
-        parameter.data, arrays["square_avg"], buffer = run(
+    ) -> tuple[Array, dict[str, Array | None]]:
+        data, square_avg, buffer = run(
             backend,
             "rmsprop_step",
             parameter.data,
             parameter.grad,
-            arrays["square_avg"],
+            arrays["square_avg"] if arrays else backend.xp.zeros_like(parameter.data),
             arrays.get("momentum_buffer"),
             settings["lr"],
             settings["alpha"],
@@ -427,8 +434,7 @@ class RMSprop(Optimizer):
             settings["momentum"],
             settings["weight_decay"],
         )
-        if buffer is not None:
-            arrays["momentum_buffer"] = buffer
+        return data, {"square_avg": square_avg, "momentum_buffer": buffer}
 
 
 class Adam(Optimizer):
@@ -458,7 +464,7 @@ class Adam(Optimizer):
         "eps": _AT_LEAST_ZERO,
         "weight_decay": _AT_LEAST_ZERO,
     }
-    _array_names = ("m", "v")
+    _always = ("m", "v")
     _decoupled = False
 
     def __init__(
@@ -473,16 +479,14 @@ class Adam(Optimizer):
 
     def _update(
         self, backend: Backend, parameter: Parameter, settings: dict[str, Any], arrays: dict[str, Array], step: int
-    ) -> None:
-        if "m" not in arrays:
-            arrays["m"], arrays["v"] = (backend.xp.zeros_like(parameter.data) for _ in "mv")
-        parameter.data, arrays["m"], arrays["v"] = run(
+    ) -> tuple[Array, dict[str, Array | None]]:
+        data, m, v = run(
             backend,
             "adam_step",
             parameter.data,
             parameter.grad,
-            arrays["m"],
-            arrays["v"],
+            arrays["m"] if arrays else backend.xp.zeros_like(parameter.data),
+            arrays["v"] if arrays else backend.xp.zeros_like(parameter.data),
             step,
             settings["lr"],
             *settings["betas"],
@@ -490,6 +494,7 @@ class Adam(Optimizer):
             settings["weight_decay"],
             self._decoupled,
         )
+        return data, {"m": m, "v": v}
 
 
 class AdamW(Adam):

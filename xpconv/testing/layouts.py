@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -31,7 +32,8 @@ def _sliced(array: np.ndarray) -> np.ndarray:
     """A view of every second entry along every axis, one off the start; what lies between is NaN (or -1)."""
     floating = array.dtype.kind in "fc"
     parent = np.full([2 * n + 1 for n in array.shape], np.nan if floating else -1).astype(array.dtype)
-    view = parent[(*(slice(1, None, 2) for _ in array.shape), ...)]
+    odd: tuple[Any, ...] = (*(slice(1, None, 2) for _ in array.shape), ...)
+    view = parent[odd]
     view[...] = array
     return view
 

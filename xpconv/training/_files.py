@@ -24,7 +24,14 @@ def write_atomically(path: str | os.PathLike[str], chunks: Iterable[Chunk]) -> N
         The folder is missing or not writable, the disk is full, ...; an earlier file at ``path`` is untouched and the
         temporary file is gone.
     """
-    target = Path(os.path.realpath(path))  # through a link: replace the file, keep the link
+    try:
+        _write(Path(os.path.realpath(path)), chunks)  # through a link: replace the file, keep the link
+    except OSError as error:
+        error.filename, error.filename2 = os.fspath(path), None  # not the temporary one, or none at all
+        raise
+
+
+def _write(target: Path, chunks: Iterable[Chunk]) -> None:
     temporary = target.with_name(f".{target.name[:100]}.{secrets.token_hex(6)}.tmp")
     # not tempfile: its files are for the owner only, whatever the umask
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)

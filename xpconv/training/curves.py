@@ -37,7 +37,8 @@ def draw_curves(records: Iterable[Mapping[str, Any]], title: str) -> bytes:
 
     records = list(records)
     epochs = [record for record in records if record["kind"] == "epoch"]
-    figure = Figure(figsize=(10, 4.2), dpi=120, layout="constrained")
+    figure = Figure(figsize=(10, 4.2), dpi=120)
+    figure.subplots_adjust(left=0.07, right=0.98, bottom=0.12, top=0.9, wspace=0.2)
     FigureCanvasAgg(figure)
     figure.suptitle(title)
     panels = figure.subplots(1, 2)
@@ -53,6 +54,7 @@ def draw_curves(records: Iterable[Mapping[str, Any]], title: str) -> bytes:
             points = [(r["epoch"], r[key]) for r in epochs if r.get(key) is not None]
             if points:
                 axes.plot(*zip(*points, strict=True), color=colour, marker="o", markersize=3, label=label)
+        axes.set_xlim(0, 1.03 * max([1, *(r["epoch"] for r in epochs)]))
         axes.set_xlabel("epoch")
         axes.set_ylabel(quantity)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -10,7 +10,17 @@ import numpy as np
 from ..backends import BackendMismatchError, backend_of, get_backend
 from ..backends.protocol import Array, Backend
 
-__all__ = ["ArrayPairs"]
+__all__ = ["ArrayPairs", "check_source"]
+
+
+def check_source(name: str, array: Array) -> None:
+    """Raise BackendMismatchError unless ``array`` is of NumPy or of the default backend, on which the model is."""
+    here, backend = get_backend(), backend_of(**{name: array})
+    if backend is not here and backend.name != "numpy":
+        raise BackendMismatchError(
+            f"{name} is an array of {backend.name} but the model is on {here.name}; "
+            f"move it with xpconv.asarray({name}, backend={here.name!r})"
+        )
 
 
 class ArrayPairs:
@@ -42,14 +52,8 @@ class ArrayPairs:
     def __init__(self, x: Array, y: Array, batch_size: int, *, shuffle: bool, seed: int, dtype: str) -> None:
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
             raise ValueError(f"batch_size: expected an integer of at least 1, got {batch_size!r}")
-        here = get_backend()
         for name, array in (("x", x), ("y", y)):
-            backend = backend_of(**{name: array})
-            if backend is not here and backend.name != "numpy":
-                raise BackendMismatchError(
-                    f"{name} is an array of {backend.name} but the model is on {here.name}; "
-                    f"move it with xpconv.asarray({name}, backend={here.name!r})"
-                )
+            check_source(name, array)
             if not array.shape:
                 raise ValueError(f"{name}: expected an array with one row for each example, got a scalar")
         if not backend_of(x=x).is_floating(x):

@@ -122,9 +122,11 @@ class RunFolder:
         """What `create` was given; RunFolderError if the file is damaged."""
         try:
             config = json.loads(self.config.read_text(encoding="utf-8"))
-            version = config.pop("version")
-        except (ValueError, KeyError, AttributeError) as error:
-            raise RunFolderError(f"{self.config}: damaged: {error!r}") from error
+        except ValueError as error:
+            raise RunFolderError(f"{self.config}: damaged: {error}") from error
+        if not isinstance(config, dict) or "version" not in config:
+            raise RunFolderError(f"{self.config}: damaged: it has no version")
+        version = config.pop("version")
         if version != CONFIG_VERSION:
             raise RunFolderError(
                 f"{self.config}: format {version!r}, this xpconv reads {CONFIG_VERSION}; update xpconv"
@@ -132,9 +134,13 @@ class RunFolder:
         return config
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Add a line to the log."""
-        with open(self.log, "a", encoding="utf-8") as file:
-            file.write(_json_line(record))
+        """Add a line to the log; OSError names it."""
+        try:
+            with open(self.log, "a", encoding="utf-8") as file:
+                file.write(_json_line(record))
+        except OSError as error:
+            error.filename = str(self.log)  # a full disk shows only at the end, where Python has forgotten the name
+            raise
 
     def records(self) -> list[dict[str, Any]]:
         """The lines of the log; a last line that was cut off by a crash is left out."""
@@ -220,7 +226,7 @@ class RunRecorder(Callback):
     def on_epoch_end(self, trainer: Trainer, record: dict[str, Any]) -> None:
         """A line of the log, the checkpoints, and the curves where the last ones are old."""
         self.folder.append({"kind": "epoch", **record})
-        if trainer.best is None or trainer.best["epoch"] == record["epoch"]:
+        if trainer.best is not None and trainer.best["epoch"] == record["epoch"]:
             trainer.save(self.folder.best)
         trainer.save(self.folder.last)
         if time.monotonic() - self._drawn > _SECONDS_BETWEEN_CURVES:

@@ -6,6 +6,7 @@ import contextlib
 import math
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,7 +19,7 @@ from ..optim import clip_grad_norm
 from .callbacks import Callback
 from .checkpoint import Checkpoint, CheckpointError, read_checkpoint, write_checkpoint
 from .interrupt import on_first_interrupt
-from .pairs import ArrayPairs
+from .pairs import ArrayPairs, check_source
 
 if TYPE_CHECKING:
     from ..layers import Layer
@@ -73,13 +74,13 @@ class _Sums:
 
     def __init__(self, loss: float = 0.0, hits: int | None = 0, images: int = 0) -> None:
         self.loss, self.hits, self.images = loss, hits, images
-        self.pending: list[_Step] = []
+        self.pending: deque[_Step] = deque()
         self.losses: list[float] = []
 
     def read(self) -> Metrics:
-        """Add up what is pending; TrainingError if a loss is not finite."""
-        pending, self.pending = self.pending, []
-        for step in pending:
+        """Add up what is pending; TrainingError if a loss is not finite, then and ever after."""
+        while self.pending:
+            step = self.pending[0]
             loss = float(to_numpy(step.loss))
             if not math.isfinite(loss):
                 raise TrainingError(
@@ -90,6 +91,7 @@ class _Sums:
             self.loss += loss * step.images
             self.images += step.images
             self.hits = None if step.hits is None or self.hits is None else self.hits + int(to_numpy(step.hits))
+            self.pending.popleft()
         if not self.images:
             return Metrics(math.nan, math.nan)
         return Metrics(self.loss / self.images, math.nan if self.hits is None else self.hits / self.images)
@@ -126,7 +128,8 @@ class Trainer:
         One entry per epoch: ``epoch`` (from 1), ``step``, ``loss``, ``accuracy``, ``lr`` (of the last step),
         ``seconds``, with validation data also ``val_loss`` and ``val_accuracy``.
     best : dict or None
-        ``epoch`` and ``val_accuracy`` of the best epoch so far, the earliest one of equals.
+        ``epoch``, ``val_loss`` and ``val_accuracy`` of the epoch with the best validation accuracy so far; of
+        equals the one with the lowest loss.
     step : int
         Steps done since the start of the first run.
     epoch : int
@@ -234,14 +237,14 @@ class Trainer:
                         self._run_epoch(batches, held_out)
                         self._leave_if_asked()
                 except _StopTraining:
-                    if self._interrupt:
-                        self.interrupted = True
-                        self._call("on_interrupt")
-                        raise KeyboardInterrupt from None
+                    pass
                 except BaseException:
                     self.model.clear_cache()  # of a step that did not come to its end
                     raise
-                self._call("on_fit_end")
+                self._call("on_interrupt" if self._interrupt else "on_fit_end")
+            if self._interrupt:  # perhaps only while the callbacks ended the run
+                self.interrupted = True
+                raise KeyboardInterrupt
         return self.history
 
     def stop(self) -> None:
@@ -301,9 +304,11 @@ class Trainer:
 
     def _finish_epoch(self, record: dict[str, Any]) -> None:
         self.history.append(record)
-        accuracy = record.get("val_accuracy", math.nan)
-        if not math.isnan(accuracy) and (self.best is None or accuracy > self.best["val_accuracy"]):
-            self.best = {"epoch": record["epoch"], "val_accuracy": accuracy}
+        accuracy, loss = record.get("val_accuracy", math.nan), record.get("val_loss", math.nan)
+        if not math.isnan(accuracy):
+            best = self.best
+            if best is None or (accuracy, -loss) > (best["val_accuracy"], -best["val_loss"]):
+                self.best = {"epoch": record["epoch"], "val_loss": loss, "val_accuracy": accuracy}
         self.epoch += 1
         self.epoch_step = 0
         self._sums = _Sums()
@@ -328,10 +333,28 @@ class Trainer:
             return self._measure(self._batches(data, batch_size, training=False), lambda: None)
 
     def predict(self, x: Any, *, batch_size: int = 256) -> Array:
-        """Scores (N, classes) of images (N, C, H, W), an array of the model's backend; in evaluation mode."""
+        """Scores of ``x``, an array of the model's backend; in evaluation mode.
+
+        Parameters
+        ----------
+        x : array (N, ...)
+            Of NumPy or of the model's backend, in the model's dtype, normalised as in training.
+        batch_size : int
+            How many go through the net at a time.
+
+        Returns
+        -------
+        scores : array (N, classes)
+
+        Raises
+        ------
+        BackendMismatchError
+            An array of a third backend.
+        """
         if batch_size < 1:
             raise ValueError(f"batch_size: must be at least 1, got {batch_size}")
         with self._on_model_backend() as backend, self._evaluating():
+            check_source("x", x)
             parts = []
             for start in range(0, max(x.shape[0], 1), batch_size):
                 parts.append(self.model.forward(asarray(x[start : start + batch_size], backend=backend)))

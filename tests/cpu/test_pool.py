@@ -1,0 +1,279 @@
+"""The pooling kernels: any memory of all arrays, long rows, many taps, threads, offsets beyond 32 bits."""
+
+import numpy as np
+import pytest
+
+from xpconv import _generic
+from xpconv._cpu import _kernels, columns, pool
+from xpconv._geometry import pool_window
+from xpconv.backends import load_backend
+from xpconv.testing import naive
+
+
+def random_window(rng, most_dilation=2):
+    """A random pooling of which every window sees a pixel, and the arguments of the naive loops for it."""
+    while True:
+        kernel, stride = (tuple(rng.integers(1, high, 2).tolist()) for high in (5, 4))
+        dilation = tuple(rng.integers(1, most_dilation + 1, 2).tolist())
+        padding = tuple(tuple(rng.integers(0, 3, 2).tolist()) for _ in range(2))
+        size, ceil_mode = tuple(rng.integers(1, 12, 2).tolist()), bool(rng.integers(2))
+        try:
+            window = pool_window(size, kernel, stride, padding, dilation, ceil_mode)
+        except ValueError:
+            continue
+        return window, (kernel, stride, padding), dilation, ceil_mode
+
+
+def arguments_of(window):
+    return (window.kernel_h, window.kernel_w, *columns.steps(window))
+
+
+def special(rng, shape, dtype):
+    """Few different numbers, so that there are many ties, and some NaN and infinities."""
+    x = rng.integers(-2, 3, shape).astype(dtype)
+    if rng.integers(2):
+        x[rng.random(shape) < 0.2] = rng.choice([np.nan, np.inf, -np.inf])
+    if rng.integers(4) == 0:
+        x[rng.random(shape) < 0.8] = -np.inf
+    return x
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("index", ["uint8", "int32"])
+def test_max_in_any_memory(dtype, index, rng, scattered):
+    for _ in range(40):
+        window, arguments, dilation, ceil_mode = random_window(rng)
+        n, c = (int(k) for k in rng.integers(1, 4, 2))
+        x = scattered(special(rng, (n, c, window.height, window.width), dtype))
+        expected, at = naive.max_pool2d(x.view, *arguments, dilation, ceil_mode)
+        y, argmax = scattered(expected.shape, dtype), scattered(expected.shape, index)
+        _kernels.max_pool(x.view, y.view, argmax.view, *arguments_of(window))
+        assert np.array_equal(y.view, expected, equal_nan=True)
+        assert np.array_equal(argmax.view, at)
+
+        y.view[...] = rng.integers(-9, 9, y.view.shape)
+        dx = scattered(x.view.shape, dtype)
+        size = (window.height, window.width)
+        _kernels.max_pool_backward(y.view, argmax.view, dx.view, *arguments_of(window))
+        assert np.array_equal(dx.view, naive.max_pool2d_backward(y.view, at, size, *arguments, dilation, ceil_mode))
+        assert all(array.margin_is_whole() for array in (y, argmax, dx))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("count_include_pad", [False, True])
+def test_average_in_any_memory(dtype, count_include_pad, rng, scattered):
+    for _ in range(40):
+        window, arguments, _, ceil_mode = random_window(rng, most_dilation=1)
+        n, c = (int(k) for k in rng.integers(1, 4, 2))
+        x = scattered(rng.integers(-9, 9, (n, c, window.height, window.width)).astype(dtype))
+        counted = pool._counted(count_include_pad, window)
+        expected = naive.avg_pool2d(x.view, *arguments, ceil_mode, count_include_pad)
+        y = scattered(expected.shape, dtype)
+        _kernels.avg_pool(x.view, y.view, *arguments_of(window), *counted)
+        np.testing.assert_allclose(y.view, expected, rtol=1e-6 if dtype == "float32" else 1e-15)
+
+        dx = scattered(x.view.shape, dtype)
+        size = (window.height, window.width)
+        _kernels.avg_pool_backward(y.view, dx.view, *arguments_of(window), *counted)
+        expected = naive.avg_pool2d_backward(y.view, size, *arguments, ceil_mode, count_include_pad)
+        np.testing.assert_allclose(dx.view, expected, rtol=0, atol=2e-5 if dtype == "float32" else 1e-13)
+        assert y.margin_is_whole()
+        assert dx.margin_is_whole()
+
+
+# kernel, stride, padding, dilation: those with loops of their own, and those just beside
+KINDS = {
+    "2x2": ((2, 2), (2, 2), 0, 1),
+    "2x2, padded": ((2, 2), (2, 2), 1, 1),
+    "2x2, overlapping": ((2, 2), (1, 2), 0, 1),
+    "3x3, stride 2": ((3, 3), (2, 2), 1, 1),
+    "1x5, stride 2": ((1, 5), (1, 2), ((0, 0), (2, 1)), 1),
+    "4x4, stride 2": ((4, 4), (2, 2), ((1, 2), (0, 2)), 1),
+    "3x3, stride 1": ((3, 3), (1, 1), 1, 1),
+    "3x3, dilated": ((3, 3), (2, 2), 1, 2),
+    "3x2, stride 3": ((3, 2), (3, 3), 0, 1),
+    "16x16": ((16, 16), (16, 16), 0, 1),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shape", [(2, 3, 33, 47), (1, 1, 37, 1101), (6, 4, 64, 64)], ids=["odd", "long rows", "many"])
+def test_large_arrays_whatever_the_threads(threads, dtype, kind, shape, rng):
+    """Rows longer than one chunk, planes for several threads; the generic operators add in another order."""
+    backend = load_backend("numpy")
+    kernel, stride, padding, dilation = KINDS[kind]
+    window = pool_window(shape[2:], kernel, stride, padding, dilation, True)
+    x = np.round(rng.standard_normal(shape) * 8).astype(dtype)
+    x[rng.random(shape) < 0.01] = np.nan
+    y, argmax = pool.max_pool2d(backend, x, window)
+    expected, at = _generic.max_pool2d(backend, x, window)
+    assert np.array_equal(y, expected, equal_nan=True)
+    assert np.array_equal(argmax, at)
+    assert argmax.dtype == (np.uint8 if window.taps <= 255 else np.int32)
+    dy = rng.integers(-8, 9, y.shape).astype(dtype)
+    dx = pool.max_pool2d_backward(backend, dy, argmax, window)
+    assert np.array_equal(dx, _generic.max_pool2d_backward(backend, dy, at, window))
+
+    if dilation == 1:
+        x = np.nan_to_num(x)
+        tolerance = {"rtol": 0, "atol": 1e-4 if dtype == "float32" else 1e-12}
+        for count_include_pad in (False, True):
+            y = pool.avg_pool2d(backend, x, count_include_pad, window)
+            np.testing.assert_allclose(y, _generic.avg_pool2d(backend, x, count_include_pad, window), **tolerance)
+            dx = pool.avg_pool2d_backward(backend, dy, count_include_pad, window)
+            expected = _generic.avg_pool2d_backward(backend, dy, count_include_pad, window)
+            np.testing.assert_allclose(dx, expected, **tolerance)
+
+
+def test_overlapping_windows_add_up_in_one_order(rng):
+    """Gradients that do not add up exactly: the sums are the same to the last bit for any number of threads."""
+    import xpconv
+
+    backend = load_backend("numpy")
+    window = pool_window((300, 400), 3, 1, 1, 1, False)
+    dy = rng.standard_normal((1, 2, 300, 400)).astype(np.float32)
+    _, argmax = pool.max_pool2d(backend, np.ascontiguousarray(dy[..., ::-1]), window)
+    before = xpconv.get_num_threads()
+    results = []
+    for number in (1, 2, 3, 7):
+        xpconv.set_num_threads(number)
+        results.append(
+            (
+                pool.max_pool2d_backward(backend, dy, argmax, window),
+                pool.avg_pool2d(backend, dy, True, window),
+                pool.avg_pool2d_backward(backend, dy, True, window),
+            )
+        )
+    xpconv.set_num_threads(before)
+    for result in results[1:]:
+        assert all(np.array_equal(a, b) for a, b in zip(result, results[0], strict=True))
+
+
+def test_planes_keep_the_order_of_their_memory(rng):
+    """Between two convolutions, which both work channel-major, pooling does not mix the memory up."""
+    backend = load_backend("numpy")
+    window = pool_window((4, 6), 2, 2, 0, 1, False)
+    x = rng.standard_normal((3, 2, 4, 6)).transpose(1, 0, 2, 3)
+    y, argmax = pool.max_pool2d(backend, x, window)
+    dx = pool.max_pool2d_backward(backend, y, argmax, window)
+    for result in (y, argmax, dx, pool.avg_pool2d(backend, x, True, window)):
+        assert result.transpose(1, 0, 2, 3).flags.c_contiguous
+    near = pool.max_pool2d(backend, np.ascontiguousarray(x), window)
+    assert all(a.flags.c_contiguous for a in near)
+    assert all(np.array_equal(a, b) for a, b in zip(near, (y, argmax), strict=True))
+
+
+def test_empty_arrays():
+    backend = load_backend("numpy")
+    window = pool_window((4, 6), 2, 2, 0, 1, False)
+    for shape in ((0, 3, 4, 6), (3, 0, 4, 6)):
+        x = np.empty(shape, np.float32)
+        y, argmax = pool.max_pool2d(backend, x, window)
+        assert y.shape == argmax.shape == (*shape[:2], 2, 3)
+        assert pool.max_pool2d_backward(backend, y, argmax, window).shape == shape
+        assert pool.avg_pool2d(backend, x, True, window).shape == y.shape
+        assert pool.avg_pool2d_backward(backend, y, True, window).shape == shape
+
+
+# ---- beyond 32 bits -------------------------------------------------------------------------------------------------
+
+
+def test_positions_beyond_32_bits():
+    x = np.broadcast_to(np.float32(3), (1, 1, 5, 2**34))
+    y, argmax = np.empty((1, 1, 4, 5), np.float32), np.empty((1, 1, 4, 5), np.uint8)
+    _kernels.max_pool(x, y, argmax, 2, 2, 1, 2**33, 0, 2**33 + 1, 1, 1)
+    # output q sees columns q * 2**33 - 2**33 - 1 and the next one: of q = 1 the first is padding, of q = 3 the second
+    assert y.tolist() == [[[[-np.inf, 3, 3, 3, -np.inf]] * 4]]
+    assert argmax[..., 1:4].tolist() == [[[[1, 0, 0]] * 4]]
+    _kernels.avg_pool(x, y, 2, 2, 1, 2**33, 0, 2**33 + 1, 1, 1, 0, 0, 2**33 + 1, 2**40)
+    assert y.tolist() == [[[[0, 1.5, 3, 1.5, 0]] * 4]]
+
+
+def test_memory_beyond_32_bits(far_memory):
+    x = far_memory((2, 2, 3, 4))
+    x[...] = np.arange(48).reshape(x.shape) % 7
+    near = np.array(x)
+    y, argmax = np.empty((2, 2, 2, 3), np.float32), np.empty((2, 2, 2, 3), np.uint8)
+    _kernels.max_pool(x, y, argmax, 2, 2, 1, 1, 0, 0, 1, 1)
+    expected, at = naive.max_pool2d(near, (2, 2), (1, 1))
+    assert np.array_equal(y, expected)
+    assert np.array_equal(argmax, at)
+    _kernels.max_pool_backward(y, argmax, x, 2, 2, 1, 1, 0, 0, 1, 1)
+    assert np.array_equal(x, naive.max_pool2d_backward(y, at, (3, 4), (2, 2), (1, 1)))
+    near = np.array(x)
+    _kernels.avg_pool(x, y, 2, 2, 1, 1, 0, 0, 1, 1, 0, 0, 0, 0)
+    assert np.array_equal(y, naive.avg_pool2d(near, (2, 2), (1, 1)))
+    _kernels.avg_pool_backward(y, x, 2, 2, 1, 1, 0, 0, 1, 1, 0, 0, 0, 0)
+    np.testing.assert_allclose(x, naive.avg_pool2d_backward(y, (3, 4), (2, 2), (1, 1)), rtol=1e-6)
+
+
+# ---- calls that do not fit ------------------------------------------------------------------------------------------
+
+X, Y = (2, 3, 5, 4), (2, 3, 4, 3)
+STEPS = (2, 2, 1, 1, 0, 0, 1, 1)
+NOTHING = (0, 0, 0, 0)
+
+
+def calls(x, y, argmax, arguments, counted=NOTHING):
+    yield lambda: _kernels.max_pool(x, y, argmax, *arguments)
+    yield lambda: _kernels.max_pool_backward(y, argmax, x, *arguments)
+    yield lambda: _kernels.avg_pool(x, y, *arguments, *counted)
+    yield lambda: _kernels.avg_pool_backward(y, x, *arguments, *counted)
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "arguments", "message"),
+    [
+        ((1, 3, 5, 4), Y, STEPS, "differ in batch or channels"),
+        (X, (2, 2, 4, 3), STEPS, "differ in batch or channels"),
+        (X, Y, (0, 2, *STEPS[2:]), "taps"),
+        (X, Y, (2**16, 2**16, *STEPS[2:]), "taps"),
+        (X, Y, (2, 2, 0, 1, 0, 0, 1, 1), "stride and dilation must be at least 1"),
+        (X, Y, (2, 2, 1, 1, 0, 0, 1, -3), "stride and dilation must be at least 1"),
+        (X, Y, (2, 2, 1, 2**62, 0, 0, 1, 1), "exceed the address space"),
+    ],
+)
+def test_a_wrong_call_is_refused(x, y, arguments, message):
+    for call in calls(np.zeros(x), np.zeros(y), np.zeros(y, np.uint8), arguments):
+        with pytest.raises(ValueError, match=message):
+            call()
+
+
+def test_an_argmax_that_does_not_fit_is_refused():
+    x, y = np.zeros(X), np.zeros(Y)
+    with pytest.raises(ValueError, match="argmax: axis 3 has length 4, expected 3"):
+        _kernels.max_pool(x, y, np.zeros((2, 3, 4, 4), np.uint8), *STEPS)
+    with pytest.raises(ValueError, match="argmax: axis 0 has length 1, expected 2"):
+        _kernels.max_pool_backward(y, np.zeros((1, 3, 4, 3), np.uint8), x, *STEPS)
+    with pytest.raises(ValueError, match="taps"):  # 256 taps do not fit into one byte
+        _kernels.max_pool(np.zeros((1, 1, 16, 16)), np.zeros((1, 1, 1, 1)), np.zeros((1, 1, 1, 1), np.uint8),
+                          16, 16, *STEPS[2:])  # fmt: skip
+    with pytest.raises((ValueError, TypeError)):
+        _kernels.max_pool(x, y, np.zeros(Y, np.int64), *STEPS)
+
+
+def test_a_negative_count_is_refused():
+    for call in list(calls(np.zeros(X), np.zeros(Y), np.zeros(Y, np.uint8), STEPS, (0, -1, 0, 0)))[2:]:
+        with pytest.raises(ValueError, match="at least 0"):
+            call()
+
+
+@pytest.mark.parametrize("index", ["uint8", "int32"])
+@pytest.mark.parametrize("size", [(5, 4), (8, 6)], ids=["overlapping", "2x2"])
+@pytest.mark.parametrize("wrong", [4, 200, -1])
+def test_an_argmax_that_points_outside_is_an_error(index, size, wrong):
+    """A cache of another pooling, or one that was written to: nothing is written elsewhere."""
+    steps = STEPS if size == (5, 4) else (2, 2, 2, 2, 0, 0, 1, 1)
+    if wrong < 0 and index == "uint8":
+        wrong = 255
+    argmax = np.zeros(Y, index)
+    argmax[1, 2, 3, 1] = wrong
+    with pytest.raises(ValueError, match="argmax: has an entry that is no tap"):
+        _kernels.max_pool_backward(np.ones(Y), argmax, np.zeros((2, 3, *size)), *steps)
+
+
+def test_an_argmax_in_the_padding_is_an_error():
+    argmax = np.zeros((1, 1, 3, 3), np.uint8)  # tap 0 of the first windows is padding
+    with pytest.raises(ValueError, match="argmax"):
+        _kernels.max_pool_backward(np.ones((1, 1, 3, 3)), argmax, np.zeros((1, 1, 4, 4)), 2, 2, 2, 2, 1, 1, 1, 1)

@@ -1,0 +1,361 @@
+"""The pool of threads: its number, callers that come at the same time, forks, and Python's signals."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import warnings
+
+import numpy as np
+import pytest
+
+import xpconv
+from xpconv import _threads
+from xpconv._cpu import _kernels, _parallel
+
+needs_threads = pytest.mark.skipif(not _kernels.THREADED, reason="the kernels were built without threads")
+
+
+@pytest.fixture(autouse=True)
+def _same_number_afterwards():
+    before = xpconv.get_num_threads()
+    yield
+    xpconv.set_num_threads(before)
+
+
+def output_of(code, **environment):
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | environment, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+# ---- the number -----------------------------------------------------------------------------------------------------
+
+
+@needs_threads
+def test_the_number_is_kept():
+    for number in (1, 2, 5, np.int64(3), 1024):
+        xpconv.set_num_threads(number)
+        assert xpconv.get_num_threads() == number == _kernels.get_num_threads()
+
+
+@pytest.mark.parametrize("wrong", [0, -1, 1025, 10**30])
+def test_a_number_out_of_range_is_an_error(wrong):
+    before = xpconv.get_num_threads()
+    with pytest.raises(ValueError, match=f"number: must be between 1 and 1024, got {wrong}"):
+        xpconv.set_num_threads(wrong)
+    assert xpconv.get_num_threads() == before
+
+
+@pytest.mark.parametrize("wrong", [2.0, "2", None, True])
+def test_what_is_no_number_is_an_error(wrong):
+    with pytest.raises(TypeError, match="number: expected an integer, got"):
+        xpconv.set_num_threads(wrong)
+
+
+NUMBER = "import xpconv; print(xpconv.get_num_threads())"
+
+
+@needs_threads
+def test_the_environment_sets_the_number():
+    assert output_of(NUMBER, XPCONV_NUM_THREADS="3") == "3"
+    # also for kernels that are loaded later, and a number that is set before
+    code = (
+        "import xpconv; xpconv.set_num_threads(4); from xpconv._cpu import _kernels; print(_kernels.get_num_threads())"
+    )
+    assert output_of(code, XPCONV_NUM_THREADS="3") == "4"
+
+
+@pytest.mark.parametrize("wrong", ["0", "two", "1.5", "99999"])
+def test_a_wrong_number_in_the_environment_is_an_error(wrong, monkeypatch):
+    monkeypatch.setenv("XPCONV_NUM_THREADS", wrong)
+    with pytest.raises(ValueError, match=f"XPCONV_NUM_THREADS: expected a whole number .* got {wrong!r}"):
+        _threads._initial()
+
+
+def test_an_empty_variable_is_an_unset_one(monkeypatch):
+    monkeypatch.setenv("XPCONV_NUM_THREADS", "")
+    assert _threads._initial() >= 1
+
+
+@needs_threads
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no CPU affinity here")
+def test_unset_the_number_is_that_of_the_cpus_of_the_process():
+    environment = {name: value for name, value in os.environ.items() if name != "XPCONV_NUM_THREADS"}
+    code = f"import os; os.sched_setaffinity(0, [{min(os.sched_getaffinity(0))}]); {NUMBER}"
+    for script, expected in ((NUMBER, len(os.sched_getaffinity(0))), (code, 1)):
+        done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
+        assert done.stdout.strip() == str(expected), done.stderr
+
+
+# ---- work -----------------------------------------------------------------------------------------------------------
+
+SHAPE = (8, 8, 60, 61)  # large enough for the pool
+
+
+def images(seed):
+    return np.random.default_rng(seed).standard_normal(SHAPE).astype(np.float32)
+
+
+def pooled(x):
+    y = np.empty((*SHAPE[:2], 30, 30), np.float32)
+    _kernels.max_pool(x, y, np.empty(y.shape, np.uint8), 2, 2, 2, 2, 0, 0, 1, 1)
+    return y
+
+
+def right(x):
+    return x[:, :, :, :60].reshape(*SHAPE[:2], 30, 2, 30, 2).max(axis=(3, 5))
+
+
+@needs_threads
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="no /proc to count threads in")
+def test_helpers_start_when_there_is_work_and_only_as_many_as_needed():
+    code = """
+import os, numpy as np
+from xpconv._cpu import _kernels
+def run(n):
+    x = np.ones((n, 8, 60, 60)); y = np.empty((n, 8, 30, 30))
+    _kernels.avg_pool(x, y, 2, 2, 2, 2, 0, 0, 1, 1, 0, 0, 0, 0)
+    print(len(os.listdir("/proc/self/task")) - before, end=" ")
+before = len(os.listdir("/proc/self/task"))
+_kernels.set_num_threads(1); run(8)
+_kernels.set_num_threads(4); run(0); run(1)
+run(32); run(32); run(32)
+_kernels.set_num_threads(2); run(32)
+"""
+    started = [int(number) for number in output_of(code, OPENBLAS_NUM_THREADS="1").split()]
+    assert started == [0, 0, 0, 3, 3, 3, 3]  # tiny work runs in the caller; helpers stay for the next call
+
+
+@needs_threads
+def test_callers_at_the_same_time():
+    """One of them has the pool, the others work alone; all get their own results."""
+    xpconv.set_num_threads(3)
+    inputs = [images(seed) for seed in range(4)]
+    expected = [right(x) for x in inputs]
+    wrong = []
+
+    def work(index):
+        for _ in range(40):
+            if not np.array_equal(pooled(inputs[index]), expected[index]):
+                wrong.append(index)
+
+    callers = [threading.Thread(target=work, args=(index,)) for index in range(4)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert wrong == []
+
+
+@needs_threads
+def test_the_pool_can_be_claimed():
+    x = images(0)
+    xpconv.set_num_threads(3)
+    assert _kernels.claim_pool()
+    try:
+        assert not _kernels.claim_pool()
+        assert np.array_equal(pooled(x), right(x))  # alone, but done
+    finally:
+        _kernels.release_pool()
+    assert _kernels.claim_pool()
+    _kernels.release_pool()
+
+
+@needs_threads
+def test_the_number_may_change_while_others_work():
+    x, stop, wrong = images(0), threading.Event(), []
+    expected = right(x)
+
+    def work():
+        while not stop.is_set():
+            if not np.array_equal(pooled(x), expected):
+                wrong.append(1)
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    for number in [1, 4, 2, 7, 1, 3] * 10:
+        xpconv.set_num_threads(number)
+        time.sleep(0.002)
+    stop.set()
+    worker.join()
+    assert wrong == []
+
+
+# ---- processes and signals ------------------------------------------------------------------------------------------
+
+
+def in_child(work):
+    """Run ``work`` in a forked child; its exit status, or None if it hangs."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # that there are threads is the point
+        pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            status = 0 if work() else 2
+        finally:
+            os._exit(status)
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.01)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    return None
+
+
+@needs_threads
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+class TestFork:
+    """A forked child has the memory of its parent, but none of the threads."""
+
+    def test_after_use(self):
+        x = images(0)
+        xpconv.set_num_threads(3)
+        expected = pooled(x)
+        for _ in range(3):
+            assert in_child(lambda: all(np.array_equal(pooled(x), expected) for _ in range(5))) == 0
+        assert np.array_equal(pooled(x), expected)  # and the parent goes on
+
+    def test_of_a_fork(self):
+        x = images(0)
+        xpconv.set_num_threads(2)
+        pooled(x)
+        assert in_child(lambda: np.array_equal(pooled(x), right(x)) and in_child(lambda: pooled(x).any()) == 0) == 0
+
+    def test_while_another_thread_works(self):
+        """The child must not wait for a task, or a claim, of a thread that it does not have."""
+        x, stop = images(0), threading.Event()
+        xpconv.set_num_threads(3)
+
+        def work():
+            while not stop.is_set():
+                pooled(x)
+
+        def free_and_right():
+            claimed = _kernels.claim_pool()
+            _kernels.release_pool()
+            return claimed and np.array_equal(pooled(x), right(x))
+
+        worker = threading.Thread(target=work)
+        worker.start()
+        try:
+            results = [in_child(free_and_right) for _ in range(20)]
+        finally:
+            stop.set()
+            worker.join()
+        assert results == [0] * 20
+
+    def test_a_convolution_after_use(self):
+        import xpconv.functional as F
+
+        rng = np.random.default_rng(0)
+        x, w = rng.standard_normal((16, 4, 20, 20)), rng.standard_normal((8, 4, 3, 3))
+        xpconv.set_num_threads(2)
+        y, cache = F.conv2d(x, w, padding=1)
+        gradients = F.conv2d_backward(y, cache)[:2]
+
+        def same():
+            again, cache = F.conv2d(x, w, padding=1)
+            return all(np.array_equal(a, b) for a, b in zip(F.conv2d_backward(again, cache), gradients, strict=False))
+
+        assert in_child(same) == 0
+
+
+@needs_threads
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="no POSIX signals here")
+def test_signals_reach_the_main_thread():
+    """Helpers block them all: Python's handlers run in the main thread, and system calls there are interrupted."""
+    xpconv.set_num_threads(4)
+    pooled(images(0))
+    caught = []
+    previous = signal.signal(signal.SIGALRM, lambda *_: caught.append(threading.current_thread()))
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.01)
+        deadline = time.monotonic() + 10
+        while not caught and time.monotonic() < deadline:
+            pooled(images(0))
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+    assert caught == [threading.main_thread()]
+
+
+# ---- slices of a convolution side by side ---------------------------------------------------------------------------
+
+
+@needs_threads
+def test_each_item_is_done_once_and_errors_come_back():
+    xpconv.set_num_threads(3)
+    done = []
+    _parallel.for_each(done.append, range(100), 3)
+    assert sorted(done) == list(range(100))
+
+    def fail(item):
+        if item == 7:
+            raise RuntimeError("item 7")
+
+    for _ in range(5):
+        with pytest.raises(RuntimeError, match="item 7"):
+            _parallel.for_each(fail, range(20), 3)
+    assert _kernels.claim_pool()  # it was given back
+    _kernels.release_pool()
+
+
+@needs_threads
+def test_helpers_work_in_the_context_of_the_caller():
+    xpconv.set_num_threads(3)
+    seen, barrier = set(), threading.Barrier(2)
+
+    def work(item):
+        barrier.wait(10)  # so that a helper takes one of the items
+        seen.add((threading.get_ident(), np.geterr()["over"]))
+
+    if _parallel._blas is None:
+        pytest.skip("slices are not done side by side with this BLAS")
+    with np.errstate(over="call"):
+        _parallel.for_each(work, [0, 1], 2)
+    assert len(seen) == 2
+    assert {over for _, over in seen} == {"call"}
+
+
+@needs_threads
+def test_the_blas_has_its_threads_back():
+    if _parallel._blas is None:
+        pytest.skip("no OpenBLAS whose threads could be held")
+    get, set_ = _parallel._blas
+    before, seen = get(), []
+    set_(2)
+    try:
+        xpconv.set_num_threads(2)
+        _parallel.for_each(lambda item: seen.append(get()), range(10), 2)
+        assert get() == 2
+    finally:
+        set_(before)
+    assert set(seen) == {1}
+
+
+@needs_threads
+def test_calls_at_the_same_time_hold_the_blas_together():
+    if _parallel._blas is None:
+        pytest.skip("no OpenBLAS whose threads could be held")
+    get, set_ = _parallel._blas
+    before = get()
+    set_(2)
+    try:
+        with _parallel._blas_at_one_thread():
+            with _parallel._blas_at_one_thread():
+                assert get() == 1
+            assert get() == 1
+        assert get() == 2
+        with _parallel._blas_at_one_thread():
+            assert in_child(lambda: get() == 2) == 0  # as if another thread held it, which the child does not have
+    finally:
+        set_(before)

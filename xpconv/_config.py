@@ -1,0 +1,252 @@
+"""`show_config`: what runs here, and on what."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+
+from . import _generic
+from ._geometry import conv_geometry, conv_window
+from ._workspace import get_workspace_mb
+from .backends import (
+    Backend,
+    BackendUnavailableError,
+    KernelUnavailableError,
+    get_backend,
+    get_kernels,
+    load_backend,
+    registered_backends,
+    serving,
+)
+from .backends.registry import loaded_backend, packages_of
+
+__all__ = ["show_config"]
+
+WIDTH = 100
+
+# the distributions that our own backends need
+_DISTRIBUTIONS = {
+    "numpy": ("numpy",),
+    "cupy": ("cupy", "cupy-cuda12x", "cupy-cuda13x"),
+    "torch": ("torch",),
+    "jax": ("jax",),
+    "array_api_strict": ("array-api-strict",),
+}
+
+# too slow to import for a look: a user of one has imported it already
+_LAZY = ("torch", "jax", "array_api_strict")
+
+# instruction sets that matter to convolutions, as /proc/cpuinfo calls them
+_CPU_FLAGS = (
+    *("avx", "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vl", "avx512_vnni", "avx512_bf16", "avx512_fp16"),
+    *("amx_tile", "amx_bf16", "asimd", "asimdhp", "asimddp", "sve", "sve2"),
+)
+
+# calls that engines are asked about: ordinary ones, and some that a special engine may leave to the next
+_CONVOLUTIONS = tuple(
+    conv_geometry(x, w, stride=stride, padding=1, dilation=dilation, groups=groups)
+    for x, w, stride, dilation, groups in (
+        ((32, 64, 56, 56), (64, 64, 3, 3), 1, 1, 1),
+        ((32, 64, 56, 56), (64, 64, 1, 1), 1, 1, 1),
+        ((32, 64, 56, 56), (64, 64, 7, 5), 2, 1, 1),
+        ((32, 64, 56, 56), (64, 1, 3, 3), 1, 2, 64),
+        ((1, 3, 8, 8), (4, 3, 3, 3), 1, 1, 1),
+    )
+)
+_WINDOWS = tuple(conv_window((56, 56), kernel, stride, 1, 1) for kernel, stride in ((2, 2), (3, 1), (17, 1)))
+_DTYPES = ("float32", "float64")
+
+
+def show_config(file: TextIO | None = None) -> None:
+    """Print versions, processor, settings, backends, and which engine serves each operator.
+
+    Libraries that are slow to import are started only if they are imported already; of the others only the version is
+    told. Backends that cannot start say why.
+
+    Parameters
+    ----------
+    file
+        Where to; the standard output if None.
+    """
+    out = sys.stdout if file is None else file
+    for line in _lines():
+        print(line, file=out)
+
+
+def _lines() -> Iterator[str]:
+    found = {name: _status(name) for name in registered_backends()}  # first: starting one may change what is told
+    yield from _pairs(_environment())
+    yield ""
+    yield "Backends"
+    yield from _pairs([(name, f"{status:<13}{text}") for name, (status, text, _) in found.items()], hang=13)
+    yield ""
+    yield f"Engine of each operator ({' / '.join(_DTYPES)} where they differ)"
+    yield from _table([backend for _, _, backend in found.values() if backend is not None])
+
+
+def _pairs(rows: Sequence[tuple[str, str]], hang: int = 0) -> Iterator[str]:
+    """Two aligned columns, the second one wrapped."""
+    indent = max(len(name) for name, _ in rows) + 4
+    for name, text in rows:
+        head = f"  {name}".ljust(indent)
+        yield from textwrap.wrap(
+            head + text, WIDTH, subsequent_indent=" " * (indent + hang), drop_whitespace=True, break_on_hyphens=False
+        )
+
+
+# ---- what it runs on ----------------------------------------------------------------------------------------------
+
+
+def _environment() -> list[tuple[str, str]]:
+    from . import __version__
+
+    return [
+        ("xpconv", f"{__version__}, {Path(__file__).parent}"),
+        ("Python", f"{platform.python_version()}, {platform.system()} {platform.machine()}"),
+        ("NumPy", f"{np.__version__}{_blas()}"),
+        ("processor", _processor()),
+        ("threads", _try(_threads)),
+        ("workspace", f"{get_workspace_mb()} MiB (set_workspace_mb, XPCONV_WORKSPACE_MB)"),
+        ("kernels", f"{get_kernels()} (backends.set_kernels, XPCONV_KERNELS)"),
+        ("backend", _try(lambda: f"{get_backend().name} (set_backend, XPCONV_BACKEND)")),
+    ]
+
+
+def _try(tell: Callable[[], str]) -> str:
+    """What ``tell`` returns; a setting from the environment that is wrong must not hide the rest."""
+    try:
+        return tell()
+    except (ValueError, BackendUnavailableError) as error:
+        return str(error)
+
+
+def _threads() -> str:
+    from ._threads import get_num_threads
+
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{get_num_threads()}, on {cpus} CPUs (set_num_threads, XPCONV_NUM_THREADS)"
+
+
+def _blas() -> str:
+    """Which BLAS NumPy was built with; its matrix products are most of a convolution."""
+    try:
+        blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]  # type: ignore[index]
+        return f", BLAS {blas['name']} {blas['version']}".rstrip()
+    except Exception:  # whatever NumPy was built with, there is no more to tell then
+        return ""
+
+
+def _processor() -> str:
+    """Name and instruction sets of the CPU."""
+    name, flags = "", set()
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        text = ""
+    for line in text.splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() == "model name":
+            name = value.strip()
+        elif key.strip() in ("flags", "Features"):
+            flags = set(value.split())
+        if not line and flags:  # the others are the same
+            break
+    name = name or platform.processor() or platform.machine()
+    known = [flag for flag in _CPU_FLAGS if flag in flags]
+    return f"{name}: {' '.join(known)}" if known else name
+
+
+# ---- backends -----------------------------------------------------------------------------------------------------
+
+
+def _status(name: str) -> tuple[str, str, Backend | None]:
+    """In a word whether the backend runs, what there is to say, and the backend if it runs."""
+    backend = loaded_backend(name)
+    if backend is None:
+        imported = any(package in sys.modules for package in packages_of(name))
+        if name not in _DISTRIBUTIONS and not imported:
+            return "registered", "starts when it is first used", None
+        version = _version(name)
+        if name in _LAZY and version and not imported:
+            return "installed", f"{version}; starts when it is first used", None
+        try:
+            backend = load_backend(name)
+        except BackendUnavailableError as error:
+            return "unavailable", " ".join(str(error).split()), None
+    return "ready", backend.describe(), backend
+
+
+def _version(name: str) -> str:
+    """Name and version of the distribution that a backend of ours needs, if it is installed."""
+    for distribution in _DISTRIBUTIONS.get(name, ()):
+        try:
+            return f"{distribution} {metadata.version(distribution)}"
+        except metadata.PackageNotFoundError:
+            continue
+    return ""
+
+
+# ---- operators ----------------------------------------------------------------------------------------------------
+
+
+def _geometries(operator: str) -> Sequence[Any]:
+    """What to ask engines of ``operator`` about."""
+    if operator.startswith("conv"):
+        return _CONVOLUTIONS
+    if operator in ("im2col", "col2im") or operator.startswith(("max_pool", "avg_pool")):
+        return _WINDOWS
+    return (None,)
+
+
+def _engines(backend: Backend, operator: str, dtype: str) -> str:
+    """Names of the engines that serve one or the other call."""
+    names: list[str] = []
+    for geometry in _geometries(operator):
+        try:
+            name = serving(backend, operator, dtype, geometry).name
+        except KernelUnavailableError:  # XPCONV_KERNELS=native
+            name = "none"
+        if name not in names:
+            names.append(name)
+    return ", ".join(names)
+
+
+def _cells(backends: Sequence[Backend], operator: str) -> tuple[str, ...]:
+    """The engines of an operator on each backend; where the dtypes differ, for each of them."""
+    cells = []
+    for backend in backends:
+        names = [_engines(backend, operator, dtype) for dtype in _DTYPES]
+        cells.append(names[0] if names[0] == names[1] else " / ".join(names))
+    return tuple(cells)
+
+
+def _table(backends: Sequence[Backend]) -> Iterator[str]:
+    """One row an operator, one column a backend; operator and backward share a row where they are served alike."""
+    cells = {operator: _cells(backends, operator) for operator in _generic.__all__}
+    rows = []
+    for operator, row in cells.items():
+        forward, backward = operator.removesuffix("_backward"), f"{operator}_backward"
+        if forward != operator and cells.get(forward) == row:
+            continue
+        rows.append((f"{operator}, _backward" if cells.get(backward) == row else operator, *row))
+    rows.insert(0, ("", *(backend.name for backend in backends)))
+    widths = [max(len(row[k]) for row in rows) + 2 for k in range(len(rows[0]))]
+    first = 1
+    while first < len(widths):  # as many columns at a time as there is room for
+        last = first + 1
+        while last < len(widths) and widths[0] + sum(widths[first : last + 1]) + 2 <= WIDTH:
+            last += 1
+        for row in rows:
+            parts = (row[0].ljust(widths[0]), *(row[k].ljust(widths[k]) for k in range(first, last)))
+            yield ("  " + "".join(parts)).rstrip()
+        if last < len(widths):
+            yield ""
+        first = last

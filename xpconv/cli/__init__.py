@@ -1,0 +1,94 @@
+"""The command ``xpconv``: train, evaluate and use a network without writing a program."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from .. import __version__
+
+__all__ = ["main"]
+
+_INTERRUPTED = 130  # 128 + SIGINT, as shells count
+_BROKEN_PIPE = 141  # 128 + SIGPIPE
+_USER_ERROR = 2
+
+
+class _UsageError(ValueError):
+    """Arguments that the parser does not understand."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise _UsageError(f"{message} (see {self.prog} --help)")
+
+
+def _parser() -> argparse.ArgumentParser:
+    # here and not above: --version and mistakes in the command need no numerical library
+    from . import evaluate, info, predict, train
+
+    parser = _Parser(
+        prog="xpconv",
+        description="Convolutional networks on the array library you already have.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"xpconv {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
+    for module in (train, evaluate, predict, info):
+        module.add_command(commands)
+    return parser
+
+
+def _one_line(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename is not None else ""
+        return f"{where}{error.strerror}"
+    if isinstance(error, MemoryError):
+        return "not enough memory; a smaller --batch-size needs less"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command with ``arguments`` (those of the process if None).
+
+    Returns
+    -------
+    int
+        The exit status: 0; 2 after an error of the user or of the machine, told in one line on standard error; 130
+        after Ctrl-C; 141 if the reader of the output has gone. With ``XPCONV_TRACEBACK=1`` errors are raised instead.
+    """
+    from ..backends import BackendUnavailableError, KernelUnavailableError
+    from ..training import CheckpointError, RunFolderError, TrainingError
+
+    expected = (
+        BackendUnavailableError,
+        CheckpointError,
+        ImportError,
+        KernelUnavailableError,
+        MemoryError,
+        OSError,
+        RunFolderError,
+        TrainingError,
+        TypeError,
+        ValueError,
+    )
+    try:
+        options = _parser().parse_args(arguments)
+        status = options.run(options)
+        sys.stdout.flush()
+        return status
+    except KeyboardInterrupt:
+        print("xpconv: interrupted", file=sys.stderr)
+        return _INTERRUPTED
+    except BrokenPipeError:
+        # nobody reads on; what is still buffered must not raise again when the interpreter ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _BROKEN_PIPE
+    except expected as error:
+        if os.environ.get("XPCONV_TRACEBACK", "0") not in ("", "0"):
+            raise
+        print(f"xpconv: error: {_one_line(error)}", file=sys.stderr)
+        return _USER_ERROR

@@ -1,0 +1,227 @@
+"""What `xpconv train` can be told: on the command line, in a TOML file with the same keys, or by default."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import difflib
+import math
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+__all__ = ["OPTIMIZERS", "SCHEDULES", "TrainConfig", "add_options", "collect", "read_toml"]
+
+OPTIMIZERS = ("adamw", "adam", "sgd", "rmsprop")
+SCHEDULES = ("one-cycle", "cosine", "step", "constant")
+DTYPES = ("float32", "float64")
+
+# what --lr and --weight-decay are where they are not given; peaks of the one-cycle schedule
+_LR = {"adamw": 4e-3, "adam": 2e-3, "sgd": 0.1, "rmsprop": 1e-3}
+_WEIGHT_DECAY = {"adamw": 1e-2, "adam": 0.0, "sgd": 5e-4, "rmsprop": 0.0}
+
+
+def _option(default: Any, help: str, *, metavar: str | None = None, check: Callable[[Any], str | None] | None = None):
+    """A field with what the parser and the checks need; ``check`` returns what is wrong, or None."""
+    return field(default=default, metadata={"help": help, "metavar": metavar, "check": check})
+
+
+def _at_least(low: int, high: float = math.inf) -> Callable[[Any], str | None]:
+    words = f"must be at least {low}" + (f" and below {high}" if high < math.inf else "")
+    return lambda v: None if low <= v < high else words
+
+
+def _one_of(names: tuple[str, ...]) -> Callable[[Any], str | None]:
+    return lambda v: None if v in names else f"must be one of {', '.join(names)}{_nearest(v, names)}"
+
+
+def _model(name: str) -> str | None:
+    from ..models import NAMES
+
+    return _one_of(tuple(NAMES))(name)
+
+
+def _nearest(name: str, known: tuple[str, ...]) -> str:
+    close = difflib.get_close_matches(str(name), known, 1)
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that decides how a run goes, besides the software and the machine."""
+
+    data: str = _option(
+        "fashion-mnist-small",
+        "name of a data set (fashion-mnist-small, which is part of the package, fashion-mnist, mnist, cifar10), or "
+        "path of an .npz file or of a folder with IDX or CIFAR-10 files",
+        metavar="NAME",
+    )
+    data_dir: str | None = _option(
+        None, "folder with the files of the data set; no other place is looked at", metavar="DIR"
+    )
+    model: str = _option("small-cnn", "network: {models}", metavar="NAME", check=_model)
+    backend: str | None = _option(None, "where to compute: numpy, cupy, cupy:1, torch, jax, ...", metavar="NAME")
+    epochs: int = _option(15, "passes over the training images", metavar="N", check=_at_least(1))
+    batch_size: int = _option(64, "images in a step", metavar="N", check=_at_least(1))
+    lr: float | None = _option(
+        None,
+        f"learning rate, for one-cycle the highest ({', '.join(f'{k}: {v:g}' for k, v in _LR.items())})",
+        metavar="RATE",
+        check=lambda v: None if 0 < v < math.inf else "must be above 0",
+    )
+    optimizer: str = _option(
+        "adamw",
+        f"one of {', '.join(OPTIMIZERS)}; sgd has Nesterov momentum 0.9",
+        metavar="NAME",
+        check=_one_of(OPTIMIZERS),
+    )
+    weight_decay: float | None = _option(
+        None,
+        f"({', '.join(f'{k}: {v:g}' for k, v in _WEIGHT_DECAY.items())})",
+        metavar="X",
+        check=lambda v: None if 0 <= v < math.inf else "must be at least 0",
+    )
+    schedule: str = _option(
+        "one-cycle",
+        f"course of the learning rate: {', '.join(SCHEDULES)}; step divides it by 10 after half and after 3/4 of the "
+        "steps",
+        metavar="NAME",
+        check=_one_of(SCHEDULES),
+    )
+    augment: bool = _option(True, "shift and, where it keeps the class, mirror the training images at random")
+    validation: float = _option(
+        0.1,
+        "part of the training images that is held out to choose the best epoch; with 0 the last epoch is tested",
+        metavar="PART",
+        check=lambda v: None if 0 <= v <= 0.5 else "must be from 0 to 0.5",
+    )
+    seed: int = _option(
+        0,
+        "of the initial weights, the order of the data, augmentation and dropout",
+        metavar="N",
+        check=_at_least(0, 2**63),
+    )
+    dtype: str = _option("float32", f"{' or '.join(DTYPES)}", metavar="NAME", check=_one_of(DTYPES))
+    threads: int | None = _option(
+        None,
+        "threads of the compiled CPU kernels and of NumPy's BLAS (default: all cores for the kernels, one for the "
+        "BLAS, which wants the machine to itself for more)",
+        metavar="N",
+        check=_at_least(1, 1025),
+    )
+
+    def __post_init__(self) -> None:
+        if self.lr is None:
+            object.__setattr__(self, "lr", _LR[self.optimizer])
+        if self.weight_decay is None:
+            object.__setattr__(self, "weight_decay", _WEIGHT_DECAY[self.optimizer])
+
+
+_FIELDS = {f.name: f for f in dataclasses.fields(TrainConfig)}
+
+
+def _kind(name: str) -> type:
+    """The Python type of an option's value."""
+    return {"int": int, "float": float, "str": str, "bool": bool}[str(_FIELDS[name].type).partition(" ")[0]]
+
+
+def key_of(name: str) -> str:
+    """How the field is called in a TOML file, and after ``--`` on the command line."""
+    return name.replace("_", "-")
+
+
+def add_options(parser: argparse.ArgumentParser, *, only: Sequence[str] = (), defaults: bool = True) -> None:
+    """Give ``parser`` an option for each field; those not on the command line are absent from its result.
+
+    Parameters
+    ----------
+    only
+        Names of the fields, all if empty.
+    defaults
+        Whether the help tells the defaults; if not, they are those of a run folder.
+    """
+    from ..models import NAMES
+
+    for name in only or _FIELDS:
+        option = _FIELDS[name]
+        flag, text = f"--{key_of(name)}", option.metadata["help"].replace("{models}", ", ".join(NAMES))
+        if _kind(name) is bool:
+            parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text)
+            continue
+        if not defaults:
+            text += " (default: as in the run)"
+        elif option.default is not None:
+            text += f" (default: {option.default})"
+        parser.add_argument(
+            flag, type=_kind(name), default=argparse.SUPPRESS, metavar=option.metadata["metavar"], help=text
+        )
+
+
+def _checked(source: str, name: str, value: Any) -> Any:
+    """``value`` in the type of the option; ValueError names ``source`` where it is wrong."""
+    kind = _kind(name)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if type(value) is not kind:
+        words = {int: "a whole number", float: "a number", str: "a text in quotes", bool: "true or false"}[kind]
+        raise ValueError(f"{source}: expected {words}, got {value!r}")
+    check = _FIELDS[name].metadata["check"]
+    wrong = check(value) if check else None
+    if wrong:
+        raise ValueError(f"{source}: {wrong}, got {value}")
+    return value
+
+
+def read_toml(path: str) -> dict[str, Any]:
+    """The options in a TOML file, by field name.
+
+    Raises
+    ------
+    ValueError
+        Not TOML, a key that is no option (the message names the nearest), or a wrong value.
+    OSError
+        It cannot be read.
+    """
+    try:
+        table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:  # TOMLDecodeError, UnicodeDecodeError
+        raise ValueError(f"{path}: not a TOML file: {error}") from error
+    known = (*map(key_of, _FIELDS), "out")
+    values: dict[str, Any] = {}
+    for key, value in table.items():
+        name = key.replace("-", "_")
+        if key_of(name) not in known:
+            raise ValueError(f"{path}: unknown key {key!r}{_nearest(key, known)}; known are {', '.join(known)}")
+        if name in values:
+            raise ValueError(f"{path}: {key_of(name)} is given twice")
+        if name == "out":
+            if not isinstance(value, str):
+                raise ValueError(f"{path}: out: expected a text in quotes, got {value!r}")
+            values[name] = value
+        else:
+            values[name] = _checked(f"{path}: {key}", name, value)
+    return values
+
+
+def flags_of(namespace: argparse.Namespace) -> dict[str, Any]:
+    """The options on the command line, checked, by field name."""
+    return {n: _checked(f"--{key_of(n)}", n, v) for n, v in vars(namespace).items() if n in _FIELDS}
+
+
+def collect(*sources: Mapping[str, Any]) -> TrainConfig:
+    """The configuration that these options make, later sources overriding earlier ones."""
+    merged: dict[str, Any] = {}
+    for source in sources:
+        merged |= {name: value for name, value in source.items() if name in _FIELDS}
+    return TrainConfig(**merged)
+
+
+def restore(source: str, values: Mapping[str, Any]) -> TrainConfig:
+    """The configuration of a run folder; ValueError if it is not one that this xpconv can have written."""
+    unknown = [name for name in values if name not in _FIELDS]
+    if unknown:
+        raise ValueError(f"{source}: unknown option {unknown[0]!r}; the run is of another version of xpconv")
+    given = {n: _checked(f"{source}: {n}", n, v) for n, v in values.items() if v is not None}
+    return TrainConfig(**given)

@@ -1,0 +1,130 @@
+"""What the commands share: the data, the network and the weights of a run."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import data, get_num_threads, models, set_num_threads
+from ..backends import Backend, get_backend, use_backend
+from ..layers import Layer
+from ..training import RunFolder, RunFolderError
+from ..training._extras import require
+from .config import TrainConfig, restore
+
+__all__ = ["DataInfo", "build_model", "choose_weights", "machine", "open_run", "say"]
+
+_BLAS_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "OMP_NUM_THREADS")
+
+
+def say(label: str, text: str) -> None:
+    """A line of what is going on."""
+    print(f"{label:<10}{text}", flush=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class DataInfo:
+    """What a trained network must know about its data.
+
+    Attributes
+    ----------
+    classes
+        Their names.
+    image_shape
+        (C, H, W).
+    mean, std
+        Of the pixels of the training images, for each channel; bytes count from 0 to 1.
+    pixel_range
+        Lowest and highest pixel of the training images.
+    images
+        How many there are in training, in validation and in the test set.
+    """
+
+    classes: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    pixel_range: tuple[float, float]
+    images: tuple[int, int, int]
+
+    @classmethod
+    def from_json(cls, source: object, values: Any) -> DataInfo:
+        """From the config.json ``source``; RunFolderError where it is damaged."""
+        try:
+            shape = [int(v) for v in values["image_shape"]]
+            low, high = (float(v) for v in values["pixel_range"])
+            counts = [int(v) for v in values["images"]]
+            info = cls(
+                tuple(map(str, values["classes"])),
+                (shape[0], shape[1], shape[2]),
+                tuple(map(float, values["mean"])),
+                tuple(map(float, values["std"])),
+                (low, high),
+                (counts[0], counts[1], counts[2]),
+            )
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise RunFolderError(f"{source}: damaged: the description of the data lacks {error}") from error
+        return info
+
+    def normalize(self, dtype: str) -> data.Normalize:
+        """The normalisation of the training images, without their augmentation."""
+        return data.Normalize(self.mean, self.std, dtype)
+
+
+def build_model(config: TrainConfig, info: DataInfo) -> Layer:
+    """The network, its initial weights drawn from the seed, on the default backend."""
+    channels, height, width = info.image_shape
+    return models.build(
+        config.model,
+        in_channels=channels,
+        image_size=(height, width),
+        num_classes=len(info.classes),
+        rng=np.random.default_rng(config.seed),
+        dtype=config.dtype,
+    )
+
+
+@contextlib.contextmanager
+def machine(config: TrainConfig) -> Iterator[Backend]:
+    """Inside the block the backend and the threads are those of ``config``.
+
+    NumPy's BLAS gets one thread unless ``--threads`` or the variables of the BLAS say otherwise: its threads wait in
+    busy loops, so that on a machine that does something else too every product waits for the slowest of them
+    (measured: ten times slower), while small networks gain nothing. It also makes results independent of the number of
+    cores.
+    """
+    threadpoolctl = require("threadpoolctl", "runs of the command line")
+    before = get_num_threads()
+    with contextlib.ExitStack() as stack:
+        if config.threads is not None:
+            set_num_threads(config.threads)
+            stack.callback(set_num_threads, before)
+        if config.threads is not None or not any(name in os.environ for name in _BLAS_VARIABLES):
+            stack.enter_context(threadpoolctl.threadpool_limits(config.threads or 1, user_api="blas"))
+        yield stack.enter_context(use_backend(get_backend() if config.backend is None else config.backend))
+
+
+def open_run(path: str, changes: Mapping[str, Any] | None = None) -> tuple[RunFolder, TrainConfig, DataInfo]:
+    """The run in a folder; ``changes`` override its configuration."""
+    folder = RunFolder.open(path)
+    stored = folder.read_config()
+    if not isinstance(stored.get("config"), dict):
+        raise RunFolderError(f"{folder.config}: damaged: it has no configuration")
+    try:
+        config = restore(str(folder.config), {**stored["config"], **(changes or {})})
+    except ValueError as error:
+        raise RunFolderError(str(error)) from error
+    return folder, config, DataInfo.from_json(folder.config, stored.get("data"))
+
+
+def choose_weights(folder: RunFolder, which: str | None) -> Path:
+    """The checkpoint that is asked for: ``"best"``, ``"last"``, or for None the best one if there is one."""
+    if which is None:
+        which = "best" if folder.best.exists() else "last"
+    return folder.best if which == "best" else folder.last

@@ -1,0 +1,309 @@
+"""``xpconv train``."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import re
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import __version__, data, get_backend, get_num_threads, optim
+from ..functional import softmax_cross_entropy
+from ..layers import Layer
+from ..training import RunFolder, RunFolderError, RunRecorder, Trainer, load_weights
+from ..training._extras import require
+from .config import TrainConfig, add_options, collect, flags_of, key_of, read_toml
+from .progress import LiveProgress, progress_for
+from .run import DataInfo, build_model, machine, open_run, say
+
+__all__ = ["add_command"]
+
+_RUNS = "runs"
+_INTERRUPTED = 130
+
+# What may differ when a run goes on: the rest would make it another run.
+_RESUMABLE = ("epochs", "data_dir", "backend", "threads")
+
+_DESCRIPTION = """\
+Train a network on images and test it.
+
+Without options: a small network on a part of Fashion-MNIST that ships with the package. A tenth of the training images
+is held out; after every epoch the network is evaluated on them, and at the end the weights of the epoch that did best
+there are tested once on the test images. The last line printed is "test accuracy 0.xxxx".
+
+Everything is kept in a run folder: config.json, log.jsonl, last.safetensors, best.safetensors, curves.png. Ctrl-C
+finishes the step, saves and stops; a second one stops at once.
+"""
+
+
+def add_command(commands: Any) -> None:
+    """Add the parser of the command."""
+    parser = commands.add_parser(
+        "train",
+        help="train a network on images and test it",
+        description=_DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add_options(parser)
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        help="TOML file with the same keys as these options, such as batch-size = 64; options given here win over it",
+    )
+    parser.add_argument(
+        "--out",
+        metavar="FOLDER",
+        help=f"run folder, new or empty (default: {_RUNS}/MODEL-DATA-N with the first free number)",
+    )
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        const="",
+        metavar="FOLDER",
+        help=f"continue the run in this folder (the latest one in {_RUNS} if none is named), bit for bit; of the other "
+        f"options only {', '.join('--' + key_of(n) for n in _RESUMABLE)} may be given, and a schedule that ends with "
+        "the last epoch is stretched to a new number of epochs",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Do what the command line says; returns the exit status."""
+    for package in ("safetensors", "rich", "matplotlib", "threadpoolctl"):
+        require(package, "training runs")  # now, not after the first epoch
+    given = flags_of(options)
+    file = read_toml(options.config) if options.config else {}
+    if options.resume is not None:
+        return _resume(options, {**file, **given})
+    out = options.out or file.get("out")
+    config = collect(file, given)
+    if out is not None:
+        RunFolder.check_free(out)
+    with machine(config):
+        train, held_out, test, transform = _load_data(config)
+        info = _describe(train, held_out, test, transform)
+        model = build_model(config, info)
+        stored = _stored(config, info)
+        if out is not None:
+            folder = RunFolder.create(out, stored)
+        else:
+            folder = RunFolder.create_numbered(_RUNS, f"{config.model}-{_stem(config.data)}", stored)
+        return _train(config, folder, model, train, held_out, test, transform)
+
+
+def _resume(options: argparse.Namespace, changes: dict[str, Any]) -> int:
+    path = options.resume or options.out or _latest_run()
+    if options.out and Path(options.out) != Path(path):
+        raise ValueError(f"--out: a resumed run stays in its folder {path}, got {options.out}")
+    changes.pop("out", None)
+    folder, before, known = open_run(path)
+    for name, value in changes.items():
+        was = getattr(before, name)
+        if name not in _RESUMABLE and value != was:
+            raise ValueError(
+                f"--{key_of(name)}: the run in {folder.path} has {was}, got {value}; start a new run for it"
+            )
+    changes = {name: value for name, value in changes.items() if name in _RESUMABLE}
+    config = dataclasses.replace(before, **changes)
+    with machine(config):
+        train, held_out, test, transform = _load_data(config)
+        info = _describe(train, held_out, test, transform)
+        if info != known:
+            raise ValueError(f"--data: {config.data} is not what the run in {folder.path} was started with")
+        if config != before:
+            folder.write_config(_stored(config, info))
+        return _train(config, folder, build_model(config, info), train, held_out, test, transform)
+
+
+def _stored(config: TrainConfig, info: DataInfo) -> dict[str, Any]:
+    values = {**dataclasses.asdict(config), "backend": get_backend().name}
+    return {"xpconv": __version__, "config": values, "data": dataclasses.asdict(info)}
+
+
+def _stem(name: str) -> str:
+    """A data set's name, or the last part of its path, fit for the name of a folder."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", Path(name).stem).strip("-.") or "data"
+
+
+def _latest_run() -> str:
+    found = [path.parent for path in Path(_RUNS).glob("*/config.json")]
+    if not found:
+        raise RunFolderError(f"--resume: no run in the folder {_RUNS} here; name the folder of the run")
+
+    def changed(folder: Path) -> float:
+        return max(path.stat().st_mtime for path in folder.iterdir())
+
+    return str(max(found, key=changed))
+
+
+# ---- the parts of a run -----------------------------------------------------------------------------------------
+
+Transform = Callable[..., Any]
+Dataset = data.ArrayDataset
+
+
+def _load_data(config: TrainConfig) -> tuple[Dataset, Dataset | None, Dataset, data.Compose]:
+    """Training, validation and test images, and the transform of the first."""
+    train, test = data.load(config.data, config.data_dir)
+    if test.image_shape != train.image_shape:
+        raise data.DataError(
+            f"{config.data}: training images are {train.image_shape}, test images {test.image_shape} (C, H, W)"
+        )
+    if test.num_classes > train.num_classes:
+        raise data.DataError(
+            f"{config.data}: the test set has {test.num_classes} classes, the training set {train.num_classes}"
+        )
+    held_out = None
+    count = round(len(train) * config.validation)
+    if count:
+        order = np.random.default_rng((config.seed, _SPLIT)).permutation(len(train))
+        # sorted: the images stay in the order of the file, whichever they are
+        held_out, train = train.subset(np.sort(order[:count])), train.subset(np.sort(order[count:]))
+    return train, held_out, test, data.standard_transform(train, config.augment, dtype=config.dtype)
+
+
+_SPLIT = 0x5EED  # keeps the draw of the split apart from those of epochs, which start from (seed, epoch)
+
+
+def _describe(train: Dataset, held_out: Dataset | None, test: Dataset, transform: data.Compose) -> DataInfo:
+    normalize = transform.transforms[-1]
+    assert isinstance(normalize, data.Normalize)
+    scale = 255 if train.images.dtype == np.uint8 else 1
+    return DataInfo(
+        tuple(train.classes),
+        train.image_shape,
+        tuple(normalize.mean),  # type: ignore[arg-type]
+        tuple(normalize.std),  # type: ignore[arg-type]
+        (float(train.images.min()) / scale, float(train.images.max()) / scale),
+        (len(train), len(held_out) if held_out is not None else 0, len(test)),
+    )
+
+
+def _optimizer(config: TrainConfig, model: Layer) -> Any:
+    parameters, lr, decay = model.parameters(), config.lr, config.weight_decay
+    assert lr is not None  # TrainConfig has put in what suits the optimizer
+    assert decay is not None
+    if config.optimizer == "sgd":
+        return optim.SGD(parameters, lr=lr, momentum=0.9, nesterov=True, weight_decay=decay)
+    kind = {"adam": optim.Adam, "adamw": optim.AdamW, "rmsprop": optim.RMSprop}[config.optimizer]
+    return kind(parameters, lr=lr, weight_decay=decay)
+
+
+def _schedule(config: TrainConfig, steps: int) -> optim.Schedule:
+    lr = config.lr
+    assert lr is not None
+    if config.schedule == "one-cycle":
+        return optim.OneCycleSchedule(lr, steps)
+    if config.schedule == "cosine":
+        return optim.CosineSchedule(lr, steps)
+    if config.schedule == "step":
+        return optim.StepSchedule(lr, [steps // 2, steps * 3 // 4])
+    return optim.ConstantSchedule(lr)
+
+
+def _train(
+    config: TrainConfig,
+    folder: RunFolder,
+    model: Layer,
+    train: Dataset,
+    held_out: Dataset | None,
+    test: Dataset,
+    transform: data.Compose,
+) -> int:
+    batches = data.Batches(train, config.batch_size, seed=config.seed, transform=transform, dtype=config.dtype)
+    progress = progress_for()
+    optimizer, schedule = _optimizer(config, model), _schedule(config, config.epochs * len(batches))
+    # the progress first: its line of an epoch should not wait for the checkpoint
+    callbacks = [progress, RunRecorder(folder)]
+    if folder.last.exists():
+        trainer = Trainer.resume(
+            folder.last, model, softmax_cross_entropy, optimizer, schedule=schedule, callbacks=callbacks
+        )
+    else:
+        trainer = Trainer(
+            model, softmax_cross_entropy, optimizer, schedule=schedule, callbacks=callbacks, seed=config.seed
+        )
+    _announce(config, folder, trainer, train, held_out, test, len(batches))
+    validation = (
+        None
+        if held_out is None
+        else data.Batches(held_out, 256, shuffle=False, transform=transform, dtype=config.dtype)
+    )
+    try:
+        trainer.fit(batches, epochs=config.epochs, validation=validation)
+    except KeyboardInterrupt:
+        if isinstance(progress, LiveProgress):
+            progress.close()
+        _say_how_to_go_on(folder, trainer)
+        return _INTERRUPTED
+    finally:
+        if isinstance(progress, LiveProgress):
+            progress.close()
+    _test(config, folder, trainer, test, transform)
+    return 0
+
+
+def _announce(
+    config: TrainConfig,
+    folder: RunFolder,
+    trainer: Trainer,
+    train: Dataset,
+    held_out: Dataset | None,
+    test: Dataset,
+    steps: int,
+) -> None:
+    shape = "x".join(str(size) for size in train.image_shape)
+    held = f"{len(held_out)} validation and " if held_out is not None else ""
+    say(
+        "data",
+        f"{config.data}: {len(train)} training, {held}{len(test)} test images of {shape}, {train.num_classes} classes",
+    )
+    size = sum(parameter.size for parameter in trainer.model.parameters())
+    say("model", f"{config.model}, {size:,} parameters, {config.dtype}")
+    backend, threads = get_backend(), get_num_threads()
+    say("backend", f"{backend.name} ({backend.describe()}; {threads} {'threads' if threads > 1 else 'thread'})")
+    say(
+        "training",
+        f"{config.epochs} epochs of {steps} steps, {config.optimizer}, {config.schedule} with learning rate "
+        f"{config.lr:g}, seed {config.seed}",
+    )
+    say("folder", str(folder.path))
+    if trainer.step:
+        say(
+            "resumed",
+            f"after step {trainer.step}, in epoch {trainer.epoch + 1}"
+            if trainer.epoch < config.epochs
+            else f"after step {trainer.step}, all epochs done",
+        )
+
+
+def _say_how_to_go_on(folder: RunFolder, trainer: Trainer) -> None:
+    where = f"step {trainer.step} (epoch {trainer.epoch + 1}, step {trainer.epoch_step} of {trainer.epoch_steps})"
+    if trainer.interrupted:
+        print(f"interrupted; saved after {where} in {folder.path}", flush=True)
+    else:
+        print(f"stopped at once in {where}; {folder.path} has the checkpoint before it", flush=True)
+    print(f"to go on: xpconv train --resume {shlex.quote(str(folder.path))}", flush=True)
+
+
+def _test(config: TrainConfig, folder: RunFolder, trainer: Trainer, test: Dataset, transform: data.Compose) -> None:
+    if trainer.best is None:
+        weights, epoch, text = "last", trainer.epoch, "the weights of the last epoch"
+    else:
+        loaded = load_weights(folder.best, trainer.model)
+        weights, epoch = "best", loaded["epoch"]
+        text = f"the weights of epoch {epoch}, the best on the validation images: {loaded['best']['val_accuracy']:.4f}"
+    batches = data.Batches(test, 256, shuffle=False, transform=transform, dtype=config.dtype)
+    metrics = trainer.evaluate(batches)
+    folder.append(
+        {"kind": "test", "weights": weights, "epoch": epoch, "loss": metrics.loss, "accuracy": metrics.accuracy}
+    )
+    say("tested", text)
+    say("test loss", f"{metrics.loss:.4f}")
+    print(f"test accuracy {metrics.accuracy:.4f}", flush=True)
