@@ -1,6 +1,7 @@
 """CuPy without a GPU: what it says where it cannot start, and its wiring, on a stand-in made of NumPy.
 
 The stand-in is as strict as CuPy about devices: an operation on an array of another device than the current one fails.
+Its CUDA kernels run on the host.
 """
 
 import sys
@@ -12,6 +13,7 @@ import pytest
 import xpconv
 import xpconv.functional as F
 from xpconv.backends import backend_of
+from xpconv.testing.cuda_host import HostArray, HostModule, find_compiler
 
 
 @pytest.fixture(autouse=True)
@@ -90,6 +92,8 @@ current = [0]  # stack of current devices
 
 
 class Device:
+    attributes = {"MultiProcessorCount": 2}  # noqa: RUF012
+
     def __init__(self, number):
         self.id = number
 
@@ -146,22 +150,45 @@ def plain_of(value):
 
 
 def on_current(array):
-    array = np.array(array).view(GPUArray) if isinstance(array, (np.ndarray, np.generic)) else array
+    array = np.asarray(array).view(GPUArray) if isinstance(array, (np.ndarray, np.generic)) else array
     array.number = current[-1]
     return array
+
+
+class RawModule:
+    """`cupy.RawModule`, compiled for the host."""
+
+    def __init__(self, code, options, name_expressions):
+        if find_compiler() is None:
+            pytest.skip("no C++ compiler")
+        defined = [option for option in options if option.startswith("-D")]
+        self.module = HostModule(code, ("-DXPCONV_ON_HOST", *defined), name_expressions)
+
+    def compile(self):
+        assert current
+
+    def get_function(self, name):
+        def launch(grid, block, arguments):
+            on_host = [host(a).view(HostArray) if isinstance(a, GPUArray) else a for a in arguments]
+            self.module.get_function(name)(grid, block, on_host)
+
+        return launch
 
 
 @pytest.fixture
 def two_gpus(monkeypatch):
     cupy = fake_cupy(lambda: 2)
     cupy.ndarray = GPUArray
+    cupy.RawModule = RawModule
+    cupy.ascontiguousarray = lambda array: on_current(np.ascontiguousarray(host(array)))
+    cupy.cuda.compiler = SimpleNamespace(CompileException=SyntaxError)
     cupy.cuda.Device = Device
     cupy.cuda.runtime.getDeviceProperties = lambda number: {"name": f"GPU {number}".encode()}
     cupy.asnumpy = lambda array: np.array(array.view(np.ndarray))
 
     def asarray(obj, dtype=None):
         obj = obj.view(np.ndarray) if isinstance(obj, GPUArray) else obj
-        return on_current(np.asarray(obj, dtype=dtype))
+        return on_current(np.array(obj, dtype=dtype))
 
     cupy.asarray = asarray
     namespace = ModuleType("array_api_compat.cupy")

@@ -199,7 +199,7 @@ def test_wrong_environment_variable(python):
     assert status == 1
     assert stderr.endswith(
         "ValueError: XPCONV_BACKEND is 'nunpy': backend: unknown 'nunpy'; known are numpy, cupy, torch, jax, "
-        "array_api_strict"
+        "array_api_strict, cuda-host"
     )
     status, _, stderr = python(SHOW, XPCONV_BACKEND="numpy:gpu")
     assert status == 1
