@@ -80,7 +80,8 @@ class BuildExt(build_ext):
             try:
                 objects = self.compiler.compile([str(source)], output_dir=folder, extra_postargs=[*flags, *strict])
                 if link:
-                    self.compiler.link_executable(objects, "probe", output_dir=folder, extra_postargs=list(flags))
+                    linking = [*flags, *shlex.split(os.environ.get("LDFLAGS", ""))]
+                    self.compiler.link_executable(objects, "probe", output_dir=folder, extra_postargs=linking)
             except Exception:  # CompileError or LinkError of whichever distutils is in use
                 return False
         return True

@@ -2,11 +2,16 @@
 
 import os
 
-import hypothesis
-import numpy as np
-import pytest
+# Several test processes share the cores; a BLAS whose threads spin for each other would take many times as long.
+# NumPy reads the setting when it is first imported.
+for variable in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(variable, "1")
 
-from xpconv.testing import CASES
+import hypothesis  # noqa: E402
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+
+from xpconv.testing import CASES  # noqa: E402
 
 # derandomised, a test draws the same examples every time: what CI reports can be repeated
 hypothesis.settings.register_profile("local", deadline=None, max_examples=25)

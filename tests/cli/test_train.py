@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import threadpoolctl
 
 import xpconv
 from xpconv.cli import main
@@ -39,7 +40,7 @@ def test_what_is_printed(train):
     assert re.fullmatch(r"model +small-cnn, [\d,]+ parameters, float32", lines[1])
     assert re.fullmatch(r"backend +numpy \(numpy [\d.]+.*; \d+ threads?\)", lines[2])
     assert lines[3:5] == [
-        "training  2 epochs of 9 steps, adamw, one-cycle with learning rate 0.004, seed 0",
+        "training  2 epochs of 9 steps, adamw, one-cycle with learning rate 0.006, seed 0",
         "folder    r",
     ]
     for number, line in enumerate(lines[5:7], 1):
@@ -122,6 +123,29 @@ def test_optimizers_and_schedules(train, tmp_path, optimizer, schedule):
     assert group["weight_decay"] == 0.001
     expected = {"cosine": 0.005 * (1 + np.cos(np.pi * 17 / 18)), "constant": 0.01, "one-cycle": 0.01 / 25e4}
     assert group["lr"] == pytest.approx(expected.get(schedule, 1e-4))
+
+
+def test_threads(train, tmp_path, monkeypatch):
+    """The number holds for the run, and the BLAS is held at one thread unless its own variables say otherwise."""
+    seen = []
+
+    def look(recorder, trainer):
+        blas = [info["num_threads"] for info in threadpoolctl.threadpool_info() if info["user_api"] == "blas"]
+        seen.append((xpconv.get_num_threads(), set(blas)))
+
+    before = xpconv.get_num_threads()
+    monkeypatch.setattr(RunRecorder, "on_step_end", look)
+    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    with threadpoolctl.threadpool_limits(2, user_api="blas"):
+        train("--threads", 1, "--epochs", 1)
+        assert seen[-1][0] == 1
+        assert seen[-1][1] <= {1}
+        monkeypatch.setenv("OPENBLAS_NUM_THREADS", "2")
+        train("--epochs", 1, "--out", "s")
+        assert seen[-1][0] == before
+        assert 1 not in seen[-1][1] or os.cpu_count() == 1
+    assert xpconv.get_num_threads() == before
 
 
 def test_names_of_new_folders(run, npz, tmp_path):
@@ -340,9 +364,9 @@ def test_more_epochs(run, train, npz, tmp_path):
 
 def test_what_may_not_change(run, train, npz, tmp_path):
     train()
-    assert_error(run("train", "--resume", "r", "--lr", 1), "--lr: the run in r has 0.004, got 1.0; start a new run")
+    assert_error(run("train", "--resume", "r", "--lr", 1), "--lr: the run in r has 0.006, got 1.0; start a new run")
     assert_error(run("train", "--resume", "r", "--out", "s"), "--out: a resumed run stays in its folder r, got s")
-    assert run("train", "--resume", "r", "--data", npz, "--lr", 0.004)[0] == 0
+    assert run("train", "--resume", "r", "--data", npz, "--lr", 0.006)[0] == 0
 
 
 def test_other_data(run, train, npz, tmp_path):

@@ -19,7 +19,7 @@ SCHEDULES = ("one-cycle", "cosine", "step", "constant")
 DTYPES = ("float32", "float64")
 
 # what --lr and --weight-decay are where they are not given; peaks of the one-cycle schedule
-_LR = {"adamw": 4e-3, "adam": 2e-3, "sgd": 0.1, "rmsprop": 1e-3}
+_LR = {"adamw": 6e-3, "adam": 4e-3, "sgd": 0.05, "rmsprop": 2e-3}
 _WEIGHT_DECAY = {"adamw": 1e-2, "adam": 0.0, "sgd": 5e-4, "rmsprop": 0.0}
 
 
@@ -106,8 +106,7 @@ class TrainConfig:
     dtype: str = _option("float32", f"{' or '.join(DTYPES)}", metavar="NAME", check=_one_of(DTYPES))
     threads: int | None = _option(
         None,
-        "threads of the compiled CPU kernels and of NumPy's BLAS (default: all cores for the kernels, one for the "
-        "BLAS, which wants the machine to itself for more)",
+        "threads of the compiled CPU kernels (default: all cores)",
         metavar="N",
         check=_at_least(1, 1025),
     )

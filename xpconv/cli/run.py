@@ -94,19 +94,17 @@ def build_model(config: TrainConfig, info: DataInfo) -> Layer:
 def machine(config: TrainConfig) -> Iterator[Backend]:
     """Inside the block the backend and the threads are those of ``config``.
 
-    NumPy's BLAS gets one thread unless ``--threads`` or the variables of the BLAS say otherwise: its threads wait in
-    busy loops, so that on a machine that does something else too every product waits for the slowest of them
-    (measured: ten times slower), while small networks gain nothing. It also makes results independent of the number of
-    cores.
+    NumPy's BLAS gets one thread, unless a variable of its own says otherwise: convolutions run it in several threads of
+    xpconv at once, and what is left to it are small products. Its threads wait in busy loops, so that on a machine that
+    does something else too every product would wait for the slowest of them (measured: ten times slower).
     """
     threadpoolctl = require("threadpoolctl", "runs of the command line")
-    before = get_num_threads()
     with contextlib.ExitStack() as stack:
         if config.threads is not None:
+            stack.callback(set_num_threads, get_num_threads())
             set_num_threads(config.threads)
-            stack.callback(set_num_threads, before)
-        if config.threads is not None or not any(name in os.environ for name in _BLAS_VARIABLES):
-            stack.enter_context(threadpoolctl.threadpool_limits(config.threads or 1, user_api="blas"))
+        if not any(name in os.environ for name in _BLAS_VARIABLES):
+            stack.enter_context(threadpoolctl.threadpool_limits(1, user_api="blas"))
         yield stack.enter_context(use_backend(get_backend() if config.backend is None else config.backend))
 
 
