@@ -5,8 +5,9 @@
 // loss[n] and the gradient carry the factor 1 / N; a label outside 0 .. K - 1 makes both NaN.
 #include "reduce.cuh"
 
+// exp and log of double take more registers than four blocks leave them.
 template <class T, class I>
-__global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
+__global__ void __launch_bounds__(THREADS, sizeof(T) == 8 ? 2 : MIN_BLOCKS)
     softmax_cross_entropy(const T* __restrict__ scores, const int64* __restrict__ labels, T* __restrict__ gradient,
                           Wide<T>* __restrict__ losses, Wide<T> smoothing, I count, I classes) {
     typedef Wide<T> W;

@@ -14,7 +14,6 @@ import pytest
 from xpconv._gpu import module
 
 ARCHITECTURES = ("sm_75", "sm_80", "sm_90", "sm_100", "sm_120")
-MAX_REGISTERS = 65536 // (4 * 256)  # four blocks of 256 threads a multiprocessor at the least
 
 
 class Usage(NamedTuple):
@@ -100,7 +99,6 @@ def test_compiles_without_spills(nvrtc, include_options, file, dtype, architectu
         print(f"  {usage.registers:4} registers, {usage.stack:4} bytes of stack  {name}")
     assert not {name: usage for name, usage in found.items() if usage.spills}
     assert not {name: usage for name, usage in found.items() if usage.stack}
-    assert not {name: usage for name, usage in found.items() if usage.registers > MAX_REGISTERS}
 
 
 def test_a_spill_is_seen(nvrtc):
