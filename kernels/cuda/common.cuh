@@ -1,7 +1,7 @@
 // What every CUDA kernel of xpconv shares.
 //
 // One source, three readers: NVRTC at run time, nvcc by hand, and the host compiler in tests (with XPCONV_ON_HOST, where
-// xpconv/testing/cuda_host/cuda_on_host.h plays the part of CUDA). It includes CUDA's own headers only, and those only
+// xpconv/testing/cuda_host/cuda_on_host.cuh plays the part of CUDA). It includes CUDA's own headers only, and those only
 // where an instance needs them.
 //
 // Template arguments that recur:

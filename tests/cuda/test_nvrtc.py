@@ -1,7 +1,7 @@
 """Every kernel instance compiles with NVRTC for every architecture, without spilling registers; no GPU is needed.
 
-Needs the wheels cupy-cuda13x and nvidia-cuda-nvrtc, and nvidia-cuda-runtime and nvidia-cuda-crt for the headers of half
-precision. Registers are listed with ``pytest -s``.
+Needs the wheels cupy-cuda13x and nvidia-cuda-nvrtc, and for the headers of half precision nvidia-cuda-runtime,
+nvidia-cuda-crt and nvidia-cuda-cccl. Registers are listed with ``pytest -s``.
 """
 
 import importlib.metadata

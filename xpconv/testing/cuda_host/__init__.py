@@ -1,6 +1,6 @@
 """CUDA kernels on the host, for tests without a GPU: the backend ``cuda-host``.
 
-The same ``.cu`` files that run on a GPU are compiled by the host's C++ compiler against ``cuda_on_host.h`` and run on
+The same ``.cu`` files that run on a GPU are compiled by the host's C++ compiler against ``cuda_on_host.cuh`` and run on
 NumPy memory: `HostModule` and `HostKernel` have the calling convention of `cupy.RawModule` and `cupy.RawKernel`.
 Barriers, shared memory, launches and arguments are checked more strictly than a GPU does; see the header.
 """

@@ -20,7 +20,7 @@ import numpy as np
 
 __all__ = ["HostArray", "HostKernel", "HostModule", "find_compiler", "thread_schedule"]
 
-_SHIM = Path(__file__).with_name("cuda_on_host.h")
+_SHIM = Path(__file__).with_name("cuda_on_host.cuh")
 _FLAGS = (
     "-std=c++17",
     "-O1",
@@ -120,7 +120,7 @@ class HostKernel:
         self._launch.restype = ctypes.c_char_p
 
     def __call__(self, grid: Sequence[int], block: Sequence[int], args: Sequence[Any], *, shared_mem: int = 0) -> None:
-        """Run the kernel; raises RuntimeError with what the checks of ``cuda_on_host.h`` have found."""
+        """Run the kernel; raises RuntimeError with what the checks of ``cuda_on_host.cuh`` have found."""
         if shared_mem:
             raise ValueError(f"{self.name}: shared_mem is {shared_mem}, but kernels declare what they share")
         if len(args) != len(self.parameters):
@@ -164,7 +164,7 @@ class HostModule:
     Parameters
     ----------
     code
-        CUDA C++ that includes nothing but what `cuda_on_host.h` replaces.
+        CUDA C++ that includes nothing but what `cuda_on_host.cuh` replaces.
     options
         For the compiler: definitions, ``-fsanitize=address``.
     name_expressions
