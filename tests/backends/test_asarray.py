@@ -155,7 +155,7 @@ def test_objects_with_an_array_interface(on):
         (b"abc", "bytes b'abc'"),
         ([1, None], r"list \[1, None\]"),
         ({"a": 1}, r"dict \{'a': 1\}"),
-        (object(), "object <object object"),
+        pytest.param(object(), "object <object object", id="object"),
         (np.array([1, None]), "an array of object"),
         (np.array(["a"]), "an array of <U1"),
         (np.zeros(2, dtype=[("a", "f4")]), "an array of "),

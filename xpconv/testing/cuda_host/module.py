@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import functools
 import hashlib
 import os
@@ -94,12 +95,18 @@ def _compile(source: str, options: Sequence[str], what: str) -> Path:
     if library.exists():
         return library
     library.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=library.parent) as folder:  # renamed when whole: two processes may compile
+    with (
+        open(library.with_suffix(".lock"), "w") as lock,  # one process compiles, the others wait for it
+        tempfile.TemporaryDirectory(dir=library.parent) as folder,
+    ):
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if library.exists():
+            return library
         fresh = Path(folder) / "module.so"
         done = subprocess.run([*command, "-o", str(fresh)], input=source, capture_output=True, text=True)
         if done.returncode:
             raise RuntimeError(f"{what}: the host compiler failed\n{' '.join(command)}\n{_shortened(done.stderr)}")
-        os.replace(fresh, library)
+        os.replace(fresh, library)  # whole or not at all
     return library
 
 
