@@ -94,10 +94,15 @@ THREADED = bool(xpc_has_threads())  # whether this build has threads
 
 # ---- from memoryviews to C ----------------------------------------------------------------------------------------
 
-cdef int _check_aligned(const void *data, const Py_ssize_t *strides, int ndim, Py_ssize_t itemsize) except -1:
+cdef int _check_aligned(
+    const void *data, const Py_ssize_t *shape, const Py_ssize_t *strides, int ndim, Py_ssize_t itemsize
+) except -1:
     cdef Py_ssize_t bits = <Py_ssize_t> data
     for axis in range(ndim):
-        bits |= strides[axis]
+        if shape[axis] == 0:
+            return 0
+        if shape[axis] > 1:  # the stride of a single entry may be anything
+            bits |= strides[axis]
     if bits & (min(itemsize, <Py_ssize_t> sizeof(void *)) - 1):
         raise ValueError("array is not aligned")
     return 0
@@ -105,7 +110,7 @@ cdef int _check_aligned(const void *data, const Py_ssize_t *strides, int ndim, P
 
 cdef xpc_array4 _array4(const element[:, :, :, :] view) except *:
     cdef xpc_array4 array
-    _check_aligned(<const void *> &view[0, 0, 0, 0], view.strides, 4, sizeof(element))
+    _check_aligned(<const void *> &view[0, 0, 0, 0], view.shape, view.strides, 4, sizeof(element))
     array.data = <char *> &view[0, 0, 0, 0]
     for axis in range(4):
         array.shape[axis] = view.shape[axis]
@@ -115,7 +120,7 @@ cdef xpc_array4 _array4(const element[:, :, :, :] view) except *:
 
 cdef xpc_array6 _array6(const real[:, :, :, :, :, :] view) except *:
     cdef xpc_array6 array
-    _check_aligned(<const void *> &view[0, 0, 0, 0, 0, 0], view.strides, 6, sizeof(real))
+    _check_aligned(<const void *> &view[0, 0, 0, 0, 0, 0], view.shape, view.strides, 6, sizeof(real))
     array.data = <char *> &view[0, 0, 0, 0, 0, 0]
     for axis in range(6):
         array.shape[axis] = view.shape[axis]
@@ -146,15 +151,24 @@ cdef xpc_axis _axis(
 
 # ---- columns --------------------------------------------------------------------------------------------------------
 
+cdef int _check_images(const xpc_array4 *images) except -1:
+    # an axis of length 0 counts as 1: products of the others must not overflow either
+    cdef double entries = 1
+    for axis in range(4):
+        entries *= max(images.shape[axis], 1)
+    return _check_positive_product(entries)
+
+
 cdef int _check_columns(const xpc_array4 *images, const xpc_array6 *cols) except -1:
     cdef double entries = 1
+    _check_images(images)
     if images.shape[0] != cols.shape[0] or images.shape[1] != cols.shape[1]:
         raise ValueError(
             f"images ({images.shape[0]}, {images.shape[1]}, ...) and columns ({cols.shape[0]}, {cols.shape[1]}, ...) "
             "differ in batch or channels"
         )
     for axis in range(6):
-        entries *= cols.shape[axis]
+        entries *= max(cols.shape[axis], 1)
     return _check_positive_product(entries)
 
 
@@ -203,8 +217,9 @@ cdef int _check_pooled(const xpc_array4 *images, const xpc_array4 *pooled, doubl
             f"images ({images.shape[0]}, {images.shape[1]}, ...) and pooled ({pooled.shape[0]}, {pooled.shape[1]}, "
             "...) differ in batch or channels"
         )
+    _check_images(images)
     for axis in range(4):
-        taps *= pooled.shape[axis]
+        taps *= max(pooled.shape[axis], 1)
     return _check_positive_product(taps)
 
 
@@ -330,7 +345,7 @@ def avg_pool_backward(
 def dropout_mask(real[::1] mask, uint64_t seed, uint32_t layer, uint32_t step, uint64_t threshold, double kept):
     """Fill ``mask`` with 0 where the random word of the element is below ``threshold``, with ``kept`` elsewhere."""
     cdef xpc_dropout_key key
-    _check_aligned(<const void *> &mask[0], mask.strides, 1, sizeof(real))
+    _check_aligned(<const void *> &mask[0], mask.shape, mask.strides, 1, sizeof(real))
     key.seed, key.layer, key.step = seed, layer, step
     cdef Py_ssize_t count = mask.shape[0]
     with nogil:

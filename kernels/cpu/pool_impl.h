@@ -333,7 +333,7 @@ static void NAME(avg_pool_rows)(const void *argument, ptrdiff_t plane, ptrdiff_t
         NAME(count_columns)(columns, horizontal, job->counted.horizontal, first, last);
         for (ptrdiff_t p = row_begin; p < row_end; p++) {
             xpc_range taps = taps_between(vertical, p, 0, height);
-            ptrdiff_t row = (p * vertical.stride - vertical.pad) * x->strides[2]; /* may lie outside */
+            ptrdiff_t top = p * vertical.stride - vertical.pad;
             for (ptrdiff_t k = 0; k < last - first; k++)
                 sum[k] = 0;
             for (ptrdiff_t i = taps.begin; i < taps.end; i++)
@@ -343,7 +343,7 @@ static void NAME(avg_pool_rows)(const void *argument, ptrdiff_t plane, ptrdiff_t
                         continue;
                     ptrdiff_t w = inside.begin * horizontal.stride + j * horizontal.dilation - horizontal.pad;
                     NAME(add_step)(sum + (inside.begin - first),
-                                   from + (row + i * vertical.dilation * x->strides[2] + w * x->strides[3]),
+                                   from + (top + i * vertical.dilation) * x->strides[2] + w * x->strides[3],
                                    x->strides[3] * horizontal.stride, inside.end - inside.begin);
                 }
             REAL rows = NAME(count_rows)(job, p);
@@ -386,14 +386,14 @@ static void NAME(avg_pool_backward_rows)(const void *argument, ptrdiff_t plane, 
             for (ptrdiff_t k = 0; k < last - first; k++)
                 share[k] = *(const REAL *)(gradient + k * dy->strides[3]) / (count * columns[k]);
             xpc_range taps = taps_between(vertical, p, row_begin, row_end);
-            ptrdiff_t row = (p * vertical.stride - vertical.pad) * dx->strides[2]; /* may lie outside */
+            ptrdiff_t top = p * vertical.stride - vertical.pad;
             for (ptrdiff_t i = taps.begin; i < taps.end; i++)
                 for (ptrdiff_t j = 0; j < horizontal.kernel; j++) {
                     xpc_range inside = xpc_outputs(horizontal, j, 0, width, first, last);
                     if (inside.begin == inside.end)
                         continue;
                     ptrdiff_t w = inside.begin * horizontal.stride + j * horizontal.dilation - horizontal.pad;
-                    NAME(add_to_step)(to + (row + i * vertical.dilation * dx->strides[2] + w * dx->strides[3]),
+                    NAME(add_to_step)(to + (top + i * vertical.dilation) * dx->strides[2] + w * dx->strides[3],
                                       dx->strides[3] * horizontal.stride, share + (inside.begin - first),
                                       inside.end - inside.begin);
                 }

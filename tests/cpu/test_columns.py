@@ -207,6 +207,16 @@ def test_memory_that_cannot_be_written_or_read_is_refused():
         _kernels.im2col(raw, np.zeros(COLUMNS), *steps)
 
 
+def test_strides_of_single_entries_do_not_matter(rng):
+    """NumPy calls such arrays aligned, whatever it says there."""
+    values = rng.standard_normal(6)
+    x = np.lib.stride_tricks.as_strided(values, (1, 1, 6, 1), (3, 7, 8, 5))
+    assert x.flags.aligned
+    cols = np.empty((1, 1, 2, 1, 5, 1))
+    _kernels.im2col(x, cols, 1, 1, 0, 0, 1, 1)
+    assert np.array_equal(cols[0, 0, :, 0, :, 0], [values[:-1], values[1:]])
+
+
 def test_a_window_larger_than_the_image_reads_only_padding():
     """Whatever is asked for, nothing outside of the image is read."""
     cols = np.full((1, 1, 3, 3, 2, 2), np.nan)
