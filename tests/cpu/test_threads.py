@@ -192,7 +192,7 @@ def test_the_number_may_change_while_others_work():
 def in_child(work):
     """Run ``work`` in a forked child; its exit status, or None if it hangs."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # that there are threads is the point
+        warnings.simplefilter("ignore")  # of Python and of JAX: that there are threads is the point
         pid = os.fork()
     if pid == 0:
         status = 1

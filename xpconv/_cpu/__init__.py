@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import xpconv._cpu._kernels as _kernels  # spelled so, a missing module is called missing, and not a circular import
+
 from .. import _threads
-from . import _kernels, columns, conv, dropout, pool
+from . import columns, conv, dropout, pool
 
 __all__ = ["ENGINES"]
 
