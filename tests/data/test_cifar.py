@@ -3,6 +3,7 @@ import os
 import pickle
 import pickletools
 import tarfile
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -259,3 +260,49 @@ def test_not_an_archive(tmp_path):
     (tmp_path / "a.tar.gz").write_bytes(b"<html>" * 1000)
     with pytest.raises(DataError, match=r"a.tar.gz: expected a tar archive with cifar-10-batches-bin/data_batch_1.bin"):
         read_cifar10_binary(tmp_path / "a.tar.gz")
+
+
+# ---- files that would take more memory than they have bytes ------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\x80\x02Nr\x00\x00\x00\x08.",  # a memo of 2**27 places
+        b"\x80\x05\x96" + (2**40).to_bytes(8, "little") + b".",  # a bytearray of a terabyte
+        pickle.dumps({"\udc80": 1}, protocol=2),
+        pickle.dumps({b"data": 1, b"labels": [1 << 40_000]}, protocol=2),
+    ],
+    ids=["memo", "bytearray", "surrogate", "long"],
+)
+def test_pickles_that_promise_much(tmp_path, content):
+    write(tmp_path, dict.fromkeys(PYTHON, content))
+    tracemalloc.start()
+    with pytest.raises(DataError, match=r"data_batch_1: "):
+        read_cifar10_python(tmp_path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20 << 20
+
+
+def test_labels_of_any_length_are_refused(tmp_path):
+    batch = {b"data": PIXELS[0], b"labels": [1 << 40_000] * len(PIXELS[0])}
+    write(tmp_path, {name: pickle.dumps(batch, protocol=2) for name in PYTHON})
+    with pytest.raises(DataError, match=r"data_batch_1: labels: expected a list of integers"):
+        read_cifar10_python(tmp_path)
+
+
+def test_files_too_large_for_a_batch(tmp_path):
+    write(tmp_path, dict.fromkeys(BINARY, b""))
+    os.truncate(tmp_path / BINARY[0], 1 << 30)  # sparse
+    with pytest.raises(DataError, match=r"data_batch_1\.bin: expected a CIFAR-10 file of at most 67108864 bytes, got"):
+        read_cifar10_binary(tmp_path)
+
+
+def test_headers_too_large_for_an_archive(tmp_path):
+    header = tarfile.TarInfo("././@PaxHeader")
+    header.type, header.size = tarfile.XHDTYPE, 1 << 33
+    path = tmp_path / "cifar-10-binary.tar"
+    path.write_bytes(header.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
+    with pytest.raises(DataError, match=r"tar: expected headers of at most 1048576 bytes, got 8589934592"):
+        read_cifar10_binary(path)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from xpconv.data import ArrayDataset
+from xpconv.data import ArrayDataset, DataError
 
 
 def images(n=6, c=2, h=4, w=5, dtype=np.uint8):
@@ -113,3 +113,11 @@ def test_bad_labels(labels, error, message):
 def test_bad_classes():
     with pytest.raises(TypeError, match="classes: expected a sequence of names"):
         ArrayDataset(images(1), [0], classes="abc")
+
+
+def test_a_stray_label_makes_no_million_classes():
+    with pytest.raises(DataError, match=r"labels: .*got 1000000000 for image 1, .*make 1000000001 classes"):
+        ArrayDataset(images(3), [0, 10**9, 1])
+    assert ArrayDataset(images(2), [0, 65535]).num_classes == 65536
+    with pytest.raises(ValueError, match=r"labels: expected 0 to 1, got 1000000000 for image 1"):
+        ArrayDataset(images(3), [0, 10**9, 1], classes=("a", "b"))

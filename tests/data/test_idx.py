@@ -112,3 +112,11 @@ def test_gzip_with_a_flipped_bit(tmp_path, idx):
 def test_missing_file(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere"):
         read_idx(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("shape", [(1,) * 65, (1,) * 255, (2**32 - 1, 2**32 - 1, 2**32 - 1, 0)])
+def test_shapes_beyond_numpy(tmp_path, shape):
+    content = bytes([0, 0, 8, len(shape)]) + np.array(shape, ">u4").tobytes() + b"\x07"
+    path = write(tmp_path, content[: None if 0 not in shape else -1])
+    with pytest.raises(DataError, match=rf"{path}: expected a shape that NumPy can hold, got (65|255|\(4294967295)"):
+        read_idx(path)

@@ -1,3 +1,6 @@
+import io
+import zipfile
+
 import numpy as np
 import pytest
 
@@ -114,4 +117,26 @@ def test_truncated_and_damaged_files(tmp_path):
     flipped[200] ^= 1  # a pixel: the checksum of the archive tells
     path.write_bytes(flipped)
     with pytest.raises(DataError, match=r"set.npz: damaged.*CRC"):
+        read_npz(path)
+
+
+def test_a_header_that_promises_more_than_the_file(tmp_path):
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": (10**11, 100, 100)})
+    path = tmp_path / "set.npz"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("x.npy", header.getvalue())
+        file.writestr("y.npy", header.getvalue())
+    with pytest.raises(
+        DataError, match=rf"{path}: x: truncated, expected {10**15} bytes .*got {len(header.getvalue())}"
+    ):
+        read_npz(path)
+
+
+def test_members_that_are_no_arrays(tmp_path):
+    path = tmp_path / "set.npz"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("x", b"text")
+        file.writestr("y", b"text")
+    with pytest.raises(DataError, match=rf"{path}: damaged"):
         read_npz(path)

@@ -10,6 +10,10 @@ import numpy as np
 __all__ = ["ArrayDataset", "DataError", "Splits", "checked_dataset", "same_classes"]
 
 
+# Labels without class names are the classes' numbers; a stray label must not become a net of that many outputs.
+_MAX_UNNAMED_CLASSES = 65536
+
+
 class DataError(ValueError):
     """A data file that is missing, damaged or of another kind; the message names it."""
 
@@ -24,7 +28,8 @@ class ArrayDataset:
     labels : numpy.ndarray (N,) or sequence of int
         Integers 0 .. K - 1.
     classes : sequence of str, optional
-        Names of the K classes; without it K is the largest label plus one and the names are the numbers.
+        Names of the K classes; without it K is the largest label plus one, at most 65536, and the names are
+        the numbers.
     name : str
         Name of the set, for `standard_transform` and for messages.
 
@@ -43,6 +48,8 @@ class ArrayDataset:
         Images that are no NumPy array or of another dtype; labels that are no integers (NaN among them).
     ValueError
         Another rank, an empty set, counts that differ, images that are not finite, labels out of range.
+    DataError
+        Labels without ``classes`` that would make more than 65536 of them.
     """
 
     def __init__(
@@ -52,6 +59,12 @@ class ArrayDataset:
         self.labels = _checked_labels(labels, len(self.images))
         highest = int(self.labels.max())
         if classes is None:
+            if highest >= _MAX_UNNAMED_CLASSES:
+                index = int(self.labels.argmax())
+                raise DataError(
+                    f"labels: expected 0 to {_MAX_UNNAMED_CLASSES - 1}, got {highest} for image {index}, which would "
+                    f"make {highest + 1} classes; with classes=... there may be more"
+                )
             self.num_classes = highest + 1
         else:
             if isinstance(classes, str) or not all(isinstance(c, str) for c in classes):

@@ -23,7 +23,7 @@ __all__ = ["is_gzip", "open_content", "read_idx", "sha256_of_content"]
 
 _DTYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 _BLOCK = 1 << 18
-_GZIP_RATIO = 1032  # deflate cannot pack more: 258 bytes in two bits
+DEFLATE_RATIO = 1032  # deflate cannot pack more: 258 bytes in two bits
 
 
 def is_gzip(path: str | os.PathLike[str]) -> bool:
@@ -96,7 +96,11 @@ def read_idx(path: str | os.PathLike[str], *, sha256: str | None = None) -> np.n
             digest.update(header)
         expected = math.prod(shape) * dtype.itemsize
         _check_room(path, shape, len(header), expected)
-        values = np.empty(shape, dtype)
+        try:
+            values = np.empty(shape, dtype)
+        except ValueError as error:  # more axes than NumPy has, or sizes whose product overflows beside a zero
+            got = shape if len(shape) <= 8 else f"{len(shape)} axes"
+            raise DataError(f"{path}: expected a shape that NumPy can hold, got {got}: {error}") from error
         target = values.data.cast("B") if expected else memoryview(b"")
         done = 0
         while done < expected:
@@ -133,6 +137,6 @@ def _read_header(path: Path, stream: BinaryIO) -> tuple[np.dtype, tuple[int, ...
 def _check_room(path: Path, shape: tuple[int, ...], header: int, expected: int) -> None:
     """Refuse a header that promises more than the file can hold, before memory is taken for it."""
     size = path.stat().st_size
-    room = size * _GZIP_RATIO if is_gzip(path) else size - header
+    room = size * DEFLATE_RATIO if is_gzip(path) else size - header
     if expected > room:
         raise DataError(f"{path}: truncated, expected {expected} bytes of data for shape {shape}, the file has {size}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from .dataset import ArrayDataset, DataError, Splits, checked_dataset, same_classes
+from .idx import DEFLATE_RATIO
 
 __all__ = ["read_npz"]
 
@@ -74,9 +76,6 @@ def _hold_out(path: Any, whole: ArrayDataset) -> Splits:
 
 def _read_arrays(path: Any) -> dict[str, np.ndarray]:
     """The arrays that make up a set; others in the file are not read."""
-    import zipfile
-    import zlib
-
     with open(path, "rb") as stream:
         if stream.read(4) != b"PK\x03\x04":
             raise DataError(f"{path}: expected a .npz file, which begins with 'PK', as numpy.savez writes it")
@@ -84,13 +83,33 @@ def _read_arrays(path: Any) -> dict[str, np.ndarray]:
         try:
             with np.load(stream, allow_pickle=False) as file:
                 keys = list(file.keys())
-                arrays = {key: file[key] for part in _parts_in(keys) for key in part}
-        except (ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+                chosen = [key for part in _parts_in(keys) for key in part]
+                for key in chosen:
+                    _check_room(path, file.zip, key)
+                arrays = {key: file[key] for key in chosen}
+        except (DataError, MemoryError, OSError):
+            raise
+        except Exception as error:  # a damaged file can fail in any way, in the archive, the compression or a header
             raise DataError(f"{path}: damaged, or not made of plain arrays: {error}") from error
     if not arrays:
         known = "; or ".join(", ".join(key for part in parts for key in part) for parts in _LAYOUTS)
         raise DataError(f"{path}: expected the keys {known}; got {', '.join(keys) or 'none'}")
     return arrays
+
+
+def _check_room(path: Any, archive: Any, key: str) -> None:
+    """Refuse a header that promises more than its member can hold, before memory is taken for it."""
+    member = archive.getinfo(f"{key}.npy" if f"{key}.npy" in archive.namelist() else key)
+    with archive.open(member) as stream:
+        version = np.lib.format.read_magic(stream)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(stream)
+    expected, size = math.prod(shape) * dtype.itemsize, os.stat(path).st_size
+    if expected > member.file_size or expected > size * DEFLATE_RATIO:
+        raise DataError(
+            f"{path}: {key}: truncated, expected {expected} bytes of data for shape {shape}, got {member.file_size} "
+            f"in a file of {size}"
+        )
 
 
 def _images(path: Any, key: str, images: np.ndarray) -> np.ndarray:
