@@ -10,7 +10,7 @@ import math
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -231,7 +231,7 @@ def _unpickle(data: bytes) -> Any:
     # The unpickler in Python, not in C: its memo is a dictionary, where nine bytes of pickle can make the other one
     # allocate gigabytes. The published files take it a tenth of a second.
     class Restricted(pickle._Unpickler):  # type: ignore[misc, name-defined]
-        dispatch = dict(pickle._Unpickler.dispatch)  # type: ignore[attr-defined]
+        dispatch: ClassVar[Any] = dict(pickle._Unpickler.dispatch)  # type: ignore[attr-defined]
 
         def find_class(self, module: str, name: str) -> Any:
             found = _allowed(module, name)
@@ -239,7 +239,7 @@ def _unpickle(data: bytes) -> Any:
                 raise DataError(f"refused {module}.{name}: a CIFAR-10 file needs no more than dictionaries and pixels")
             return found
 
-        def load_bytearray8(self) -> None:
+        def load_bytearray8(self: Any) -> None:
             # not of the promised size before the bytes are there
             size = int.from_bytes(self.read(8), "little")
             self.append(bytearray(self.read(min(size, len(data) + 1))))
