@@ -1,5 +1,6 @@
 """The pool of threads: its number, callers that come at the same time, forks, and Python's signals."""
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -152,18 +153,23 @@ def test_callers_at_the_same_time():
     assert wrong == []
 
 
+def pool_is_free():
+    with _kernels.PoolClaim() as claimed:
+        return claimed
+
+
 @needs_threads
 def test_the_pool_can_be_claimed():
     x = images(0)
     xpconv.set_num_threads(3)
-    assert _kernels.claim_pool()
-    try:
-        assert not _kernels.claim_pool()
+    with _kernels.PoolClaim() as claimed:
+        assert claimed
+        with _kernels.PoolClaim() as again:
+            assert not again
+        with _kernels.PoolClaim() as again:
+            assert not again  # the one that failed has given nothing back
         assert np.array_equal(pooled(x), right(x))  # alone, but done
-    finally:
-        _kernels.release_pool()
-    assert _kernels.claim_pool()
-    _kernels.release_pool()
+    assert pool_is_free()
 
 
 @needs_threads
@@ -240,9 +246,7 @@ class TestFork:
                 pooled(x)
 
         def free_and_right():
-            claimed = _kernels.claim_pool()
-            _kernels.release_pool()
-            return claimed and np.array_equal(pooled(x), right(x))
+            return pool_is_free() and np.array_equal(pooled(x), right(x))
 
         worker = threading.Thread(target=work)
         worker.start()
@@ -305,8 +309,7 @@ def test_each_item_is_done_once_and_errors_come_back():
     for _ in range(5):
         with pytest.raises(RuntimeError, match="item 7"):
             _parallel.for_each(fail, range(20), 3)
-    assert _kernels.claim_pool()  # it was given back
-    _kernels.release_pool()
+    assert pool_is_free()
 
 
 @needs_threads
@@ -326,11 +329,17 @@ def test_helpers_work_in_the_context_of_the_caller():
     assert {over for _, over in seen} == {"call"}
 
 
+def blas_threads():
+    """Getter and setter of the BLAS's number of threads, called directly."""
+    getter, setter = _parallel._blas
+    return ctypes.CFUNCTYPE(ctypes.c_int)(getter), ctypes.CFUNCTYPE(None, ctypes.c_int)(setter)
+
+
 @needs_threads
 def test_the_blas_has_its_threads_back():
     if _parallel._blas is None:
         pytest.skip("no OpenBLAS whose threads could be held")
-    get, set_ = _parallel._blas
+    get, set_ = blas_threads()
     before, seen = get(), []
     set_(2)
     try:
@@ -346,16 +355,69 @@ def test_the_blas_has_its_threads_back():
 def test_calls_at_the_same_time_hold_the_blas_together():
     if _parallel._blas is None:
         pytest.skip("no OpenBLAS whose threads could be held")
-    get, set_ = _parallel._blas
+    get, set_ = blas_threads()
     before = get()
     set_(2)
     try:
-        with _parallel._blas_at_one_thread():
-            with _parallel._blas_at_one_thread():
+        with _kernels.BlasAtOneThread():
+            with _kernels.BlasAtOneThread():
                 assert get() == 1
             assert get() == 1
         assert get() == 2
-        with _parallel._blas_at_one_thread():
+        with _kernels.BlasAtOneThread():
             assert in_child(lambda: get() == 2) == 0  # as if another thread held it, which the child does not have
     finally:
         set_(before)
+
+
+INTERRUPTS = """
+import faulthandler, random, signal, time
+import numpy as np
+import xpconv
+from xpconv import functional as F
+from xpconv._cpu import _kernels, _parallel
+
+faulthandler.dump_traceback_later(60, exit=True)  # a deadlock ends here
+xpconv.set_num_threads(3)
+x, w = np.ones((32, 6, 16, 16), "f4"), np.ones((8, 6, 3, 3), "f4")
+expected, _ = F.conv2d(x, w, padding=1)
+random.seed(0)
+signal.signal(signal.SIGALRM, signal.default_int_handler)
+for _ in range(150):
+    try:
+        signal.setitimer(signal.ITIMER_REAL, random.uniform(0.0002, 0.004))
+        end = time.monotonic() + 1
+        while time.monotonic() < end:
+            F.conv2d_backward(*F.conv2d(x, w, padding=1))
+    except KeyboardInterrupt:
+        pass
+    assert np.array_equal(F.conv2d(x, w, padding=1)[0], expected)
+with _kernels.PoolClaim() as claimed:
+    assert claimed, "an interrupt has left the pool claimed"
+print("usable")
+"""
+
+
+@needs_threads
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no POSIX signals here")
+def test_interrupts_at_any_moment_leave_the_kernels_usable():
+    done = subprocess.run([sys.executable, "-c", INTERRUPTS], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "usable\n"
+
+
+AT_EXIT = """
+import atexit
+import numpy as np
+import xpconv
+from xpconv import functional as F
+
+xpconv.set_num_threads(2)
+atexit.register(lambda: print(F.conv2d(np.ones((16, 4, 20, 20)), np.ones((8, 4, 3, 3)))[0].sum()))
+"""
+
+
+@needs_threads
+def test_a_convolution_while_the_interpreter_ends():
+    done = subprocess.run([sys.executable, "-c", AT_EXIT], capture_output=True, text=True, timeout=60)
+    assert done.stdout == f"{16 * 8 * 18 * 18 * 36:.1f}\n", done.stderr

@@ -24,7 +24,7 @@ needs_source = pytest.mark.skipif(
 
 def test_cuda_sources_are_where_kernels_look_for_them():
     text = resources.files("xpconv._cuda").joinpath("common.cuh").read_text()
-    assert "#define XPC_GRID_STRIDE_LOOP" in text
+    assert "#define GRID_STRIDE_LOOP" in text
 
 
 def test_the_package_says_that_it_is_typed():
@@ -59,7 +59,8 @@ kernels.im2col(x, cols, 1, 1, 0, 0, 1, 1)
 assert np.array_equal(cols[:, :, 1, 2], x[:, :, 1:-1, 2:])
 kernels.dropout_mask(y.reshape(-1), 1, 2, 3, 2**31, 2.0)
 assert 0.9 < y.mean() < 1.1
-print(kernels.THREADED, kernels.get_num_threads(), kernels.claim_pool())
+with kernels.PoolClaim() as claimed:
+    print(kernels.THREADED, kernels.get_num_threads(), claimed)
 """
 
 

@@ -7,13 +7,12 @@ the BLAS is held at one thread.
 
 from __future__ import annotations
 
+import _thread
 import ctypes
 import os
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from contextvars import copy_context
+from contextvars import Context, copy_context
+from queue import SimpleQueue
 from typing import Any, TypeVar
 
 import numpy as np
@@ -28,8 +27,8 @@ Item = TypeVar("Item")
 _OPENBLAS_NAMES = ("scipy_openblas_{}_num_threads64_", "openblas_{}_num_threads64_", "openblas_{}_num_threads")
 
 
-def _find_blas() -> tuple[Callable[[], int], Callable[[int], None]] | None:
-    """Getter and setter of the number of threads of NumPy's BLAS; None if it is another BLAS than OpenBLAS."""
+def _find_blas() -> tuple[int, int] | None:
+    """Addresses of getter and setter of the number of threads of NumPy's BLAS; None if it is not OpenBLAS."""
     try:
         # looked up in the library that links to the BLAS: the system's loader follows its dependencies
         library = ctypes.CDLL(np._core._multiarray_umath.__file__)  # type: ignore[attr-defined]
@@ -37,66 +36,71 @@ def _find_blas() -> tuple[Callable[[], int], Callable[[int], None]] | None:
         return None
     for name in _OPENBLAS_NAMES:
         try:
-            getter, setter = (getattr(library, name.format(verb)) for verb in ("get", "set"))
+            functions = [getattr(library, name.format(verb)) for verb in ("get", "set")]
         except AttributeError:
             continue
-        getter.argtypes, getter.restype = (), ctypes.c_int
-        setter.argtypes, setter.restype = (ctypes.c_int,), None
+        getter, setter = (ctypes.cast(function, ctypes.c_void_p).value or 0 for function in functions)
         return getter, setter
     return None
 
 
 _blas = _find_blas()
-_holders = 0  # calls that need the BLAS at one thread now
-_before = 1  # its number of threads before the first of them
-_executor: ThreadPoolExecutor | None = None
-_workers = 0
-_lock = threading.Lock()
+if _blas is not None:
+    _kernels.use_blas(*_blas)
+
+
+class _Task:
+    """Work that the caller shares with helpers, if they come before it is over.
+
+    A helper signs in first and looks whether the task is closed after; the caller closes it first and counts who has
+    signed in after: so whoever works is waited for, and whoever comes late does nothing.
+    """
+
+    def __init__(self, work: Callable[[], None], context: Context) -> None:
+        self.work, self.context = work, context
+        self.closed = False
+        self.signed_in: list[bool] = []
+        self.results: SimpleQueue[BaseException | None] = SimpleQueue()
+
+    def help(self) -> None:
+        """Work in a helper's thread."""
+        self.signed_in.append(True)
+        error = None
+        if not self.closed:
+            try:
+                self.context.run(self.work)
+            except BaseException as raised:
+                error = raised
+        self.results.put(error)
+
+    def close(self) -> None:
+        """Wait for the helpers at work; raise what one of them has raised."""
+        self.closed = True
+        errors = [self.results.get() for _ in range(len(self.signed_in))]
+        for error in errors:
+            if error is not None:
+                raise error
+
+
+# Plain threads and a queue written in C: a signal handler that raises (Ctrl-C) can leave none of their locks taken.
+_tasks: SimpleQueue[_Task] = SimpleQueue()
+_helpers = 0
+
+
+def _help(tasks: SimpleQueue[_Task]) -> None:
+    while True:
+        tasks.get().help()
 
 
 def _forget_threads() -> None:
-    """A forked child has none of its parent's threads, so nobody who would let go of what they hold."""
-    global _executor, _lock, _holders
-    _executor, _lock = None, threading.Lock()
-    if _blas is not None and _holders:
-        _blas[1](_before)
-    _holders = 0
+    """A forked child has none of its parent's threads."""
+    global _tasks, _helpers
+    _tasks, _helpers = SimpleQueue(), 0
+    _kernels.release_blas()
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_threads)
-
-
-def _helpers(number: int) -> ThreadPoolExecutor:
-    global _executor, _workers
-    with _lock:
-        if _executor is None or _workers < number:
-            if _executor is not None:
-                _executor.shutdown(wait=False)
-            _executor, _workers = ThreadPoolExecutor(number, thread_name_prefix="xpconv"), number
-        return _executor
-
-
-@contextmanager
-def _blas_at_one_thread() -> Iterator[bool]:
-    """Hold the BLAS at one thread, for all calls that are inside at the same time; yields whether that was possible."""
-    global _holders, _before
-    if _blas is None:
-        yield False
-        return
-    get, set_ = _blas
-    with _lock:
-        if not _holders:
-            _before = get()
-            set_(1)
-        _holders += 1
-    try:
-        yield True
-    finally:
-        with _lock:
-            _holders -= 1
-            if not _holders:
-                set_(_before)
 
 
 def for_each(function: Callable[[Item], Any], items: Sequence[Item], threads: int) -> None:
@@ -106,28 +110,36 @@ def for_each(function: Callable[[Item], Any], items: Sequence[Item], threads: in
     Where it cannot be held, or another call has the pool, the caller does all items by itself.
     """
     helpers = min(_kernels.get_num_threads(), threads, len(items)) - 1
-    with _blas_at_one_thread() as held:
-        if held and helpers > 0 and _kernels.claim_pool():
-            try:
-                _share(function, iter(items), helpers)
-            finally:
-                _kernels.release_pool()
-        else:
-            for item in items:
-                function(item)
+    with _kernels.BlasAtOneThread() as held:
+        if held and helpers > 0:
+            with _kernels.PoolClaim() as claimed:
+                if claimed:
+                    _share(function, iter(items), helpers)
+                    return
+        for item in items:
+            function(item)
 
 
 def _share(function: Callable[[Item], Any], items: Iterator[Item], helpers: int) -> None:
+    """Only the one call that has claimed the pool is here."""
+    global _helpers
+
     def work() -> None:
         for item in items:  # a list's iterator is safe to share
             function(item)
 
-    # with the caller's context: numpy.errstate and the like hold in the helpers too
-    futures = [_helpers(helpers).submit(copy_context().run, work) for _ in range(helpers)]
     try:
+        while _helpers < helpers:
+            _thread.start_new_thread(_help, (_tasks,))
+            _helpers += 1
+    except RuntimeError:
+        pass  # a limit of the system, or the interpreter is ending: go on with those there are
+    # with the caller's context: numpy.errstate and the like hold in the helpers too
+    tasks = [_Task(work, copy_context()) for _ in range(min(helpers, _helpers))]
+    try:
+        for task in tasks:
+            _tasks.put(task)
         work()
     finally:
-        # those that have not begun are not waited for: on a busy machine they may be late
-        for future in futures:
-            if not future.cancel():
-                future.result()
+        for task in tasks:
+            task.close()

@@ -30,8 +30,8 @@ from .columns import steps
 __all__ = ["conv2d", "conv2d_backward"]
 
 _CACHE_BYTES = 2 << 20  # columns of one slice; see benchmarks
+_ALIASING, _APART = 1024, 64  # bytes; see `_channel_major`
 _SHARES = 16  # as many slices or more, so that every thread gets some,
-_ALIASING, _APART = 1024, 64  # bytes
 _LEAST_WORK = 1 << 20  # unless a slice's product would have fewer multiplications than this
 
 
@@ -248,7 +248,8 @@ def conv2d_backward(
     dw = np.ascontiguousarray(total[:, :, :taps]).reshape(w.shape)
     if not need_db:
         return dx, dw, None
-    db = np.ascontiguousarray(total[0, :, taps]) if ones else dy.sum(axis=(0, 2, 3), dtype=dy.dtype)
+    # without ones in two steps, so that rounding grows with the size of an image plus the batch, not with their product
+    db = np.ascontiguousarray(total[0, :, taps]) if ones else dy.sum(axis=(2, 3)).sum(axis=0)
     return dx, dw, db
 
 

@@ -63,7 +63,8 @@ def conv2d(backend: Backend, x: Array, w: Array, b: Array | None, geometry: Conv
     parts = []
     step = images_per_slice(geometry, wide)
     for start in range(0, geometry.batch, step):
-        columns = _columns(backend, backend.astype(x[start : start + step, ...], wide), geometry)
+        stop = min(start + step, geometry.batch)  # the array API knows no slice beyond the end
+        columns = _columns(backend, backend.astype(x[start:stop, ...], wide), geometry)
         part = xp.reshape(_product(backend, weight, columns), shape)
         if bias is not None:
             part = part + bias
@@ -86,7 +87,7 @@ def conv2d_backward(
     dw, images = None, []
     step = images_per_slice(geometry, wide)
     for start in range(0, geometry.batch, step):
-        part = slice(start, start + step)
+        part = slice(start, min(start + step, geometry.batch))
         dy_matrix = backend.astype(_filters_first(backend, dy[part, ...], geometry), wide)
         columns = _columns(backend, backend.astype(x[part, ...], wide), geometry)
         product = _product(backend, dy_matrix, xp.matrix_transpose(columns))
@@ -102,5 +103,7 @@ def conv2d_backward(
     if need_dx:
         dx = images[0] if len(images) == 1 else xp.concat(images, axis=1)
         dx = xp.permute_dims(dx, (1, 0, 2, 3))
-    db = backend.astype(xp.sum(dy, axis=(0, 2, 3), dtype=wide), dy.dtype) if need_db else None
+    db = None
+    if need_db:  # in two steps, so that rounding grows with the size of an image plus the batch, not with their product
+        db = backend.astype(xp.sum(xp.sum(dy, axis=(2, 3), dtype=wide), axis=0), dy.dtype)
     return dx, backend.astype(xp.reshape(dw, w.shape), w.dtype), db

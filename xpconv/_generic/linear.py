@@ -24,5 +24,8 @@ def linear_backward(
     dy = backend.astype(dy, wide)
     dx = backend.astype(backend.gemm(dy, backend.astype(w, wide)), x.dtype) if need_dx else None
     dw = backend.gemm(xp.matrix_transpose(dy), backend.astype(x, wide))
-    db = backend.astype(xp.sum(dy, axis=0), x.dtype) if need_db else None
+    db = None
+    if need_db:  # as a product: a sum along the first axis adds one by one, and rounds each time
+        ones = backend.full((1, dy.shape[0]), 1.0, wide)
+        db = backend.astype(xp.reshape(backend.gemm(ones, dy), (-1,)), x.dtype)
     return dx, backend.astype(dw, w.dtype), db

@@ -91,6 +91,8 @@ def register_backend(name: str, factory: Factory, *, packages: tuple[str, ...] =
         Packages that define its array types, so that other arrays do not load it; only their top level counts.
         Packages can also register through the entry-point group ``xpconv.backends``.
     """
+    if not isinstance(name, str):
+        raise TypeError(f"name: expected a string, got {name!r}")
     if not name or ":" in name:
         raise ValueError(f"name: must be non-empty and without ':', got {name!r}")
     if not callable(factory):
@@ -251,7 +253,10 @@ def use_backend(name: str | Backend) -> Iterator[Backend]:
 
 
 def _find_owner(array: object) -> Backend | None:
-    """Backend of a type seen for the first time. Only backends that may own it are started."""
+    """Backend of a type seen for the first time. Only backends that may own it are started.
+
+    Raises BackendUnavailableError if the one that should own it cannot start.
+    """
     root = type(array).__module__.partition(".")[0]
     bases = {base.__module__.partition(".")[0] for base in type(array).__mro__}
     _read_entry_points()
@@ -260,13 +265,18 @@ def _find_owner(array: object) -> Backend | None:
     likely = [n for n in names if root in _entries[n].packages]
     inherited = [n for n in names if n not in likely and bases & set(_entries[n].packages)]
     unknown = [n for n in names if not _entries[n].packages]
-    for name in [*unknown, *likely, *inherited]:
+    reason = None
+    for name in [*likely, *unknown, *inherited]:
         try:
             backend = load_backend(name)
-        except BackendUnavailableError:
+        except BackendUnavailableError as error:
+            if name in likely and reason is None:
+                reason = error
             continue
         if backend.owns(array):
             return backend
+    if reason is not None:
+        raise reason
     return None
 
 
@@ -334,7 +344,10 @@ def _numbers(name: str, obj: Any) -> np.ndarray:
     """``obj``, an array of NumPy or of no known library, a sequence or a number, as a NumPy array of numbers."""
     if _is_masked(obj):
         raise TypeError(f"{name}: is a masked array; fill what is masked first, as in {name}.filled(0)")
-    values = np.asarray(obj)
+    try:
+        values = np.asarray(obj)
+    except ValueError as error:  # rows of several lengths, too many axes
+        raise ValueError(f"{name}: expected an array, a sequence of numbers or a number: {error}") from None
     if values.dtype.kind not in "biufc" and values.dtype.name != "bfloat16":
         got = f"an array of {values.dtype}" if hasattr(obj, "dtype") else f"{type(obj).__name__} {obj!r:.60}"
         raise TypeError(f"{name}: expected an array, a sequence of numbers or a number, got {got}")
@@ -357,6 +370,8 @@ def asarray(obj: Any, dtype: Any = None, *, backend: str | Backend | None = None
     ------
     TypeError
         Not numbers, a masked array, or a dtype that the backend does not have.
+    ValueError
+        A nested sequence whose rows differ in length.
     """
     target = get_backend() if backend is None else load_backend(backend)
     if type(obj) is np.ndarray:
@@ -380,6 +395,8 @@ def to_numpy(array: Array) -> np.ndarray:
     ------
     TypeError
         Not numbers, or a masked array.
+    ValueError
+        A nested sequence whose rows differ in length.
     """
     source = _find(array)
     return _numbers("array", array) if source is None else source.to_numpy(array)

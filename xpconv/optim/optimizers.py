@@ -58,6 +58,12 @@ def _entry(tree: object, name: str) -> Any:
     return tree[name]
 
 
+def _moved(array: Array, dtype: str, backend: str | Backend) -> Array:
+    """``array`` on ``backend``; where it changes a copy, which may be updated in place and shares no memory."""
+    moved = asarray(array, dtype, backend=backend)
+    return moved if moved is array else backend_of(array=moved).xp.asarray(moved, copy=True)
+
+
 class Optimizer:
     """Base of the optimizers.
 
@@ -211,7 +217,7 @@ class Optimizer:
             home = backend_of(parameter=parameter.data)
             name = home.dtype_name(parameter.data)
             moved[index] = {
-                key: asarray(array, name, backend=home if backend is None else backend)
+                key: _moved(array, name, home if backend is None else backend)
                 for key, array in self._arrays.get(index, {}).items()
             }
         self._arrays = moved
