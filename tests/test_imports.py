@@ -94,7 +94,9 @@ def test_workspace_from_the_environment(monkeypatch):
 @pytest.mark.parametrize("value", ["0", "-1", "1.5", "64 MB", "lots"])
 def test_wrong_workspace_in_the_environment(monkeypatch, value):
     monkeypatch.setenv("XPCONV_WORKSPACE_MB", value)
-    done = subprocess.run([sys.executable, "-c", "import xpconv"], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", "import xpconv; xpconv.get_workspace_mb()"], capture_output=True, text=True
+    )
     assert done.returncode == 1
     assert done.stderr.strip().endswith(
         f"ValueError: XPCONV_WORKSPACE_MB: expected a whole number of MiB, at least 1, got {value!r}"

@@ -28,11 +28,14 @@ def _checked(megabytes: int) -> int:
     return int(megabytes)
 
 
-_cap_mb = _read()
+_cap_mb: int | None = None  # read when first asked for: `import xpconv` is no place to complain
 
 
 def get_workspace_mb() -> int:
     """The cap on the columns of one convolution, in MiB (``XPCONV_WORKSPACE_MB``, 64 if unset)."""
+    global _cap_mb
+    if _cap_mb is None:
+        _cap_mb = _read()
     return _cap_mb
 
 
@@ -50,5 +53,5 @@ def images_per_slice(geometry: ConvGeometry, dtype: Any, cap_bytes: int | None =
     """
     itemsize = getattr(dtype, "itemsize", 8)
     per_image = geometry.in_channels * geometry.window.taps * geometry.window.positions * itemsize
-    cap = (_cap_mb << 20) if cap_bytes is None else cap_bytes
+    cap = (get_workspace_mb() << 20) if cap_bytes is None else cap_bytes
     return max(1, min(geometry.batch, cap // max(per_image, 1)))

@@ -2,6 +2,8 @@
 
 import re
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from PIL import Image
 import xpconv
 from xpconv.cli.predict import read_image
 from xpconv.data import DataError
+from xpconv.training import Metrics
 
 
 @pytest.fixture(scope="module")
@@ -202,3 +205,27 @@ def test_info(run):
     assert (status, err) == (0, "")
     assert xpconv.__version__ in out
     assert "conv2d" in out
+
+
+@pytest.mark.parametrize(("name", "value"), [("XPCONV_KERNELS", "foo"), ("XPCONV_WORKSPACE_MB", "0")])
+def test_wrong_settings_in_the_environment(process, monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    _, err = (child := process("info")).communicate(timeout=60)
+    assert child.returncode == 2
+    assert re.fullmatch(rf"xpconv: error: {name}: expected [^\n]+, got '{value}'\n", err)
+
+
+@pytest.mark.parametrize("options", [["info"], ["train", "--epochs", "1", "--batch-size", "30", "--out", "r$\udcff"]])
+def test_with_closed_output(npz, tmp_path, options):
+    data = ["--data", npz] if options[0] == "train" else []
+    command = [sys.executable, "-m", "xpconv", *options, *data]
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" >&-', "sh", *command], cwd=tmp_path, stderr=subprocess.PIPE, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_test_loss_that_is_not_finite(run, trained, npz, monkeypatch):
+    monkeypatch.setattr("xpconv.cli.evaluate.Trainer.evaluate", lambda *_: Metrics(float("nan"), 0.1))
+    assert_error(run("evaluate", trained[0]), "test loss is nan with the weights")
+    assert_error(run("train", "--data", npz, "--epochs", "1", "--out", "r"), "test loss is nan with the weights")

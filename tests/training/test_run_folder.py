@@ -160,3 +160,31 @@ def test_curves_are_drawn_from_any_log(records):
     image = np.asarray(Image.open(io.BytesIO(draw_curves(records, "a title"))))
     assert image.shape == (504, 1200, 4)
     assert image[..., :3].std() > 5
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("title", ["$x_{", "$\\nothing$", "r\udcff", "été", "漢字", "a\nb"])
+def test_curves_with_any_title(title):
+    assert draw_curves([], title).startswith(b"\x89PNG")
+
+
+def test_no_picture_ends_a_run(folder, make_trainer, train_set, monkeypatch):
+    def fail(records, title):
+        raise ValueError("no colours left")
+
+    monkeypatch.setattr("xpconv.training.run_folder.draw_curves", fail)
+    monkeypatch.setattr("xpconv.training.run_folder._SECONDS_BETWEEN_CURVES", -1)
+    with pytest.warns(RuntimeWarning, match=r"curves\.png: cannot be drawn: no colours left") as warned:
+        make_trainer(callbacks=[RunRecorder(folder)]).fit(train_set, epochs=2, batch_size=21)
+    assert len(warned) == 1
+    assert folder.last.exists()
+
+
+def test_what_a_killed_run_left_is_removed(folder, make_trainer, train_set):
+    left = [folder.path / f".{name}.0123456789ab.tmp" for name in ("last.safetensors", "log.jsonl", "config.json")]
+    mine = [folder.path / name for name in (".mine.0123456789ab.tmp", ".last.safetensors.tmp")]
+    for path in left + mine:
+        path.write_bytes(b"half")
+    make_trainer(callbacks=[RunRecorder(folder)]).fit(train_set, epochs=0)
+    assert not any(path.exists() for path in left)
+    assert all(path.exists() for path in mine)

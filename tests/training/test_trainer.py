@@ -267,6 +267,33 @@ def test_bad_arguments_of_the_trainer(make_net, options, match):
         Trainer(net, softmax_cross_entropy, optim.SGD(net.parameters()), **options)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{"seed": 1.0}, {"seed": "1"}, {"seed": True}, {"clip_norm": "1"}, {"clip_norm": True}, {"clip_norm": [1.0]}],
+)
+def test_arguments_of_another_type(make_net, options):
+    net = make_net()
+    with pytest.raises(TypeError, match=rf"^{next(iter(options))}: expected "):
+        Trainer(net, softmax_cross_entropy, optim.SGD(net.parameters()), **options)
+
+
+def test_a_seed_of_numpy(make_net, train_set, tmp_path):
+    net = make_net()
+    trainer = Trainer(net, softmax_cross_entropy, optim.SGD(net.parameters()), seed=np.int64(3))
+    assert type(trainer.seed) is int
+    trainer.save(tmp_path / "net")
+
+
+def test_without_an_optimizer(make_net, train_set, tmp_path):
+    trainer = Trainer(make_net(), softmax_cross_entropy, None)
+    with pytest.raises(ValueError, match=r"^optimizer: a trainer that trains needs one, got None"):
+        trainer.fit(train_set, epochs=1)
+    with pytest.raises(ValueError, match=r"^optimizer: "):
+        trainer.save(tmp_path / "net")
+    with pytest.raises(TypeError, match=r"^batch_size: expected an integer, got 1\.5"):
+        trainer.predict(np.zeros((2, 1, 8, 8), np.float32), batch_size=1.5)
+
+
 # ---- evaluation -------------------------------------------------------------------------------------------------
 
 
@@ -292,6 +319,15 @@ def test_evaluate_changes_nothing(make_trainer, train_set, test_set):
     scores = trainer.predict(x)
     assert metrics.accuracy == (scores.argmax(axis=1) == test_set.labels).mean()
     assert metrics.loss == pytest.approx(float(softmax_cross_entropy(scores, test_set.labels)[0]), rel=1e-5)
+
+
+def test_frozen_layers_stay_frozen(make_trainer, train_set):
+    trainer = make_trainer()
+    trainer.model[1].eval()
+    trainer.evaluate(train_set)
+    trainer.predict(np.zeros((2, 1, 8, 8), np.float32))
+    assert [layer.training for layer in trainer.model] == [True, False, True, True, True, True, True]
+    assert trainer.model.training
 
 
 # ---- stopping ---------------------------------------------------------------------------------------------------
@@ -456,6 +492,21 @@ def test_the_step_of_the_first_bad_loss_is_named(make_trainer, make_batches):
     trainer.loss = loss
     with pytest.raises(TrainingError, match=r"loss became inf at step 3, with"):
         trainer.fit(make_batches(), epochs=1)
+
+
+def test_a_validation_loss_that_is_not_finite(make_trainer, train_set):
+    bad = np.zeros((4, 1, 8, 8), np.float32), np.zeros(4, np.int64)
+    trainer = make_trainer()
+
+    def loss(scores, labels):
+        value, dscores = softmax_cross_entropy(scores, labels)
+        return (value if trainer.model.training else float("nan")), dscores
+
+    trainer.loss = loss
+    with pytest.raises(TrainingError, match=r"validation loss became nan in epoch 1, after step 2, with learning rate"):
+        trainer.fit(train_set, epochs=2, batch_size=21, validation=bad)
+    assert trainer.best is None
+    assert trainer.history == []
 
 
 def test_no_checkpoint_of_a_bad_loss(make_trainer, make_batches, tmp_path):

@@ -50,13 +50,19 @@ def _checked(mode: str, source: str) -> str:
     return mode
 
 
-_mode = _checked(os.environ.get("XPCONV_KERNELS") or "auto", "XPCONV_KERNELS")
+_mode: str | None = None  # XPCONV_KERNELS is read when first asked for: `import xpconv` is no place to complain
 _mode_override: ContextVar[str | None] = ContextVar("xpconv_kernels", default=None)
 
 
 def get_kernels() -> str:
     """``"auto"``, ``"generic"`` or ``"native"``: which kernels calls use now."""
-    return _mode_override.get() or _mode
+    global _mode
+    override = _mode_override.get()
+    if override is not None:
+        return override
+    if _mode is None:
+        _mode = _checked(os.environ.get("XPCONV_KERNELS") or "auto", "XPCONV_KERNELS")
+    return _mode
 
 
 def set_kernels(mode: str) -> None:

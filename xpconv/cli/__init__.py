@@ -51,6 +51,25 @@ def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+def _prepare_streams() -> None:
+    """Output that is closed goes nowhere, and names of files that are no text are printed with escapes."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, it stays open as stdout does
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _check_environment() -> None:
+    """Raise ValueError for a setting that is wrong now, and not after a run has begun."""
+    from .. import get_workspace_mb
+    from ..backends import get_kernels
+
+    get_kernels()
+    get_workspace_mb()
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command with ``arguments`` (those of the process if None).
 
@@ -60,6 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status: 0; 2 after an error of the user or of the machine, told in one line on standard error; 130
         after Ctrl-C; 141 if the reader of the output has gone. With ``XPCONV_TRACEBACK=1`` errors are raised instead.
     """
+    _prepare_streams()
     from ..backends import BackendUnavailableError, KernelUnavailableError
     from ..training import CheckpointError, RunFolderError, TrainingError
 
@@ -77,6 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     try:
         options = _parser().parse_args(arguments)
+        _check_environment()
         status = options.run(options)
         sys.stdout.flush()
         return status

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 from typing import Any
 
 from .. import data
 from ..functional import softmax_cross_entropy
-from ..training import Trainer, load_weights
+from ..training import Trainer, TrainingError, load_weights
 from .config import TrainConfig, add_options, flags_of
 from .run import DataInfo, build_model, choose_weights, machine, open_run, say
 
@@ -56,6 +57,8 @@ def _evaluate(config: TrainConfig, info: DataInfo, path: Path) -> int:
     transform = info.normalize(config.dtype)
     batches = data.Batches(test, config.batch_size, shuffle=False, transform=transform, dtype=config.dtype)
     metrics = Trainer(model, softmax_cross_entropy, None).evaluate(batches)
+    if not math.isfinite(metrics.loss):
+        raise TrainingError(f"test loss is {metrics.loss} with the weights {path}; they or the test images are no use")
     say("test loss", f"{metrics.loss:.4f}")
     print(f"test accuracy {metrics.accuracy:.4f}", flush=True)
     return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 import re
 import shlex
 from collections.abc import Callable
@@ -15,7 +16,7 @@ import numpy as np
 from .. import __version__, data, get_backend, get_num_threads, optim
 from ..functional import softmax_cross_entropy
 from ..layers import Layer
-from ..training import RunFolder, RunFolderError, RunRecorder, Trainer, load_weights
+from ..training import RunFolder, RunFolderError, RunRecorder, Trainer, TrainingError, load_weights
 from ..training._extras import require
 from .config import TrainConfig, add_options, collect, flags_of, key_of, read_toml
 from .progress import LiveProgress, progress_for
@@ -301,6 +302,8 @@ def _test(config: TrainConfig, folder: RunFolder, trainer: Trainer, test: Datase
         text = f"the weights of epoch {epoch}, the best on the validation images: {loaded['best']['val_accuracy']:.4f}"
     batches = data.Batches(test, 256, shuffle=False, transform=transform, dtype=config.dtype)
     metrics = trainer.evaluate(batches)
+    if not math.isfinite(metrics.loss):
+        raise TrainingError(f"test loss is {metrics.loss} with {text}; look for NaN and huge values in the test images")
     folder.append(
         {"kind": "test", "weights": weights, "epoch": epoch, "loss": metrics.loss, "accuracy": metrics.accuracy}
     )

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["write_atomically"]
+__all__ = ["remove_leftovers", "write_atomically"]
 
 Chunk = bytes | bytearray | memoryview
 
@@ -29,6 +30,16 @@ def write_atomically(path: str | os.PathLike[str], chunks: Iterable[Chunk]) -> N
     except OSError as error:
         error.filename, error.filename2 = os.fspath(path), None  # not the temporary one, or none at all
         raise
+
+
+def remove_leftovers(path: str | os.PathLike[str]) -> None:
+    """Delete the temporary files that processes killed within `write_atomically` left of ``path``."""
+    target = Path(os.path.realpath(path))
+    pattern = re.compile(rf"\.{re.escape(target.name[:100])}\.[0-9a-f]{{12}}\.tmp")
+    with contextlib.suppress(OSError):  # they cost room, and that is all
+        for found in list(target.parent.iterdir()):
+            if pattern.fullmatch(found.name):
+                found.unlink()
 
 
 def _write(target: Path, chunks: Iterable[Chunk]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -40,7 +41,7 @@ def draw_curves(records: Iterable[Mapping[str, Any]], title: str) -> bytes:
     figure = Figure(figsize=(10, 4.2), dpi=120)
     figure.subplots_adjust(left=0.07, right=0.98, bottom=0.12, top=0.9, wspace=0.2)
     FigureCanvasAgg(figure)
-    figure.suptitle(title)
+    figure.suptitle(_printable(title)).set_parse_math(False)  # a dollar is a dollar
     panels = figure.subplots(1, 2)
     for axes, quantity in zip(panels, ("loss", "accuracy"), strict=True):
         if quantity == "loss":
@@ -62,5 +63,12 @@ def draw_curves(records: Iterable[Mapping[str, Any]], title: str) -> bytes:
         if axes.lines:
             axes.legend()
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph", UserWarning)  # a character that the font lacks becomes a box
+        figure.savefig(buffer, format="png")
     return buffer.getvalue()
+
+
+def _printable(text: str) -> str:
+    """Bytes of a file name that are no text, and control characters, as question marks."""
+    return "".join(c if c.isprintable() else "?" for c in text)

@@ -15,11 +15,12 @@ import json
 import math
 import os
 import time
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ._files import write_atomically
+from ._files import remove_leftovers, write_atomically
 from .callbacks import Callback
 from .curves import draw_curves
 
@@ -171,6 +172,11 @@ class RunFolder:
         ]
         write_atomically(self.log, [_json_line(record).encode() for record in kept])
 
+    def remove_leftovers(self) -> None:
+        """Delete what a killed run left of files that it was writing; no other run may be at work in the folder."""
+        for path in (self.config, self.log, self.last, self.best, self.curves):
+            remove_leftovers(path)
+
     def draw(self) -> None:
         """Draw the curves of the log."""
         write_atomically(self.curves, [draw_curves(self.records(), self.path.name)])
@@ -195,9 +201,11 @@ class RunRecorder(Callback):
         self._clock = time.monotonic()
         self._images = 0
         self._drawn = time.monotonic()
+        self._warned = False
 
     def on_fit_start(self, trainer: Trainer) -> None:
-        """Cut the log to what the trainer knows."""
+        """Cut the log to what the trainer knows, and clean up after a run that was killed."""
+        self.folder.remove_leftovers()
         self.folder.rewind(trainer.step, trainer.epoch)
         self._clock = time.monotonic()
 
@@ -244,5 +252,10 @@ class RunRecorder(Callback):
         self._draw()
 
     def _draw(self) -> None:
-        self.folder.draw()
+        try:
+            self.folder.draw()
+        except Exception as error:  # whatever it is, no picture is worth a run
+            if not self._warned:
+                self._warned = True
+                warnings.warn(f"{self.folder.curves}: cannot be drawn: {error}", RuntimeWarning, stacklevel=2)
         self._drawn = time.monotonic()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import operator
 import os
 import time
 from collections import deque
@@ -161,10 +162,14 @@ class Trainer:
         seed: int = 0,
         clip_norm: float | None = None,
     ) -> None:
+        seed = _integer("seed", seed)  # a plain int: checkpoints are JSON
         if not 0 <= seed < 2**64:
             raise ValueError(f"seed: must be in [0, 2**64), got {seed}")
-        if clip_norm is not None and not clip_norm > 0:
-            raise ValueError(f"clip_norm: must be positive, got {clip_norm}")
+        if clip_norm is not None:
+            if isinstance(clip_norm, bool) or not isinstance(clip_norm, (int, float, np.integer, np.floating)):
+                raise TypeError(f"clip_norm: expected a positive number or None, got {clip_norm!r}")
+            if not clip_norm > 0:
+                raise ValueError(f"clip_norm: must be positive, got {clip_norm}")
         self.model = model
         self.loss = loss
         self.optimizer = optimizer
@@ -215,14 +220,16 @@ class Trainer:
         Raises
         ------
         TrainingError
-            The loss is not finite.
+            The loss of a batch, or that on the validation data, is not finite.
         KeyboardInterrupt
             Ctrl-C.
         ValueError
-            The trainer stands in the middle of an epoch and these batches are not those of that epoch.
+            The trainer has no optimizer; or it stands in the middle of an epoch and these batches are not those of
+            that epoch.
         """
         if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 0:
             raise ValueError(f"epochs: expected a number of epochs, at least 0, got {epochs!r}")
+        self._check_optimizer("trains")
         self.epochs = epochs
         self.interrupted = self._interrupt = self._stop = False
         with self._on_model_backend():
@@ -275,6 +282,12 @@ class Trainer:
             if held_out is not None:
                 # a Ctrl-C in here leaves an epoch of which only this part is missing
                 metrics = self._measure(held_out, self._leave_if_asked)
+                if len(held_out) and not math.isfinite(metrics.loss):
+                    raise TrainingError(
+                        f"validation loss became {metrics.loss} in epoch {self.epoch + 1}, after step {self.step}, "
+                        f"with learning rate {self.optimizer.lr:g}; try a smaller one, clip_norm, or look for NaN and huge "
+                        "values in the validation data"
+                    )
                 record |= {"val_loss": metrics.loss, "val_accuracy": metrics.accuracy}
         finally:
             self._seconds += time.monotonic() - clock
@@ -305,7 +318,7 @@ class Trainer:
     def _finish_epoch(self, record: dict[str, Any]) -> None:
         self.history.append(record)
         accuracy, loss = record.get("val_accuracy", math.nan), record.get("val_loss", math.nan)
-        if not math.isnan(accuracy):
+        if not math.isnan(accuracy) and math.isfinite(loss):
             best = self.best
             if best is None or (accuracy, -loss) > (best["val_accuracy"], -best["val_loss"]):
                 self.best = {"epoch": record["epoch"], "val_loss": loss, "val_accuracy": accuracy}
@@ -351,6 +364,7 @@ class Trainer:
         BackendMismatchError
             An array of a third backend.
         """
+        batch_size = _integer("batch_size", batch_size)
         if batch_size < 1:
             raise ValueError(f"batch_size: must be at least 1, got {batch_size}")
         with self._on_model_backend() as backend, self._evaluating():
@@ -376,13 +390,13 @@ class Trainer:
 
     @contextlib.contextmanager
     def _evaluating(self) -> Iterator[None]:
-        training = self.model.training
+        modes = [(layer, layer.training) for _, layer in self.model.named_layers()]
         self.model.eval()
         try:
             yield
         finally:
-            if training:
-                self.model.train()
+            for layer, training in modes:  # each its own: some may be frozen
+                layer.training = training
 
     # ---- data -----------------------------------------------------------------------------------------------
 
@@ -422,6 +436,10 @@ class Trainer:
             data = ArrayDataset(images, targets)
         return Batches(data, batch_size, shuffle=training, seed=self.seed, dtype=dtype)
 
+    def _check_optimizer(self, does: str) -> None:
+        if self.optimizer is None:
+            raise ValueError(f"optimizer: a trainer that {does} needs one, got None")
+
     def _check_order(self, batches: Batches | ArrayPairs) -> None:
         """A started epoch can only go on with the batches that it was started with."""
         order = {"batches": len(batches), "batch_size": batches.batch_size, "seed": batches.seed}
@@ -444,6 +462,7 @@ class Trainer:
         TrainingError
             The loss is not finite any more, so the weights are worthless.
         """
+        self._check_optimizer("saves a checkpoint")
         self._sums.read()
         optimizer = self.optimizer.state_dict()
         arrays = {f"model.{name}": array for name, array in self.model.state_dict().items()}
@@ -500,6 +519,7 @@ class Trainer:
             seed=state["seed"],
             clip_norm=clip_norm,
         )
+        trainer._check_optimizer("continues")
         before = model.state_dict()
         _load_model(path, model, checkpoint.arrays)
         try:
@@ -549,6 +569,16 @@ def _load_model(path: str | os.PathLike[str], model: Layer, arrays: dict[str, An
         model.load_state_dict(_below("model.", arrays))
     except (ValueError, TypeError, KeyError) as error:
         raise CheckpointError(f"{os.fspath(path)}: does not fit the model: {error}") from error
+
+
+def _integer(name: str, value: Any) -> int:
+    """A Python int of any whole number, NumPy's too; TypeError names the argument."""
+    if isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name}: expected an integer, got {value!r}")
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name}: expected an integer, got {value!r}") from None
 
 
 def _hits(scores: Array, targets: Array) -> Array | None:
