@@ -221,6 +221,12 @@ def test_the_cache_does_not_take_true_or_a_float_for_one():
             ((9, 9), 1, 4, ((0, 4), (0, 0)), 1, False),
             "padding: window 3 along the height would see nothing but padding",
         ),
+        # said at the first window, not after listing all
+        (((4, 1), (2, 1), 1, ((10**12, 0), (0, 0)), 1, False), "padding: window 0 along the height"),
+        (
+            ((4, 1), (10**9, 1), 1, ((10**9 - 1, 10**9), (0, 0)), 1, False),
+            "padding: window 1000000003 along the height",
+        ),
     ],
 )
 def test_pooling_refuses_windows_in_the_padding(arguments, message):

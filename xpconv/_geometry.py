@@ -17,6 +17,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import chain
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -32,6 +33,9 @@ __all__ = [
     "pool_window",
     "to_pair",
 ]
+
+_LARGEST = 1 << 62  # kernels take 64-bit integers
+_MOST_PIXELS = 1 << 40  # of a padded image, so that offsets into a batch of them are such integers too
 
 IntOrPair = int | tuple[int, int] | Sequence[int]
 Padding = Literal["valid", "same"] | int | tuple[int, int] | tuple[tuple[int, int], tuple[int, int]] | Sequence
@@ -108,6 +112,8 @@ def _integer(name: str, value: object, minimum: int, takes: str = "an integer") 
         raise TypeError(f"{name}: expected {takes}, got {value!r}") from None
     if number < minimum:
         raise ValueError(f"{name}: must be at least {minimum}, got {number}")
+    if number > _LARGEST:
+        raise ValueError(f"{name}: too large, must be at most 2**62, got {number}")
     return number
 
 
@@ -191,6 +197,12 @@ def _window(
             )
         out.append(count)
     (top, bottom), (left, right) = pads
+    padded = (top + size[0] + bottom, left + size[1] + right)
+    if padded[0] * padded[1] > max(_MOST_PIXELS, size[0] * size[1]):
+        raise ValueError(
+            f"padding: too large, the padded image would have {padded[0]} x {padded[1]} pixels, more than 2**40 "
+            f"(size {size[0]} x {size[1]}, padding {padding!r}, kernel spread to {extent[0]} x {extent[1]})"
+        )
     return Window(*size, *kernel, *stride, top, bottom, left, right, *dilation, *out)
 
 
@@ -267,9 +279,12 @@ def _check_overlap(window: Window) -> None:
     for name, size, kernel, stride, pad, dilation, out in axes:
         # the others see the pixel that they start on
         before, behind = min(-(-pad // stride), out), -(-(size + pad) // stride)
-        for o in (*range(before), *range(behind, out)):
+        if dilation == 1:
+            before = min(before, 1)  # the first reaches least far into the image
+        for o in chain(range(before), range(behind, out)):
             start = o * stride - pad
-            if not any(0 <= start + k * dilation < size for k in range(kernel)):
+            tap = max(0, -(start // dilation))  # the first that is not before the image
+            if tap >= kernel or start + tap * dilation >= size:
                 raise ValueError(
                     f"padding: window {o} along the {name} would see nothing but padding "
                     f"(size {size}, kernel {kernel}, stride {stride}, padding {pad}, dilation {dilation})"

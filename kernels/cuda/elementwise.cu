@@ -7,22 +7,24 @@ __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) add_bias(T* __restrict__ 
     GRID_STRIDE_LOOP(I, i, count) y[i] = narrow<T>(widen<T>(y[i]) + widen<T>(b[i / length]));
 }
 
-// An activation is a class with forward(x, parameter) and gradient(kept, parameter), where kept is the result for those
-// whose gradient follows from it, else the argument; see xpconv._generic.activation.
+// An activation is a class with forward(x, parameter) and backward(dy, kept, parameter), where kept is the result for
+// those whose gradient follows from it, else the argument; see xpconv._generic.activation.
 
 struct Relu {  // keeps the result
     template <class W> static __device__ W forward(W x, W) { return x > 0 || x != x ? x : W(0); }
-    template <class W> static __device__ W gradient(W y, W) { return y > 0 ? W(1) : W(0); }
+    template <class W> static __device__ W backward(W dy, W y, W) { return y > 0 ? dy : W(0); }
 };
 
 struct LeakyRelu {
-    template <class W> static __device__ W forward(W x, W slope) { return x > 0 ? x : x * slope; }
-    template <class W> static __device__ W gradient(W x, W slope) { return x > 0 ? W(1) : slope; }
+    // a slope of 0 cuts off, where a product with an infinity would be NaN
+    template <class W> static __device__ W below(W value, W slope) { return slope == 0 ? W(0) : value * slope; }
+    template <class W> static __device__ W forward(W x, W slope) { return x > 0 || x != x ? x : below(x, slope); }
+    template <class W> static __device__ W backward(W dy, W x, W slope) { return x > 0 ? dy : below(dy, slope); }
 };
 
 struct Tanh {  // keeps the result
     template <class W> static __device__ W forward(W x, W) { return tanh(x); }
-    template <class W> static __device__ W gradient(W y, W) { return 1 - y * y; }
+    template <class W> static __device__ W backward(W dy, W y, W) { return dy * (1 - y * y); }
 };
 
 struct Sigmoid {  // keeps the result
@@ -30,14 +32,14 @@ struct Sigmoid {  // keeps the result
         const W decay = exp(x < 0 ? x : -x);  // of negative numbers only: no overflow
         return (x < 0 ? decay : W(1)) / (1 + decay);
     }
-    template <class W> static __device__ W gradient(W y, W) { return y * (1 - y); }
+    template <class W> static __device__ W backward(W dy, W y, W) { return dy * (y * (1 - y)); }
 };
 
 struct Silu {
     template <class W> static __device__ W forward(W x, W) { return x * Sigmoid::forward(x, x); }
-    template <class W> static __device__ W gradient(W x, W) {
+    template <class W> static __device__ W backward(W dy, W x, W) {
         const W s = Sigmoid::forward(x, x);
-        return s * (1 + x * (1 - s));
+        return dy * (s * (1 + x * (1 - s)));
     }
 };
 
@@ -45,8 +47,8 @@ struct Gelu {
     // the normal distribution function, without cancellation in its tail
     template <class W> static __device__ W phi(W x) { return W(0.5) * erfc(x * W(-0.7071067811865476)); }
     template <class W> static __device__ W forward(W x, W) { return x * phi(x); }
-    template <class W> static __device__ W gradient(W x, W) {
-        return phi(x) + x * exp(x * x * W(-0.5)) * W(0.3989422804014327);
+    template <class W> static __device__ W backward(W dy, W x, W) {
+        return dy * (phi(x) + x * exp(x * x * W(-0.5)) * W(0.3989422804014327));
     }
 };
 
@@ -60,5 +62,5 @@ template <class T, class I, class Activation>
 __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) activate_backward(const T* __restrict__ dy, const T* __restrict__ kept,
                                                              T* __restrict__ dx, Wide<T> parameter, I count) {
     GRID_STRIDE_LOOP(I, i, count)
-        dx[i] = narrow<T>(widen<T>(dy[i]) * Activation::gradient(widen<T>(kept[i]), parameter));
+        dx[i] = narrow<T>(Activation::backward(widen<T>(dy[i]), widen<T>(kept[i]), parameter));
 }

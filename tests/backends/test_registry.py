@@ -305,6 +305,8 @@ def test_registering_a_name_again_replaces_it():
     ("name", "factory", "packages", "error", "message"),
     [
         ("", TaggedBackend, (), ValueError, "name: must be non-empty and without ':', got ''"),
+        (3, TaggedBackend, (), TypeError, "name: expected a string, got 3"),
+        (["a"], TaggedBackend, (), TypeError, r"name: expected a string, got \['a'\]"),
         ("a:b", TaggedBackend, (), ValueError, "name: must be non-empty and without ':', got 'a:b'"),
         ("a", "numpy", (), TypeError, "factory: expected a callable that takes a device, got 'numpy'"),
         ("a", TaggedBackend, "torch", TypeError, "packages: expected a tuple of names, got 'torch'"),

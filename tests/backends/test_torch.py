@@ -6,6 +6,8 @@ import pytest
 import xpconv
 import xpconv.functional as F
 from xpconv.backends import backend_of
+from xpconv.layers import Parameter
+from xpconv.optim import SGD
 
 torch = pytest.importorskip("torch")
 
@@ -20,15 +22,24 @@ def filters(rng):
     return torch.tensor(rng.standard_normal((4, 3, 3, 2)))
 
 
-def test_the_backward_pass_is_autograds_through_the_forward_pass(images, filters):
-    """The generic operators are differentiable themselves: tensors that require a gradient stay in their graph."""
+def test_tensors_that_require_a_gradient_are_cut_off_from_autograd(images, filters):
     x, w = (a.clone().requires_grad_() for a in (images, filters))
     y, cache = F.conv2d(x, w, stride=2, padding=1)
     dy = torch.randn(y.shape, dtype=y.dtype, generator=torch.Generator().manual_seed(0))
-    y.backward(dy)
-    dx, dw, _ = F.conv2d_backward(dy, cache)
+    dx, dw, _ = F.conv2d_backward(dy.requires_grad_(), cache)
+    assert not any(a.requires_grad for a in (y, dx, dw))
+    torch.nn.functional.conv2d(x, w, stride=2, padding=1).backward(dy)
     torch.testing.assert_close(dx, x.grad)
-    torch.testing.assert_close(dw.detach(), w.grad)
+    torch.testing.assert_close(dw, w.grad)
+
+
+def test_optimizers_update_values_that_required_a_gradient(filters):
+    parameter = Parameter(filters)
+    parameter.data = torch.nn.Parameter(filters.clone())
+    assert not parameter.data.requires_grad
+    parameter.accumulate_grad(torch.ones_like(filters))
+    SGD([parameter], lr=0.5).step()
+    torch.testing.assert_close(parameter.data, filters - 0.5)
 
 
 def test_parameters_and_other_subclasses_are_tensors(images, filters):

@@ -164,6 +164,18 @@ def test_relu_gradient_at_zero(on):
     np.testing.assert_array_equal(on.to_numpy(F.relu_backward(on.asarray([5.0, 5.0], "float32"), cache)), [0, 0])
 
 
+@pytest.mark.parametrize("bad", [np.inf, -np.inf, np.nan])
+def test_what_relu_cuts_off_has_no_gradient_whatever_comes_back(on, bad):
+    x = np.array([-np.inf, 0.0, 2.0, 3.0, -4.0], dtype="float32")
+    dy = np.array([bad, bad, bad, -2.0, 1.0], dtype="float32")
+    for y, cache, backward in (
+        (*F.relu(on.asarray(x)), F.relu_backward),
+        (*F.leaky_relu(on.asarray(x), 0.0), F.leaky_relu_backward),
+    ):
+        assert on.to_numpy(y).tolist() == [0, 0, 2, 3, 0]
+        np.testing.assert_array_equal(on.to_numpy(backward(on.asarray(dy), cache)), [0, 0, bad, -2, 0])
+
+
 def test_leaky_relu_slopes(on, sparing):
     sparing(False)
     x = on.asarray([-2.0, 3.0], "float32")

@@ -407,6 +407,33 @@ def test_the_cap_holds(kernels, one_mebibyte):
     assert backward <= 2 * x.nbytes + (3 << 20)
 
 
+def test_the_last_slice_may_be_shorter(on, one_mebibyte):
+    """The array API knows no slice beyond the end of an array."""
+    x, w = on.asarray(np.ones((4, 1, 96, 96), dtype="float32")), on.asarray(np.ones((1, 1, 3, 3), dtype="float32"))
+    y, cache = conv2d(x, w, padding=1)
+    assert images_per_slice(cache.geometry, np.dtype("float32")) == 3
+    dx, dw, _ = conv2d_backward(y, cache)
+    values = on.to_numpy(y)
+    assert values[:, 0, 0, 0].tolist() == [4, 4, 4, 4]
+    assert on.to_numpy(dw)[0, 0, 1, 1] == values.sum()
+    assert on.to_numpy(dx)[:, 0, 50, 50].tolist() == [81, 81, 81, 81]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"padding": 10**12}, "padding: too large, the padded image would have 2000000000004 x 2000000000004 pixels"),
+        ({"padding": 10**30}, r"padding: too large, must be at most 2\*\*62"),
+        ({"stride": 10**30}, r"stride: too large, must be at most 2\*\*62"),
+        ({"dilation": (1, 10**30)}, r"dilation: too large, must be at most 2\*\*62"),
+        ({"dilation": 10**13, "padding": "same"}, "padding: too large"),
+    ],
+)
+def test_sizes_beyond_64_bits_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        conv2d(np.ones((1, 1, 4, 4)), np.ones((1, 1, 3, 3)), **arguments)
+
+
 def test_one_image_is_taken_whatever_its_size(one_mebibyte):
     x, w = np.ones((2, 4, 100, 100)), np.ones((1, 4, 3, 3))
     y, cache = conv2d(x, w)

@@ -307,3 +307,12 @@ def test_inside_jit(rng):
     want, gradient = cross_entropy(scores.astype("float64"), labels)
     np.testing.assert_allclose(loss, want, rtol=1e-5)
     np.testing.assert_allclose(dscores, gradient, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("bad", [0, 1])
+def test_a_nan_score_gives_a_nan_row_of_the_hinge_gradient(on, bad):
+    scores = np.array([[1.0, 3.0, 0.0], [1.0, 3.0, 0.0]], dtype="float32")
+    scores[0, bad] = np.nan
+    loss, dscores = F.multiclass_hinge(on.asarray(scores), on.asarray(np.array([0, 0])))
+    assert np.isnan(on.to_numpy(loss))
+    np.testing.assert_array_equal(on.to_numpy(dscores), [[np.nan] * 3, [-0.5, 0.5, 0]])

@@ -40,14 +40,14 @@ def relu(backend: Backend, x: Array) -> Array:
 
 def relu_backward(backend: Backend, dy: Array, y: Array) -> Array:
     """``dy`` where the result y is positive, else 0."""
-    dx = backend.astype(y > 0, dy.dtype)
-    dx *= dy
-    return dx
+    return backend.keep(y > 0, dy)
 
 
 def leaky_relu(backend: Backend, x: Array, negative_slope: float) -> Array:
     """``x`` where it is positive, else ``negative_slope * x``."""
     xp = backend.xp
+    if negative_slope == 0:
+        return relu(backend, x)  # a product of 0 and an infinity would be NaN
     if 0 < negative_slope <= 1:
         return xp.maximum(x, x * negative_slope)
     return xp.where(x > 0, x, x * negative_slope)
@@ -56,7 +56,9 @@ def leaky_relu(backend: Backend, x: Array, negative_slope: float) -> Array:
 def leaky_relu_backward(backend: Backend, dy: Array, x: Array, negative_slope: float) -> Array:
     """``dy`` where x is positive, else ``negative_slope * dy``."""
     xp = backend.xp
-    if 0 <= negative_slope <= 1:
+    if negative_slope == 0:
+        return relu_backward(backend, dy, x)
+    if 0 < negative_slope <= 1:
         dx = xp.maximum(backend.astype(x > 0, dy.dtype), negative_slope)
         dx *= dy
         return dx

@@ -53,7 +53,9 @@ def multiclass_hinge(backend: Backend, scores: Array, labels: Array, margin: flo
     hits, weight = _hits(backend, labels, wide)
     own = xp.sum(xp.where(hits, wide, 0.0), axis=1, keepdims=True)
     excess = xp.where(hits, 0.0, xp.maximum(wide - own + margin, 0.0))
-    loss = xp.sum(xp.sum(excess, axis=1, keepdims=True) * weight)
+    total = xp.sum(excess, axis=1, keepdims=True)
+    loss = xp.sum(total * weight)
+    weight = xp.where(xp.isnan(total) | xp.isnan(own), math.nan, weight)  # NaN exceeds nothing, and must not give 0
     dscores = backend.astype(excess > 0, wide.dtype)
     dscores -= backend.astype(hits, wide.dtype) * xp.sum(dscores, axis=1, keepdims=True)
     dscores *= weight

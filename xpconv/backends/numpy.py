@@ -57,6 +57,13 @@ class NumpyBackend(Backend):
     def describe(self) -> str:
         return f"numpy {np.__version__}, {'compiled' if self.engines else 'without compiled'} kernels"
 
+    def keep(self, mask: Array, array: Array) -> Array:
+        # and-ing the bits is several times as fast as `where`, which branches on each element
+        bits = np.dtype(f"i{array.dtype.itemsize}")
+        kept = -mask.astype(bits)  # all bits of true ones
+        kept &= array.view(bits)
+        return kept.view(array.dtype)
+
     def prepare(self, array: Array) -> Array:
         if type(array) is np.memmap:  # else results become memory maps of nothing
             array = np.asarray(array)

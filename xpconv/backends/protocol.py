@@ -168,6 +168,10 @@ class Backend:
         """The dtype to add up values of ``array`` in: float32 for float16 and bfloat16, else its own."""
         return self.dtype("float32") if self.dtype_name(array) in _HALF else array.dtype
 
+    def keep(self, mask: Array, array: Array) -> Array:
+        """``array`` where the boolean ``mask`` of its shape is true, else 0, also in place of NaN and infinities."""
+        return self.xp.where(mask, array, 0.0)
+
     # ---- new arrays on this device --------------------------------------------------------------------------
 
     def empty(self, shape: Sequence[int], dtype: Any) -> Array:

@@ -59,6 +59,9 @@ class TorchBackend(Backend):
             array = array.float()
         return array.numpy()
 
+    def prepare(self, array: Array) -> Array:
+        return array.detach() if array.requires_grad else array
+
     def synchronize(self) -> None:
         kind = self.device.type
         if kind in ("cuda", "xpu"):

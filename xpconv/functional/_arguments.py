@@ -8,7 +8,7 @@ import operator
 from ..backends import backend_of
 from ..backends.protocol import Array, Backend
 
-__all__ = ["check_gradient", "check_integer", "check_number", "check_shape", "floating_backend"]
+__all__ = ["check_cache", "check_gradient", "check_integer", "check_number", "check_shape", "floating_backend"]
 
 
 def floating_backend(**arrays: Array | None) -> Backend:
@@ -53,6 +53,14 @@ def check_shape(name: str, array: Array, shape: tuple[int | None, ...], meaning:
     if any(want is not None and want != have for want, have in zip(shape, got, strict=True)):
         wanted = ", ".join("any" if s is None else str(s) for s in shape)
         raise ValueError(f"{name}: expected shape ({wanted}) {meaning}, got {got}")
+
+
+def check_cache(cache: object, kind: type) -> None:
+    """Raise TypeError unless ``cache`` is what the forward call has returned, of type ``kind``."""
+    if not isinstance(cache, kind):
+        raise TypeError(
+            f"cache: expected the {kind.__name__} that the forward call returned, got {type(cache).__name__}"
+        )
 
 
 def check_gradient(dy: Array, like: Array | None, shape: tuple[int, ...], *, dtype: str | None = None) -> Backend:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from ..backends import run
 from ..backends.protocol import Array, Backend
-from ._arguments import check_gradient, check_number, floating_backend
+from ._arguments import check_cache, check_gradient, check_number, floating_backend
 
 __all__ = [
     "ActivationCache",
@@ -88,6 +88,7 @@ def relu_backward(dy: Array, cache: ActivationCache) -> Array:
     TypeError, ValueError
         dy has another shape, dtype or backend than the result.
     """
+    check_cache(cache, ActivationCache)
     return _backward("relu_backward", dy, cache.kept)
 
 
@@ -124,6 +125,7 @@ def leaky_relu_backward(dy: Array, cache: LeakyReluCache) -> Array:
     TypeError, ValueError
         dy has another shape, dtype or backend than the result.
     """
+    check_cache(cache, LeakyReluCache)
     x, negative_slope = cache
     return _run(check_gradient(dy, x, x.shape), "leaky_relu_backward", dy, x, negative_slope)
 
@@ -158,6 +160,7 @@ def gelu_backward(dy: Array, cache: ActivationCache) -> Array:
     TypeError, ValueError
         dy has another shape, dtype or backend than the result.
     """
+    check_cache(cache, ActivationCache)
     return _backward("gelu_backward", dy, cache.kept)
 
 
@@ -191,6 +194,7 @@ def silu_backward(dy: Array, cache: ActivationCache) -> Array:
     TypeError, ValueError
         dy has another shape, dtype or backend than the result.
     """
+    check_cache(cache, ActivationCache)
     return _backward("silu_backward", dy, cache.kept)
 
 
@@ -224,6 +228,7 @@ def sigmoid_backward(dy: Array, cache: ActivationCache) -> Array:
     TypeError, ValueError
         dy has another shape, dtype or backend than the result.
     """
+    check_cache(cache, ActivationCache)
     return _backward("sigmoid_backward", dy, cache.kept)
 
 
@@ -257,4 +262,5 @@ def tanh_backward(dy: Array, cache: ActivationCache) -> Array:
     TypeError, ValueError
         dy has another shape, dtype or backend than the result.
     """
+    check_cache(cache, ActivationCache)
     return _backward("tanh_backward", dy, cache.kept)

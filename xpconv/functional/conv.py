@@ -7,7 +7,7 @@ from typing import NamedTuple
 from .._geometry import ConvGeometry, IntOrPair, Padding, check_layout, conv_geometry, to_pair
 from ..backends import run
 from ..backends.protocol import Array
-from ._arguments import check_gradient, check_shape, floating_backend
+from ._arguments import check_cache, check_gradient, check_shape, floating_backend
 from ._layout import FROM_NCHW, FROM_OIHW, TO_NCHW, TO_OIHW, permuted
 
 __all__ = ["Conv1dCache", "Conv2dCache", "conv1d", "conv1d_backward", "conv2d", "conv2d_backward"]
@@ -114,6 +114,7 @@ def conv2d_backward(dy: Array, cache: Conv2dCache, *, need_dx: bool = True) -> t
     TypeError, ValueError
         dy has another shape, dtype or backend than the result.
     """
+    check_cache(cache, Conv2dCache)
     x, w, has_bias, geometry, layout, weight_layout = cache
     window = geometry.window
     shape = (geometry.batch, geometry.out_channels, window.out_h, window.out_w)
@@ -207,6 +208,7 @@ def conv1d_backward(dy: Array, cache: Conv1dCache, *, need_dx: bool = True) -> t
     TypeError, ValueError
         dy has another shape, dtype or backend than the result.
     """
+    check_cache(cache, Conv1dCache)
     geometry = cache.conv2d.geometry
     check_gradient(dy, cache.conv2d.x, (geometry.batch, geometry.out_channels, geometry.window.out_w))
     dx, dw, db = conv2d_backward(dy[:, :, None, :], cache.conv2d, need_dx=need_dx)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from ..backends import run
 from ..backends.protocol import Array
-from ._arguments import check_gradient, check_integer, check_number, floating_backend
+from ._arguments import check_cache, check_gradient, check_integer, check_number, floating_backend
 
 __all__ = ["DropoutCache", "dropout", "dropout_backward"]
 
@@ -78,6 +78,7 @@ def dropout_backward(dy: Array, cache: DropoutCache) -> Array:
     TypeError, ValueError
         dy has another shape, dtype or backend than the result.
     """
+    check_cache(cache, DropoutCache)
     backend = check_gradient(dy, cache.mask, cache.shape, dtype=cache.dtype)
     return dy if cache.mask is None else backend.asarray(dy * cache.mask)
 

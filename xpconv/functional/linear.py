@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from ..backends import run
 from ..backends.protocol import Array
-from ._arguments import check_gradient, check_shape, floating_backend
+from ._arguments import check_cache, check_gradient, check_shape, floating_backend
 
 __all__ = ["LinearCache", "linear", "linear_backward"]
 
@@ -84,6 +84,7 @@ def linear_backward(dy: Array, cache: LinearCache, *, need_dx: bool = True) -> t
     TypeError, ValueError
         dy has another shape, dtype or backend than the result.
     """
+    check_cache(cache, LinearCache)
     x, w, has_bias = cache
     backend = check_gradient(dy, x, (*x.shape[:-1], w.shape[0]))
     xp = backend.xp

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from ..backends import backend_of, run
 from ..backends.protocol import Array, Backend
-from ._arguments import check_gradient, check_integer, check_number, check_shape, floating_backend
+from ._arguments import check_cache, check_gradient, check_integer, check_number, check_shape, floating_backend
 
 __all__ = [
     "BatchNormCache",
@@ -173,6 +173,7 @@ def batch_norm_backward(dy: Array, cache: BatchNormCache) -> tuple[Array, Array 
     TypeError, ValueError
         dy has another shape, dtype or backend than the result.
     """
+    check_cache(cache, BatchNormCache)
     shape = tuple(cache.x.shape)
     backend = check_gradient(dy, cache.x, shape)
     dx, dw, db = run(
@@ -272,6 +273,7 @@ def layer_norm_backward(dy: Array, cache: LayerNormCache) -> tuple[Array, Array 
     TypeError, ValueError
         dy has another shape, dtype or backend than the result.
     """
+    check_cache(cache, LayerNormCache)
     x, weight, has_bias, mean, inv_std, axes = cache
     shape = tuple(x.shape)
     backend = check_gradient(dy, x, shape)
@@ -363,6 +365,7 @@ def group_norm_backward(dy: Array, cache: GroupNormCache) -> tuple[Array, Array 
     TypeError, ValueError
         dy has another shape, dtype or backend than the result.
     """
+    check_cache(cache, GroupNormCache)
     x, weight, has_bias, mean, inv_std, num_groups = cache
     shape = tuple(x.shape)
     backend = check_gradient(dy, x, shape)

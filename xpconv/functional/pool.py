@@ -7,7 +7,7 @@ from typing import NamedTuple
 from .._geometry import IntOrPair, Padding, Window, check_layout, pool_window, to_pair
 from ..backends import backend_of, run
 from ..backends.protocol import Array, Backend
-from ._arguments import check_gradient, check_shape, floating_backend
+from ._arguments import check_cache, check_gradient, check_shape, floating_backend
 from ._layout import FROM_NCHW, TO_NCHW, permuted
 
 __all__ = [
@@ -122,6 +122,7 @@ def max_pool2d_backward(dy: Array, cache: MaxPool2dCache) -> Array:
     TypeError, ValueError
         dy has another shape, dtype or backend than the result.
     """
+    check_cache(cache, MaxPool2dCache)
     argmax, dtype, window, layout = cache
     backend = check_gradient(dy, None, _in_layout(argmax.shape, layout), dtype=dtype)
     backend_of(argmax=argmax, dy=dy)
@@ -207,6 +208,7 @@ def avg_pool2d_backward(dy: Array, cache: AvgPool2dCache) -> Array:
     TypeError, ValueError
         dy has another shape or dtype than the result.
     """
+    check_cache(cache, AvgPool2dCache)
     shape, dtype, count_include_pad, window, layout = cache
     backend = check_gradient(dy, None, _in_layout(shape, layout), dtype=dtype)
     dy = permuted(backend.xp, dy, TO_NCHW[layout])
@@ -272,6 +274,7 @@ def global_avg_pool2d_backward(dy: Array, cache: GlobalAvgPool2dCache) -> Array:
     TypeError, ValueError
         dy has another shape or dtype than the result.
     """
+    check_cache(cache, GlobalAvgPool2dCache)
     shape, dtype, image_size, layout = cache
     backend = check_gradient(dy, None, shape, dtype=dtype)
     dy = dy[:, :, None, None] if len(shape) == 2 else permuted(backend.xp, dy, TO_NCHW[layout])
@@ -343,6 +346,7 @@ def adaptive_avg_pool2d_backward(dy: Array, cache: AdaptiveAvgPool2dCache) -> Ar
     TypeError, ValueError
         dy has another shape or dtype than the result.
     """
+    check_cache(cache, AdaptiveAvgPool2dCache)
     shape, dtype, image_size, layout = cache
     backend = check_gradient(dy, None, _in_layout(shape, layout), dtype=dtype)
     dx = run(backend, "adaptive_avg_pool2d_backward", permuted(backend.xp, dy, TO_NCHW[layout]), image_size)

@@ -44,9 +44,13 @@ def _copy(array: Array) -> Array:
 
 
 def _moved(array: Array, target: Backend | None, dtype: str | None) -> Array:
-    """``array`` on ``target``, in ``dtype`` if it is floating-point; None leaves it as it is."""
+    """``array`` on ``target``, in ``dtype`` if it is floating-point; None leaves it as it is.
+
+    A copy where it changes: libraries on the host may share memory, which parameters must not, or forbid writing to it.
+    """
     source = backend_of(array=array)
-    return asarray(array, dtype if source.is_floating(array) else None, backend=target or source)
+    moved = asarray(array, dtype if source.is_floating(array) else None, backend=target or source)
+    return moved if moved is array else _copy(moved)
 
 
 class Parameter:
@@ -60,7 +64,7 @@ class Parameter:
     Attributes
     ----------
     data : array
-        The values.
+        The values. An array that is assigned is not copied, but cut off from any autograd of the library.
     grad : array or None
         Like data. None until the first backward; further gradients are added until ``zero_grad``, of the layer or of
         the optimizer, makes it None again.
@@ -71,14 +75,25 @@ class Parameter:
         Not an array, or not floating-point.
     """
 
-    __slots__ = ("data", "grad")
+    __slots__ = ("_data", "grad")
 
     def __init__(self, data: Array) -> None:
         backend = backend_of(data=data)
         if not backend.is_floating(data):
             raise TypeError(f"data: a parameter must be floating-point, got {backend.dtype_name(data)}")
-        self.data: Array = _copy(data)
+        self._data: Array = _copy(data)
         self.grad: Array | None = None
+
+    @property
+    def data(self) -> Array:
+        """The values."""
+        return self._data
+
+    @data.setter
+    def data(self, values: Array) -> None:
+        if isinstance(values, np.generic):  # what NumPy makes of an array without axes
+            values = np.asarray(values)
+        self._data = backend_of(data=values).prepare(values)
 
     @property
     def shape(self) -> tuple[int, ...]:
