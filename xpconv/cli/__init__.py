@@ -56,7 +56,7 @@ def _prepare_streams() -> None:
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, it stays open as stdout does
+            setattr(sys, name, open(os.devnull, "w", errors="backslashreplace"))  # noqa: SIM115, it stays open as stdout does
         elif hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
 

@@ -285,8 +285,8 @@ class Trainer:
                 if len(held_out) and not math.isfinite(metrics.loss):
                     raise TrainingError(
                         f"validation loss became {metrics.loss} in epoch {self.epoch + 1}, after step {self.step}, "
-                        f"with learning rate {self.optimizer.lr:g}; try a smaller one, clip_norm, or look for NaN and huge "
-                        "values in the validation data"
+                        f"with learning rate {self.optimizer.lr:g}; try a smaller one, clip_norm, or look for NaN "
+                        "and huge values in the validation data"
                     )
                 record |= {"val_loss": metrics.loss, "val_accuracy": metrics.accuracy}
         finally:
