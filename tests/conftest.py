@@ -1,11 +1,16 @@
 """Fixtures for all tests: the backend matrix, a seeded random generator, settings of Hypothesis."""
 
 import os
+import signal
 
 # Several test processes share the cores; a BLAS whose threads spin for each other would take many times as long.
 # NumPy reads the setting when it is first imported.
 for variable in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
+
+# A shell that starts the tests in the background makes them ignore Ctrl-C, which some of them are about.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import hypothesis  # noqa: E402
 import numpy as np  # noqa: E402

@@ -54,7 +54,9 @@ print(dx.shape)
 
 
 def test_it_works_without_anything_optional():
-    assert run(BLOCK + WORK + "print(xpconv.available_backends())", "-W", "error") == "(2, 3, 5, 5)\n['numpy']"
+    shape, backends = run(BLOCK + WORK + "print(*xpconv.available_backends())", "-W", "error").split("\n")
+    assert shape == "(2, 3, 5, 5)"
+    assert backends in ("numpy", "numpy cuda-host")  # the second takes a C++ compiler
 
 
 def test_every_public_name_can_be_had_without_anything_optional():

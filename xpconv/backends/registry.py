@@ -266,7 +266,7 @@ def _find_owner(array: object) -> Backend | None:
     inherited = [n for n in names if n not in likely and bases & set(_entries[n].packages)]
     unknown = [n for n in names if not _entries[n].packages]
     reason = None
-    for name in [*likely, *unknown, *inherited]:
+    for name in [*unknown, *likely, *inherited]:
         try:
             backend = load_backend(name)
         except BackendUnavailableError as error:
