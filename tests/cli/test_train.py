@@ -362,6 +362,17 @@ def test_more_epochs(run, train, npz, tmp_path):
     assert log(tmp_path / "r") == log(tmp_path / "w")
 
 
+def test_a_run_is_used_from_another_folder(run, npz, tmp_path, monkeypatch):
+    """Its data set was named relative to the folder in which it was trained."""
+    shutil.copy(npz, "here.npz")
+    assert run("train", "--data", "here.npz", "--epochs", 1, "--batch-size", 9, "--out", "r")[0] == 0
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    status, _, err = run("evaluate", tmp_path / "r")
+    assert (status, err) == (0, "")
+    assert run("train", "--resume", tmp_path / "r", "--epochs", 2)[0] == 0
+
+
 def test_what_may_not_change(run, train, npz, tmp_path):
     train()
     assert_error(run("train", "--resume", "r", "--lr", 1), "--lr: the run in r has 0.006, got 1.0; start a new run")

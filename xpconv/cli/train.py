@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import math
+import os
 import re
 import shlex
 from collections.abc import Callable
@@ -124,6 +125,11 @@ def _resume(options: argparse.Namespace, changes: dict[str, Any]) -> int:
 
 def _stored(config: TrainConfig, info: DataInfo) -> dict[str, Any]:
     values = {**dataclasses.asdict(config), "backend": get_backend().name}
+    # as seen from everywhere: a run may be evaluated or resumed from another folder than this one
+    if config.data not in data.data_sets():
+        values["data"] = os.path.abspath(config.data)
+    if config.data_dir is not None:
+        values["data_dir"] = os.path.abspath(config.data_dir)
     return {"xpconv": __version__, "config": values, "data": dataclasses.asdict(info)}
 
 
