@@ -175,7 +175,11 @@ def test_the_hash_is_of_what_was_packed(online, small):
     small.check(load(FASHION, progress=False))
 
 
-@pytest.mark.parametrize("wrong", [gzip.compress(b"other"), b"<html>not found</html>", b"\x1f\x8b broken"])
+@pytest.mark.parametrize(
+    "wrong",
+    [gzip.compress(b"other", mtime=0), b"<html>not found</html>", b"\x1f\x8b broken"],
+    ids=["other content", "a page", "broken gzip"],
+)
 def test_a_wrong_file_is_not_kept(online, small, tmp_path, wrong):
     good, online.files["t10k-labels-idx1-ubyte.gz"] = online.files["t10k-labels-idx1-ubyte.gz"], wrong
     with pytest.raises(DataError, match=r"and the download failed: .*t10k-labels-idx1-ubyte"):
