@@ -4,7 +4,7 @@ Memory is channel-major, so that every slice of the batch is a range of columns 
 
                      slice 0   slice 1                       P = out_h * out_w
     columns          K x nP  | K x nP  | ...                 K = C / groups * kh * kw, one slice at a time
-               1 x nP  | ...                             a row of ones carries the bias and its gradient
+                     1 x nP  | 1 x nP  | ...                 a row of ones carries the bias and its gradient
     y      F x N P = [ nP    |   nP    | ... ]               products are written straight into their columns
 
 One slice of columns stays in the cache between im2col and the product, and threads work on different slices. How
@@ -29,7 +29,7 @@ from .columns import steps
 
 __all__ = ["conv2d", "conv2d_backward"]
 
-_CACHE_BYTES = 2 << 20  # columns of one slice; see benchmarks
+_CACHE_BYTES = 2 << 20  # columns of one slice: about a core's second-level cache; 1 and 4 MiB are hardly slower
 _ALIASING, _APART = 1024, 64  # bytes; see `_channel_major`
 _SHARES = 16  # as many slices or more, so that every thread gets some,
 _LEAST_WORK = 1 << 20  # unless a slice's product would have fewer multiplications than this
