@@ -4,7 +4,17 @@
 `dispatch` picks the kernel. One module per array library: `numpy`, `cupy`, `torch`, `jax`, `array_api_strict`.
 """
 
-from .dispatch import Engine, KernelUnavailableError, get_kernels, run, serving, set_kernels, use_kernels
+from .dispatch import (
+    DeviceMemoryError,
+    Engine,
+    KernelUnavailableError,
+    compute,
+    get_kernels,
+    run,
+    serving,
+    set_kernels,
+    use_kernels,
+)
 from .protocol import Backend
 from .registry import (
     BackendMismatchError,
@@ -25,11 +35,13 @@ __all__ = [
     "Backend",
     "BackendMismatchError",
     "BackendUnavailableError",
+    "DeviceMemoryError",
     "Engine",
     "KernelUnavailableError",
     "asarray",
     "available_backends",
     "backend_of",
+    "compute",
     "get_backend",
     "get_kernels",
     "load_backend",

@@ -5,6 +5,9 @@ does runs, else the generic operator of the same name and signature in `xpconv._
 
 Every operator takes ``(backend, *arguments)`` and returns fresh arrays. For the choice it is enough to know the dtype
 of the first array and the geometry (a `Window`, a `ConvGeometry`, or None for operators that slide no window).
+
+Whatever makes arrays goes through `run`, or through `compute` where it is no operator: there the device of the arrays
+becomes the current one of the thread, and memory that runs out is dealt with. Views of an array need neither.
 """
 
 from __future__ import annotations
@@ -15,15 +18,30 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
-from .protocol import Backend
+from .._workspace import get_workspace_mb
+from .protocol import Backend, Shortage
 
-__all__ = ["Engine", "KernelUnavailableError", "get_kernels", "run", "serving", "set_kernels", "use_kernels"]
+__all__ = [
+    "DeviceMemoryError",
+    "Engine",
+    "KernelUnavailableError",
+    "compute",
+    "get_kernels",
+    "run",
+    "serving",
+    "set_kernels",
+    "use_kernels",
+]
 
 _MODES = ("auto", "generic", "native")
 
 
 class KernelUnavailableError(RuntimeError):
     """``XPCONV_KERNELS=native`` and no native kernel of the backend can serve the call."""
+
+
+class DeviceMemoryError(MemoryError):
+    """The memory of a device does not hold what an operator needs, not even after unused memory was given back."""
 
 
 class Engine(NamedTuple):
@@ -118,5 +136,61 @@ def run(backend: Backend, operator: str, first: Any, *arguments: Any, geometry: 
     ready = [prepare(a) if hasattr(a, "dtype") else a for a in (first, *arguments)]
     if geometry is not None:
         ready.append(geometry)
+    # the steps of optimizers, which modify arrays in place, would take effect twice
+    repeatable = not operator.endswith("_step")
+    return _attempt(backend, operator, repeatable, engine.function, (backend, *ready), {})
+
+
+def compute(backend: Backend, name: str, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    """``function(*arguments, **options)`` on the device of ``backend``, for small work that is no operator.
+
+    Parameters
+    ----------
+    name
+        Whose work it is, for the message when memory runs out: ``"Residual"``.
+    function
+        Such as `operator.add` or ``backend.xp.concat``. It may be called twice, so it must modify nothing.
+
+    Raises
+    ------
+    DeviceMemoryError
+        The memory of the device does not suffice (on the host: MemoryError).
+    """
+    return _attempt(backend, name, True, function, arguments, options)
+
+
+def _attempt(
+    backend: Backend, name: str, repeatable: bool, function: Callable[..., Any], arguments: Any, options: Any
+) -> Any:
+    """Call ``function``; where memory runs out once more, if ``repeatable`` and the backend could free some."""
     with backend.running():
-        return engine.function(backend, *ready)
+        while True:
+            try:
+                return function(*arguments, **options)
+            except DeviceMemoryError:  # of something that the function has called, named already
+                raise
+            except Exception as error:
+                shortage = backend.out_of_memory(error)
+                if shortage is None:
+                    raise
+            # not in the handler: the error holds on to the arrays of the attempt, and would to those of the caller
+            if not (repeatable and backend.free_memory()):
+                raise _memory_error(backend, name, shortage)
+            repeatable = False
+
+
+def _mib(count: int) -> str:
+    return f"{count / 2**20:,.1f} MiB"
+
+
+def _memory_error(backend: Backend, name: str, shortage: Shortage) -> MemoryError:
+    if backend.on_host:
+        return MemoryError(f"{name}: {shortage.reason}")
+    asked = shortage.reason if shortage.asked is None else f"asked for {_mib(shortage.asked)} ({shortage.asked} bytes)"
+    room = ""
+    if shortage.free is not None and shortage.total is not None:
+        room = f", and {_mib(shortage.free)} of {_mib(shortage.total)} are free"
+    return DeviceMemoryError(
+        f"{name}: {backend.name} is out of memory: {asked}{room}. Smaller batches need less; the columns of a "
+        f"convolution are capped at {get_workspace_mb()} MiB (XPCONV_WORKSPACE_MB, xpconv.set_workspace_mb)"
+    )

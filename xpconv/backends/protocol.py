@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from .dispatch import Engine
 
-__all__ = ["Array", "Backend", "HostRandom"]
+__all__ = ["Array", "Backend", "HostRandom", "Shortage"]
 
 Array = Any  # an array of whichever library the backend wraps
 
@@ -47,6 +47,25 @@ class HostRandom:
     def uniform(self, low: float, high: float, shape: Sequence[int], *, dtype: str = "float32") -> Array:
         """Uniform deviates of [low, high); drawn in float64, then rounded."""
         return self.backend.asarray(self.generator.uniform(low, high, tuple(shape)), dtype=dtype)
+
+
+class Shortage(NamedTuple):
+    """What an error says about memory that was lacking; numbers in bytes, None if they are not known.
+
+    Attributes
+    ----------
+    reason
+        The library's own words.
+    asked
+        How much was asked for.
+    free, total
+        Of the device, at that time.
+    """
+
+    reason: str
+    asked: int | None = None
+    free: int | None = None
+    total: int | None = None
 
 
 class Backend:
@@ -123,6 +142,14 @@ class Backend:
     def running(self) -> AbstractContextManager[Any]:
         """What operators run inside of: for libraries where each thread has a current device, this one."""
         return _NO_CONTEXT
+
+    def out_of_memory(self, error: Exception) -> Shortage | None:
+        """What ``error`` says if it says that memory ran out; None for any other error."""
+        return Shortage(str(error)) if isinstance(error, MemoryError) else None
+
+    def free_memory(self) -> bool:
+        """Give back memory that the library keeps for later use; returns whether there may be more free now."""
+        return False
 
     def describe(self) -> str:
         """One line for `xpconv.show_config`: library, version, device."""

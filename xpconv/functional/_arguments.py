@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
-import operator
-
+from .._checks import check_integer, check_number
 from ..backends import backend_of
 from ..backends.protocol import Array, Backend
 
@@ -83,38 +81,3 @@ def check_gradient(dy: Array, like: Array | None, shape: tuple[int, ...], *, dty
     if dtype is not None and backend.dtype_name(dy) != dtype:
         raise TypeError(f"dy: expected {dtype}, the dtype of the forward result, got {backend.dtype_name(dy)}")
     return backend
-
-
-def check_number(name: str, value: object, low: float, high: float = math.inf) -> float:
-    """``value`` as a float, which must be finite and in ``[low, high]``.
-
-    Raises
-    ------
-    TypeError, ValueError
-        Naming the argument, its value and what it takes.
-    """
-    takes = f"a number of at least {low}" if high == math.inf else f"a number between {low} and {high}"
-    takes = "a finite number" if low == -math.inf else takes
-    if isinstance(value, (bool, str)) or not hasattr(value, "__float__"):
-        raise TypeError(f"{name}: expected {takes}, got {value!r}")
-    number = float(value)
-    if not (low <= number <= high and math.isfinite(number)):
-        raise ValueError(f"{name}: expected {takes}, got {value!r}")
-    return number
-
-
-def check_integer(name: str, value: object, low: int, high: int | None = None) -> int:
-    """``value`` as an int, which must be in ``[low, high]``.
-
-    Raises
-    ------
-    TypeError, ValueError
-        Naming the argument, its value and what it takes.
-    """
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"{name}: expected an integer, got {value!r}")
-    number = operator.index(value)
-    if number < low or (high is not None and number > high):
-        limits = f"at least {low}" if high is None else f"between {low} and {high}"
-        raise ValueError(f"{name}: must be {limits}, got {number}")
-    return number
