@@ -40,3 +40,14 @@ def on(request):
 def rng():
     """A host generator, the same numbers in every test."""
     return np.random.default_rng(20240229)
+
+
+@pytest.fixture
+def sparing(on):
+    """``sparing(representative)`` skips on JAX unless told so: JAX compiles every call of a new shape, for seconds."""
+
+    def check(representative):
+        if on.backend == "jax" and not representative:
+            pytest.skip("one representative is enough on JAX")
+
+    return check

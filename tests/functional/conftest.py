@@ -19,14 +19,3 @@ def close(on):
         np.testing.assert_allclose(values, want, rtol=0, atol=factor * TOLERANCE[dtype] * scale)
 
     return check
-
-
-@pytest.fixture
-def sparing(on):
-    """``sparing(representative)`` skips on JAX unless told so: JAX compiles every call of a new shape, for seconds."""
-
-    def check(representative):
-        if on.backend == "jax" and not representative:
-            pytest.skip("one representative is enough on JAX")
-
-    return check

@@ -2,8 +2,9 @@
 
 from .activation import GELU, LeakyReLU, ReLU, Sigmoid, SiLU, Tanh
 from .base import Layer, LoadResult, Parameter, RandomLayer
+from .binary import BinaryConv2d
 from .containers import Concat, Residual, Sequential
-from .conv import Conv1d, Conv2d
+from .conv import Conv1d, Conv2d, ConvTranspose2d
 from .dropout import Dropout
 from .linear import Flatten, Identity, Linear
 from .norm import BatchNorm1d, BatchNorm2d, GroupNorm, InstanceNorm2d, LayerNorm
@@ -15,9 +16,11 @@ __all__ = [
     "AvgPool2d",
     "BatchNorm1d",
     "BatchNorm2d",
+    "BinaryConv2d",
     "Concat",
     "Conv1d",
     "Conv2d",
+    "ConvTranspose2d",
     "Dropout",
     "Flatten",
     "GlobalAvgPool2d",

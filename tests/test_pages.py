@@ -1,0 +1,47 @@
+"""The Python code that the README and the documentation show runs as it stands."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+import xpconv
+from xpconv.backends import BackendUnavailableError, load_backend
+
+ROOT = Path(__file__).parents[1]
+PAGES = [page for page in (ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))) if page.exists()]
+_BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def blocks(page):
+    """The Python blocks of a page, each with the line it begins at."""
+    text = page.read_text(encoding="utf-8")
+    return [(text.count("\n", 0, match.start(1)), match.group(1)) for match in _BLOCK.finditer(text)]
+
+
+def available(name):
+    try:
+        load_backend(name)
+    except BackendUnavailableError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(not PAGES, reason="an installed package, without its pages")
+def test_there_are_pages_with_code():
+    assert [page.name for page in PAGES if blocks(page)][:1] == ["README.md"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_code_runs_from_top_to_bottom(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {"__name__": page.stem}
+    try:
+        for line, code in blocks(page):
+            for missing in ("cupy", "torch", "jax"):
+                if f'"{missing}"' in code and not available(missing):
+                    code = code.replace(f'"{missing}"', '"numpy"')
+            # empty lines in front keep the page's line numbers in a traceback
+            exec(compile("\n" * line + code, str(page), "exec"), names)
+    finally:
+        xpconv.set_backend("numpy")
