@@ -58,6 +58,40 @@ template <> __device__ __forceinline__ __nv_bfloat16 narrow<__nv_bfloat16>(float
 }
 #endif
 
+// ---- 16 bytes at a time -----------------------------------------------------------------------------------------
+//
+// A thread that reads and writes 16 bytes at once takes a quarter of the instructions, and of the arithmetic of indices,
+// of one that takes a float:
+//
+//     elements   0 1 2 3   4 5 6 7   8 9 10 11   ...   left over, one by one
+//     thread        0         1          2       ...
+//
+// CUDA reads and writes them at multiples of 16 bytes only: where a pointer or a step between planes is none, kernels go
+// element by element. They see to that themselves, and a call needs to know nothing of it.
+
+template <class T, int N> struct alignas(sizeof(T) * N) Pack { T of[N]; };
+
+template <class T> constexpr int VECTOR = 16 / (int)sizeof(T);  // elements in 16 bytes
+
+template <int N, class T> __device__ __forceinline__ Pack<T, N> load(const T* from) {
+    return *reinterpret_cast<const Pack<T, N>*>(from);
+}
+template <int N, class T> __device__ __forceinline__ void store(T* to, const Pack<T, N>& pack) {
+    *reinterpret_cast<Pack<T, N>*>(to) = pack;
+}
+template <class T> __device__ __forceinline__ bool aligned(const T* pointer) { return (size_t)pointer % 16 == 0; }
+
+// How many elements a function takes at a time, as an argument of it: `constexpr int N = decltype(width)::value;`
+template <int N> struct Width { static constexpr int value = N; };
+
+// Calls take(first, width) for all of `count` elements, in vectors of 16 bytes as far as they go.
+template <class T, class I, class Take> __device__ __forceinline__ void over_elements(bool vectors, I count, Take take) {
+    constexpr int N = VECTOR<T>;
+    const I whole = vectors ? count / N : 0, left = count - whole * N;
+    GRID_STRIDE_LOOP(I, i, whole) take(i * N, Width<N>());
+    GRID_STRIDE_LOOP(I, i, left) take(whole * N + i, Width<1>());
+}
+
 // ---- images -----------------------------------------------------------------------------------------------------
 
 // A window that slides over images, as xpconv._geometry.Window; the order of the members is that of launch.py.
@@ -74,4 +108,8 @@ struct Window {
 // n * image + c * channel. It serves batch-first and channel-major memory, and slices of both.
 template <class I> struct Planes {
     I image, channel;
+    // Whether every vector of 16 bytes in a plane of so many pixels begins at a multiple of 16 bytes, if the array does.
+    template <class T> __device__ __forceinline__ bool in_vectors(I length) const {
+        return length % VECTOR<T> == 0 && image % VECTOR<T> == 0 && channel % VECTOR<T> == 0;
+    }
 };

@@ -1,10 +1,32 @@
 // Kernels that treat every element by itself: bias, activations and their gradients.
 #include "common.cuh"
 
-// y[f, i] += b[f], rows of y as long as a channel of the whole batch
+// y[f, i] += b[f]: rows as long as a channel of the whole batch, as convolution makes them.
 template <class T, class I>
-__global__ void __launch_bounds__(THREADS, MIN_BLOCKS) add_bias(T* __restrict__ y, const T* __restrict__ b, I length, I count) {
-    GRID_STRIDE_LOOP(I, i, count) y[i] = narrow<T>(widen<T>(y[i]) + widen<T>(b[i / length]));
+__global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
+    add_bias(T* __restrict__ y, const T* __restrict__ b, I length, I count) {
+    over_elements<T>(aligned(y) && length % VECTOR<T> == 0, count, [&](I at, auto width) {
+        constexpr int N = decltype(width)::value;
+        const Wide<T> bias = widen<T>(b[at / length]);
+        Pack<T, N> pack = load<N>(y + at);
+#pragma unroll
+        for (int k = 0; k < N; k++) pack.of[k] = narrow<T>(widen<T>(pack.of[k]) + bias);
+        store(y + at, pack);
+    });
+}
+
+// y[n, f] += b[f]: rows of as many features as a linear layer has.
+template <class T, class I>
+__global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
+    add_bias_to_rows(T* __restrict__ y, const T* __restrict__ b, I features, I count) {
+    over_elements<T>(aligned(y) && aligned(b) && features % VECTOR<T> == 0, count, [&](I at, auto width) {
+        constexpr int N = decltype(width)::value;
+        const Pack<T, N> bias = load<N>(b + at % features);
+        Pack<T, N> pack = load<N>(y + at);
+#pragma unroll
+        for (int k = 0; k < N; k++) pack.of[k] = narrow<T>(widen<T>(pack.of[k]) + widen<T>(bias.of[k]));
+        store(y + at, pack);
+    });
 }
 
 // An activation is a class with forward(x, parameter) and backward(dy, kept, parameter), where kept is the result for
@@ -53,14 +75,28 @@ struct Gelu {
 };
 
 template <class T, class I, class Activation>
-__global__ void __launch_bounds__(THREADS, MIN_BLOCKS) activate(const T* __restrict__ x, T* __restrict__ y, Wide<T> parameter,
-                                                    I count) {
-    GRID_STRIDE_LOOP(I, i, count) y[i] = narrow<T>(Activation::forward(widen<T>(x[i]), parameter));
+__global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
+    activate(const T* __restrict__ x, T* __restrict__ y, Wide<T> parameter, I count) {
+    over_elements<T>(aligned(x) && aligned(y), count, [&](I at, auto width) {
+        constexpr int N = decltype(width)::value;
+        Pack<T, N> pack = load<N>(x + at);
+#pragma unroll
+        for (int k = 0; k < N; k++) pack.of[k] = narrow<T>(Activation::forward(widen<T>(pack.of[k]), parameter));
+        store(y + at, pack);
+    });
 }
 
 template <class T, class I, class Activation>
-__global__ void __launch_bounds__(THREADS, MIN_BLOCKS) activate_backward(const T* __restrict__ dy, const T* __restrict__ kept,
-                                                             T* __restrict__ dx, Wide<T> parameter, I count) {
-    GRID_STRIDE_LOOP(I, i, count)
-        dx[i] = narrow<T>(Activation::backward(widen<T>(dy[i]), widen<T>(kept[i]), parameter));
+__global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
+    activate_backward(const T* __restrict__ dy, const T* __restrict__ kept, T* __restrict__ dx, Wide<T> parameter,
+                      I count) {
+    over_elements<T>(aligned(dy) && aligned(kept) && aligned(dx), count, [&](I at, auto width) {
+        constexpr int N = decltype(width)::value;
+        const Pack<T, N> of_kept = load<N>(kept + at);
+        Pack<T, N> pack = load<N>(dy + at);
+#pragma unroll
+        for (int k = 0; k < N; k++)
+            pack.of[k] = narrow<T>(Activation::backward(widen<T>(pack.of[k]), widen<T>(of_kept.of[k]), parameter));
+        store(dx + at, pack);
+    });
 }

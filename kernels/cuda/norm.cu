@@ -10,15 +10,36 @@
 //                                            |         |         |         |
 //     moments of each chunk             mean, rest, squares  ...                      (C, chunks)
 //                                            \_________\____ ____/_________/
-//     moments of the channel                     mean, variance                      one thread a channel
+//     moments of the channel                     mean, variance                      one warp a channel
+//
+// Where images of a channel lie one after the other (channel-major memory), the caller passes them as one image. Else
+// consecutive threads read runs of L elements, an image apart:
+//
+//     batch-major memory      n0c0 n0c1 n0c2 ... n1c0 n1c1 n1c2 ...       channel 0:  n0c0 n1c0 ...
+//     channel-major memory    n0c0 n1c0 n2c0 ... n0c1 n1c1 n2c1 ...       channel 0:  n0c0 n1c0 n2c0 ... at once
 
-// Calls take(offset) for the elements of the block's chunk of its channel.
-template <class I, class Take>
-__device__ __forceinline__ void over_chunk(Planes<I> planes, I batch, I length, I chunk, Take take) {
-    const I count = batch * length, start = (I)blockIdx.x * chunk;
-    const I stop = count - start < chunk ? count : start + chunk;
-    const I channel = (I)blockIdx.y * planes.channel;
-    for (I i = start + (I)threadIdx.x; i < stop; i += THREADS) take(i / length * planes.image + channel + i % length);
+// Where element i of a channel is, relative to its first.
+template <class I> __device__ __forceinline__ I place(Planes<I> planes, I i, I batch, I length) {
+    return batch == 1 ? i : i / length * planes.image + i % length;
+}
+
+// Calls take(c, n, l, width) for all elements l of all planes (n, c), in vectors if those begin at 16 bytes in each of the
+// arrays; neighbouring threads take neighbouring elements of a channel.
+template <class T, class I, class Take>
+__device__ __forceinline__ void over_planes(bool vectors, I batch, I channels, I length, Take take) {
+    constexpr int N = VECTOR<T>;
+    if (vectors) {
+        const I steps = length / N;
+        GRID_STRIDE_LOOP(I, index, channels * batch * steps) {
+            const I plane = index / steps, c = batch == 1 ? plane : plane / batch;
+            take(c, plane - c * batch, (index - plane * steps) * N, Width<N>());
+        }
+    } else {
+        GRID_STRIDE_LOOP(I, index, channels * batch * length) {
+            const I plane = index / length, c = batch == 1 ? plane : plane / batch;
+            take(c, plane - c * batch, index - plane * length, Width<1>());
+        }
+    }
 }
 
 template <class T, class I>
@@ -27,15 +48,28 @@ __global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
                   Wide<T>* __restrict__ squares, Planes<I> planes, I batch, I length, I chunk) {
     typedef Wide<T> W;
     const I count = batch * length, start = (I)blockIdx.x * chunk;
-    const W size = (W)(count - start < chunk ? count - start : chunk);
+    const I stop = count - start < chunk ? count : start + chunk;
+    const W size = (W)(stop - start);
+    const bool vectors = aligned(x) && planes.template in_vectors<T>(length) && chunk % VECTOR<T> == 0;
+    const T* channel = x + (I)blockIdx.y * planes.channel;
     W sum = 0;
-    over_chunk(planes, batch, length, chunk, [&](I at) { sum += widen<T>(x[at]); });
+    over_chunk<T>(vectors, start, stop, [&](I i, auto width) {
+        constexpr int N = decltype(width)::value;
+        const Pack<T, N> pack = load<N>(channel + place(planes, i, batch, length));
+#pragma unroll
+        for (int k = 0; k < N; k++) sum += widen<T>(pack.of[k]);
+    });
     const W mean = block_sum(sum) / size;
     W rest = 0, square = 0;
-    over_chunk(planes, batch, length, chunk, [&](I at) {
-        const W centred = widen<T>(x[at]) - mean;
-        rest += centred;
-        square += centred * centred;
+    over_chunk<T>(vectors, start, stop, [&](I i, auto width) {
+        constexpr int N = decltype(width)::value;
+        const Pack<T, N> pack = load<N>(channel + place(planes, i, batch, length));
+#pragma unroll
+        for (int k = 0; k < N; k++) {
+            const W centred = widen<T>(pack.of[k]) - mean;
+            rest += centred;
+            square += centred * centred;
+        }
     });
     rest = block_sum(rest);
     square = block_sum(square);
@@ -55,61 +89,85 @@ __global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
                          Wide<T>* __restrict__ variance, Wide<T>* __restrict__ inv_std, Wide<T> eps, I channels,
                          I chunks, I count, I chunk) {
     typedef Wide<T> W;
-    GRID_STRIDE_LOOP(I, c, channels) {
+    over_rows_by_warp(channels, [&](I c, int lane) {
         double sum = 0, square = 0;
-        for (I i = 0; i < chunks; i++) {
+        for (I i = lane; i < chunks; i += 32) {
             const I size = count - i * chunk < chunk ? count - i * chunk : chunk;
             sum += ((double)means[c * chunks + i] + (double)rests[c * chunks + i]) * (double)size;
         }
-        const double centre = sum / (double)count;
-        for (I i = 0; i < chunks; i++) {
+        const double centre = warp_sum(sum) / (double)count;
+        for (I i = lane; i < chunks; i += 32) {
             const I size = count - i * chunk < chunk ? count - i * chunk : chunk;
             const double apart = (double)means[c * chunks + i] + (double)rests[c * chunks + i] - centre;
             square += (double)squares[c * chunks + i] + apart * apart * (double)size;
         }
-        const double spread = square / (double)count;
-        mean[c] = (W)centre;
-        rest[c] = (W)(centre - (double)mean[c]);
-        variance[c] = (W)spread;
-        inv_std[c] = (W)(1 / sqrt(spread + (double)eps));
-    }
+        const double spread = warp_sum(square) / (double)count;
+        if (lane == 0) {
+            mean[c] = (W)centre;
+            rest[c] = (W)(centre - (double)(W)centre);
+            variance[c] = (W)spread;
+            inv_std[c] = (W)(1 / sqrt(spread + (double)eps));
+        }
+    });
 }
 
-// y = (x - mean) * inv_std * weight + bias; rest, weight and bias may be null.
+// y = (x - mean) * inv_std * weight + bias, and with `relu` max(that + residual, 0), all in one pass. rest, weight, bias
+// and residual may be null.
 template <class T, class I>
 __global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
-    batch_normalise(const T* __restrict__ x, T* __restrict__ y, const Wide<T>* __restrict__ mean,
-                    const Wide<T>* __restrict__ rest, const Wide<T>* __restrict__ inv_std,
-                    const T* __restrict__ weight, const T* __restrict__ bias, Planes<I> in, Planes<I> out, I batch,
-                    I channels, I length) {
+    batch_normalise(const T* __restrict__ x, const T* __restrict__ residual, T* __restrict__ y,
+                    const Wide<T>* __restrict__ mean, const Wide<T>* __restrict__ rest,
+                    const Wide<T>* __restrict__ inv_std, const T* __restrict__ weight, const T* __restrict__ bias,
+                    bool relu, Planes<I> in, Planes<I> of_residual, Planes<I> out, I batch, I channels, I length) {
     typedef Wide<T> W;
-    GRID_STRIDE_LOOP(I, index, channels * batch * length) {
-        const I l = index % length, plane = index / length, n = plane % batch, c = plane / batch;
-        W value = widen<T>(x[n * in.image + c * in.channel + l]) - mean[c];
-        if (rest) value -= rest[c];
-        value *= weight ? inv_std[c] * widen<T>(weight[c]) : inv_std[c];
-        if (bias) value += widen<T>(bias[c]);
-        y[n * out.image + c * out.channel + l] = narrow<T>(value);
-    }
+    const bool vectors = aligned(x) && aligned(residual) && aligned(y) && in.template in_vectors<T>(length) &&
+                         of_residual.template in_vectors<T>(length) && out.template in_vectors<T>(length);
+    over_planes<T>(vectors, batch, channels, length, [&](I c, I n, I l, auto width) {
+        constexpr int N = decltype(width)::value;
+        const W centre = mean[c], below = rest ? rest[c] : W(0), shift = bias ? widen<T>(bias[c]) : W(0);
+        const W scale = weight ? inv_std[c] * widen<T>(weight[c]) : inv_std[c];
+        Pack<T, N> pack = load<N>(x + n * in.image + c * in.channel + l), beside;
+        if (residual) beside = load<N>(residual + n * of_residual.image + c * of_residual.channel + l);
+#pragma unroll
+        for (int k = 0; k < N; k++) {
+            W value = (widen<T>(pack.of[k]) - centre - below) * scale + shift;
+            if (residual) value += widen<T>(beside.of[k]);
+            if (relu) value = value > 0 || value != value ? value : W(0);
+            pack.of[k] = narrow<T>(value);
+        }
+        store(y + n * out.image + c * out.channel + l, pack);
+    });
 }
 
-// For each chunk the sums of dy and of dy * (x - mean).
+// For each chunk the sums of dy and of dy * (x - mean). Where y is given, the result of a ReLU behind, dy counts only
+// where that is positive: the masked gradient is never in memory.
 template <class T, class I>
 __global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
-    batch_gradient_sums(const T* __restrict__ dy, const T* __restrict__ x, const Wide<T>* __restrict__ mean,
-                        Wide<T>* __restrict__ sums, Wide<T>* __restrict__ dots, Planes<I> of_dy, Planes<I> of_x,
-                        I batch, I length, I chunk) {
+    batch_gradient_sums(const T* __restrict__ dy, const T* __restrict__ y, const T* __restrict__ x,
+                        const Wide<T>* __restrict__ mean, Wide<T>* __restrict__ sums, Wide<T>* __restrict__ dots,
+                        Planes<I> of_dy, Planes<I> of_y, Planes<I> of_x, I batch, I length, I chunk) {
     typedef Wide<T> W;
     const W centre = mean[blockIdx.y];
     const I count = batch * length, start = (I)blockIdx.x * chunk, c = (I)blockIdx.y;
     const I stop = count - start < chunk ? count : start + chunk;
+    const bool vectors = aligned(dy) && aligned(y) && aligned(x) && of_dy.template in_vectors<T>(length) &&
+                         of_y.template in_vectors<T>(length) && of_x.template in_vectors<T>(length) &&
+                         chunk % VECTOR<T> == 0;
     W sum = 0, dot = 0;
-    for (I i = start + (I)threadIdx.x; i < stop; i += THREADS) {
-        const I n = i / length, l = i % length;
-        const W gradient = widen<T>(dy[n * of_dy.image + c * of_dy.channel + l]);
-        sum += gradient;
-        dot += gradient * (widen<T>(x[n * of_x.image + c * of_x.channel + l]) - centre);
-    }
+    over_chunk<T>(vectors, start, stop, [&](I i, auto width) {
+        constexpr int N = decltype(width)::value;
+        const I n = batch == 1 ? 0 : i / length, l = i - n * length;
+        const Pack<T, N> gradients = load<N>(dy + n * of_dy.image + c * of_dy.channel + l);
+        const Pack<T, N> inputs = load<N>(x + n * of_x.image + c * of_x.channel + l);
+        Pack<T, N> results;
+        if (y) results = load<N>(y + n * of_y.image + c * of_y.channel + l);
+#pragma unroll
+        for (int k = 0; k < N; k++) {
+            const W gradient = !y || widen<T>(results.of[k]) > 0 ? widen<T>(gradients.of[k]) : W(0);
+            sum += gradient;
+            dot += gradient * (widen<T>(inputs.of[k]) - centre);
+        }
+    });
     sum = block_sum(sum);
     dot = block_sum(dot);
     if (threadIdx.x == 0) {
@@ -125,40 +183,61 @@ __global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
                          const Wide<T>* __restrict__ inv_std, T* __restrict__ db, T* __restrict__ dw,
                          Wide<T>* __restrict__ wide_db, Wide<T>* __restrict__ wide_dw, I channels, I chunks) {
     typedef Wide<T> W;
-    GRID_STRIDE_LOOP(I, c, channels) {
+    over_rows_by_warp(channels, [&](I c, int lane) {
         W sum = 0, dot = 0;
-        for (I i = 0; i < chunks; i++) {
+        for (I i = lane; i < chunks; i += 32) {
             sum += sums[c * chunks + i];
             dot += dots[c * chunks + i];
         }
+        sum = warp_sum(sum);
+        dot = warp_sum(dot);
         if (inv_std) dot *= inv_std[c];  // null where it is in the sums already
-        wide_db[c] = sum;
-        wide_dw[c] = dot;
-        db[c] = narrow<T>(sum);
-        dw[c] = narrow<T>(dot);
-    }
+        if (lane == 0) {
+            wide_db[c] = sum;
+            wide_dw[c] = dot;
+            db[c] = narrow<T>(sum);
+            dw[c] = narrow<T>(dot);
+        }
+    });
 }
 
-// dx = scale * (dy - db / count - normalised x * dw / count) where the moments depend on x, else scale * dy.
+// dx = scale * (dy - db / count - normalised x * dw / count) where the moments depend on x, else scale * dy. dy counts as
+// in batch_gradient_sums; what counts of it is also written to dresidual, unless that is null.
 template <class T, class I>
 __global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
-    batch_normalise_backward(const T* __restrict__ dy, const T* __restrict__ x, T* __restrict__ dx,
-                             const Wide<T>* __restrict__ mean, const Wide<T>* __restrict__ inv_std,
-                             const T* __restrict__ weight, const Wide<T>* __restrict__ db,
-                             const Wide<T>* __restrict__ dw, bool training, Planes<I> of_dy, Planes<I> of_x,
-                             Planes<I> of_dx, I batch, I channels, I length) {
+    batch_normalise_backward(const T* __restrict__ dy, const T* __restrict__ y, const T* __restrict__ x,
+                             T* __restrict__ dx, T* __restrict__ dresidual, const Wide<T>* __restrict__ mean,
+                             const Wide<T>* __restrict__ inv_std, const T* __restrict__ weight,
+                             const Wide<T>* __restrict__ db, const Wide<T>* __restrict__ dw, bool training,
+                             Planes<I> of_dy, Planes<I> of_y, Planes<I> of_x, Planes<I> of_dx, I batch, I channels,
+                             I length) {
     typedef Wide<T> W;
     const W share = 1 / ((W)batch * (W)length);
-    GRID_STRIDE_LOOP(I, index, channels * batch * length) {
-        const I l = index % length, plane = index / length, n = plane % batch, c = plane / batch;
-        W gradient = widen<T>(dy[n * of_dy.image + c * of_dy.channel + l]);
-        if (training) {
-            const W centred = widen<T>(x[n * of_x.image + c * of_x.channel + l]) - mean[c];
-            gradient -= (db[c] + centred * inv_std[c] * dw[c]) * share;
+    const bool vectors = aligned(dy) && aligned(y) && aligned(x) && aligned(dx) && aligned(dresidual) &&
+                         of_dy.template in_vectors<T>(length) && of_y.template in_vectors<T>(length) &&
+                         of_x.template in_vectors<T>(length) && of_dx.template in_vectors<T>(length);
+    over_planes<T>(vectors, batch, channels, length, [&](I c, I n, I l, auto width) {
+        constexpr int N = decltype(width)::value;
+        const W scale = weight ? inv_std[c] * widen<T>(weight[c]) : inv_std[c];
+        const I to = n * of_dx.image + c * of_dx.channel + l;
+        Pack<T, N> pack = load<N>(dy + n * of_dy.image + c * of_dy.channel + l), beside;
+        if (y) {
+            beside = load<N>(y + n * of_y.image + c * of_y.channel + l);
+#pragma unroll
+            for (int k = 0; k < N; k++)
+                if (!(widen<T>(beside.of[k]) > 0)) pack.of[k] = narrow<T>(0);
         }
-        gradient *= weight ? inv_std[c] * widen<T>(weight[c]) : inv_std[c];
-        dx[n * of_dx.image + c * of_dx.channel + l] = narrow<T>(gradient);
-    }
+        if (dresidual) store(dresidual + to, pack);
+        if (training) beside = load<N>(x + n * of_x.image + c * of_x.channel + l);
+        const W centre = mean[c], towards = inv_std[c], bias = db[c], slope = dw[c];
+#pragma unroll
+        for (int k = 0; k < N; k++) {
+            W gradient = widen<T>(pack.of[k]);
+            if (training) gradient -= (bias + (widen<T>(beside.of[k]) - centre) * towards * slope) * share;
+            pack.of[k] = narrow<T>(gradient * scale);
+        }
+        store(dx + to, pack);
+    });
 }
 
 // ---- layer norm and group norm ----------------------------------------------------------------------------------

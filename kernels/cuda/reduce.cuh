@@ -32,3 +32,20 @@ template <class W> __device__ __forceinline__ W block_sum(W value) {
     for (int warp = 0; warp < WARPS; warp++) sum += of_warp[warp];
     return sum;
 }
+
+// Calls take(first, width) for the elements start .. stop - 1, which the threads of the block share, in vectors of 16 bytes
+// if there are only such.
+template <class T, class I, class Take>
+__device__ __forceinline__ void over_chunk(bool vectors, I start, I stop, Take take) {
+    constexpr int N = VECTOR<T>;
+    if (vectors)
+        for (I i = start + (I)threadIdx.x * N; i < stop; i += THREADS * N) take(i, Width<N>());
+    else
+        for (I i = start + (I)threadIdx.x; i < stop; i += THREADS) take(i, Width<1>());
+}
+
+// Calls take(row, lane) for rows, one warp for each.
+template <class I, class Take> __device__ __forceinline__ void over_rows_by_warp(I rows, Take take) {
+    for (I row = (I)blockIdx.x * WARPS + (I)(threadIdx.x / 32); row < rows; row += (I)gridDim.x * WARPS)
+        take(row, (int)(threadIdx.x % 32));
+}

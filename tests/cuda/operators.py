@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from xpconv._geometry import conv_geometry, conv_window, pool_window
+from xpconv._geometry import conv_geometry, conv_transpose_geometry, conv_window, pool_window
 
 
 class Call(NamedTuple):
@@ -36,6 +36,37 @@ def conv2d(rng):
     yield from _conv(rng, (2, 5, 6, 6), (3, 5, 1, 1))
     yield from _conv(rng, (2, 5, 6, 6), (3, 5, 1, 1), stride=2)
     yield from _conv(rng, (0, 2, 5, 5), (3, 2, 3, 3))
+
+
+def _transposed(rng, x_shape, w_shape, **options):
+    defaults = {"stride": 1, "padding": 0, "output_padding": 0, "dilation": 1, "groups": 1}
+    geometry = conv_transpose_geometry(x_shape, w_shape, **{**defaults, **options})
+    window, filters = geometry.window, geometry.in_channels
+    x, w, b = rng.normal(size=x_shape), rng.normal(size=w_shape), rng.normal(size=filters)
+    dy = rng.normal(size=(x_shape[0], filters, window.height, window.width))
+    yield Call("conv_transpose2d", (x, w, b, geometry))
+    yield Call("conv_transpose2d", (x, w, None, geometry))
+    yield Call("conv_transpose2d_backward", (dy, x, w, True, True, geometry))
+    yield Call("conv_transpose2d_backward", (dy, x, w, False, False, geometry))
+
+
+def conv_transpose2d(rng):
+    yield from _transposed(rng, (2, 3, 5, 6), (3, 4, 3, 3), stride=2, padding=1, output_padding=1)
+    yield from _transposed(
+        rng, (3, 4, 4, 5), (4, 3, 3, 2), stride=(1, 2), padding=((1, 0), (2, 1)), dilation=2, groups=2
+    )
+    yield from _transposed(rng, (2, 5, 6, 6), (5, 3, 1, 1))
+    yield from _transposed(rng, (2, 2, 3, 4), (2, 3, 1, 1), dilation=2, output_padding=(1, 0))
+    yield from _transposed(rng, (0, 2, 5, 5), (2, 3, 3, 3))
+
+
+def crop_flip_normalize(rng):
+    for shape, count in [((5, 3, 9, 7), 6), ((4, 2, 30, 40), 8), ((3, 1, 4, 8), 0)]:  # threads of one pixel and of four
+        images = rng.integers(0, 256, size=shape, dtype=np.uint8)
+        most = np.array([shape[0], 3, 3, 2])
+        choices = rng.integers(-most * (0, 1, 1, 0), most, size=(count, 4), dtype=np.int32)
+        scale, shift = rng.random(size=(2, shape[1])) / 255
+        yield Call("crop_flip_normalize", (np.zeros(0), images, choices, scale, shift))
 
 
 def columns(rng):
@@ -131,6 +162,30 @@ def batch_norm(rng):
             yield Call("batch_norm_backward", (dy, small, None, mean, 1 / np.sqrt(variance), training))
 
 
+def batch_norm_relu(rng):
+    # planes that are no multiple of 16 bytes, and planes that are
+    for shape in [(3, 5, 49), (2, 3, 64), (0, 2, 8)]:
+        c = shape[1]
+        x, residual, dy, y = rng.normal(size=(4, *shape))
+        y = np.maximum(y, 0)
+        dy[y == 0] = np.nan  # what ReLU cuts off is lost, whatever it is
+        weight, bias = rng.normal(size=c), rng.normal(size=c)
+        mean, variance = rng.normal(size=c), rng.random(size=c) + 1
+        for w, b, beside in [(weight, bias, residual), (weight, bias, None), (None, None, residual)]:
+            if x.size:
+                yield Call("batch_norm_relu", (x, w, b, beside, 1e-5))
+            yield Call("batch_norm_relu_inference", (x, w, b, beside, mean, variance, 1e-5))
+        for training, need_dresidual in [(True, True), (True, False), (False, True)] if x.size else [(False, True)]:
+            moments = (mean, 1 / np.sqrt(variance))
+            yield Call("batch_norm_relu_backward", (dy, y, x, weight, *moments, training, need_dresidual))
+        yield Call("batch_norm_relu_backward", (dy, y, x, None, mean, 1 / np.sqrt(variance), False, False))
+    x, dy = rng.normal(size=(2, 2, 3, 8))
+    x[1, 1, 3], x[0, 0, 0] = np.nan, np.inf
+    dy[1, 0, 2], dy[0, 1, 1] = np.inf, np.nan
+    yield Call("batch_norm_relu_inference", (x, None, None, None, np.zeros(3), np.ones(3), 0.0))
+    yield Call("batch_norm_relu_backward", (dy, x, x, None, np.zeros(3), np.ones(3), False, True))
+
+
 def row_norms(rng):
     for rows, length in [(5, 700), (130, 3), (1, 1)]:
         x, dy = rng.normal(size=(rows, length)) + 3, rng.normal(size=(rows, length))
@@ -149,6 +204,32 @@ def row_norms(rng):
         yield Call("group_norm", (x, None, None, groups, 1e-5))
         yield Call("group_norm_backward", (dy, x, weight, mean, inv_std, groups))
         yield Call("group_norm_backward", (dy, x, None, mean, inv_std, groups))
+
+
+def multiclass_hinge(rng):
+    for count, classes in [(37, 10), (3, 100), (200, 3), (1, 1)]:
+        scores, labels = rng.normal(size=(count, classes)), rng.integers(0, classes, size=count)
+        for margin in (1.0, -0.5):
+            yield Call("multiclass_hinge", (scores, labels, margin))
+    scores, labels = rng.normal(size=(6, 5)), np.array([0, 5, -1, 4, 1, 2])  # two labels out of range
+    yield Call("multiclass_hinge", (scores, labels, 1.0))
+    scores[0, 3], scores[3, 4], scores[4, 2], scores[5, 2] = np.nan, np.nan, np.inf, -np.inf
+    yield Call("multiclass_hinge", (scores, labels, 1.0))
+
+
+def mse(rng):
+    for shape in [(37, 10), (6001,), (2, 3, 4, 5), ()]:
+        yield Call("mse", (np.asarray(rng.normal(size=shape)), np.asarray(rng.normal(size=shape))))
+
+
+def linear(rng):
+    for n, inputs, outputs in [(5, 7, 3), (70, 4, 16), (1, 3, 8), (0, 3, 4)]:
+        x, w, b = rng.normal(size=(n, inputs)), rng.normal(size=(outputs, inputs)), rng.normal(size=outputs)
+        dy = rng.normal(size=(n, outputs))
+        yield Call("linear", (x, w, b))
+        yield Call("linear", (x, w, None))
+        yield Call("linear_backward", (dy, x, w, True, True))
+        yield Call("linear_backward", (dy, x, w, False, False))
 
 
 def softmax_cross_entropy(rng):
@@ -190,10 +271,16 @@ GROUPS: dict[str, Callable[[np.random.Generator], Any]] = {
         adaptive_avg_pool2d,
         avg_pool2d,
         batch_norm,
+        batch_norm_relu,
         columns,
         conv2d,
+        conv_transpose2d,
+        crop_flip_normalize,
         dropout_mask,
+        linear,
         max_pool2d,
+        mse,
+        multiclass_hinge,
         optimizers,
         row_norms,
         softmax_cross_entropy,

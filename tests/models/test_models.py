@@ -350,5 +350,5 @@ class TestResidualNets:
         assert "project.0.weight" in block.state_dict()
         plain = models.BasicBlock(4, 4, shortcut="project", rng=0)
         assert plain.project is None
-        assert [name for name, _ in plain.named_children()] == ["conv1", "bn1", "relu", "conv2", "bn2"]
+        assert [name for name, _ in plain.named_children()] == ["conv1", "bn1", "conv2", "bn2"]
         assert isinstance(plain, layers.Layer)

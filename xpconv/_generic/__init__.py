@@ -19,8 +19,10 @@ from .activation import (
     tanh,
     tanh_backward,
 )
+from .augment import crop_flip_normalize
 from .columns import col2im, im2col
 from .conv import conv2d, conv2d_backward
+from .conv_transpose import conv_transpose2d, conv_transpose2d_backward
 from .dropout import dropout_mask
 from .linear import linear, linear_backward
 from .loss import mse, multiclass_hinge, softmax_cross_entropy
@@ -28,12 +30,15 @@ from .norm import (
     batch_norm,
     batch_norm_backward,
     batch_norm_inference,
+    batch_norm_relu,
+    batch_norm_relu_backward,
+    batch_norm_relu_inference,
     group_norm,
     group_norm_backward,
     layer_norm,
     layer_norm_backward,
 )
-from .optim import adam_step, rmsprop_step, sgd_step
+from .optim import adam_steps, clip_gradients, rmsprop_steps, sgd_steps, squared_norm
 from .pool import (
     adaptive_avg_pool2d,
     adaptive_avg_pool2d_backward,
@@ -44,7 +49,7 @@ from .pool import (
 )
 
 __all__ = [
-    "adam_step",
+    "adam_steps",
     "adaptive_avg_pool2d",
     "adaptive_avg_pool2d_backward",
     "avg_pool2d",
@@ -52,9 +57,16 @@ __all__ = [
     "batch_norm",
     "batch_norm_backward",
     "batch_norm_inference",
+    "batch_norm_relu",
+    "batch_norm_relu_backward",
+    "batch_norm_relu_inference",
+    "clip_gradients",
     "col2im",
     "conv2d",
     "conv2d_backward",
+    "conv_transpose2d",
+    "conv_transpose2d_backward",
+    "crop_flip_normalize",
     "dropout_mask",
     "gelu",
     "gelu_backward",
@@ -73,13 +85,14 @@ __all__ = [
     "multiclass_hinge",
     "relu",
     "relu_backward",
-    "rmsprop_step",
-    "sgd_step",
+    "rmsprop_steps",
+    "sgd_steps",
     "sigmoid",
     "sigmoid_backward",
     "silu",
     "silu_backward",
     "softmax_cross_entropy",
+    "squared_norm",
     "tanh",
     "tanh_backward",
 ]

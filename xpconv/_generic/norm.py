@@ -20,6 +20,9 @@ __all__ = [
     "batch_norm",
     "batch_norm_backward",
     "batch_norm_inference",
+    "batch_norm_relu",
+    "batch_norm_relu_backward",
+    "batch_norm_relu_inference",
     "group_norm",
     "group_norm_backward",
     "layer_norm",
@@ -50,6 +53,14 @@ def batch_norm(
     backend: Backend, x: Array, weight: Array | None, bias: Array | None, eps: float
 ) -> tuple[Array, Array, Array, Array]:
     """Normalise every channel of x (N, C, L) by its moments; returns (y, mean, variance, inv_std), all but y (C,)."""
+    y, mean, variance, inv_std = _by_own_moments(backend, x, weight, bias, eps)
+    return backend.astype(y, x.dtype), mean, variance, inv_std
+
+
+def _by_own_moments(
+    backend: Backend, x: Array, weight: Array | None, bias: Array | None, eps: float
+) -> tuple[Array, Array, Array, Array]:
+    """As `batch_norm`, the result not yet rounded to the dtype of x."""
     xp = backend.xp
     count = x.shape[0] * x.shape[2]
     y = _wide(backend, x)
@@ -63,19 +74,74 @@ def batch_norm(
     shift = -rest * scale if bias is None else _wide(backend, bias) - rest * scale
     y *= _along(scale)
     y += _along(shift)
-    return backend.astype(y, x.dtype), mean + rest, variance, inv_std
+    return y, mean + rest, variance, inv_std
 
 
 def batch_norm_inference(
     backend: Backend, x: Array, weight: Array | None, bias: Array | None, mean: Array, variance: Array, eps: float
 ) -> tuple[Array, Array]:
     """Normalise every channel of x (N, C, L) by given moments (C,); returns (y, inv_std)."""
+    y, inv_std = _by_given_moments(backend, x, weight, bias, mean, variance, eps)
+    return backend.astype(y, x.dtype), inv_std
+
+
+def _by_given_moments(
+    backend: Backend, x: Array, weight: Array | None, bias: Array | None, mean: Array, variance: Array, eps: float
+) -> tuple[Array, Array]:
+    """As `batch_norm_inference`, the result not yet rounded to the dtype of x."""
     inv_std = 1 / backend.xp.sqrt(_wide(backend, variance) + eps)
     y = _wide(backend, x) - _along(_wide(backend, mean))
     y *= _along(inv_std if weight is None else inv_std * _wide(backend, weight))
     if bias is not None:
         y += _along(_wide(backend, bias))
-    return backend.astype(y, x.dtype), inv_std
+    return y, inv_std
+
+
+def _rectified(backend: Backend, y: Array, residual: Array | None) -> Array:
+    """``max(y + residual, 0)``, in the memory of y, which is lost."""
+    if residual is not None:
+        y += _wide(backend, residual)
+    return backend.xp.maximum(y, 0.0)
+
+
+def batch_norm_relu(
+    backend: Backend, x: Array, weight: Array | None, bias: Array | None, residual: Array | None, eps: float
+) -> tuple[Array, Array, Array, Array]:
+    """``max(batch_norm(x) + residual, 0)``; returns (y, mean, variance, inv_std)."""
+    y, mean, variance, inv_std = _by_own_moments(backend, x, weight, bias, eps)
+    return backend.astype(_rectified(backend, y, residual), x.dtype), mean, variance, inv_std
+
+
+def batch_norm_relu_inference(
+    backend: Backend,
+    x: Array,
+    weight: Array | None,
+    bias: Array | None,
+    residual: Array | None,
+    mean: Array,
+    variance: Array,
+    eps: float,
+) -> tuple[Array, Array]:
+    """``max(batch_norm_inference(x) + residual, 0)``; returns (y, inv_std)."""
+    y, inv_std = _by_given_moments(backend, x, weight, bias, mean, variance, eps)
+    return backend.astype(_rectified(backend, y, residual), x.dtype), inv_std
+
+
+def batch_norm_relu_backward(
+    backend: Backend,
+    dy: Array,
+    y: Array,
+    x: Array,
+    weight: Array | None,
+    mean: Array,
+    inv_std: Array,
+    training: bool,
+    need_dresidual: bool,
+) -> tuple[Array, Array, Array, Array | None]:
+    """Gradients (dx, dw, db, dresidual) of `batch_norm_relu` with the result y; the last None unless needed."""
+    dresidual = backend.keep(y > 0, dy)
+    dx, dw, db = batch_norm_backward(backend, dresidual, x, weight, mean, inv_std, training)
+    return dx, dw, db, dresidual if need_dresidual else None
 
 
 def batch_norm_backward(

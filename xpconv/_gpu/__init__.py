@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from . import columns, conv, dropout, elementwise, loss, norm, optim, pool
+from . import augment, columns, conv, conv_transpose, dropout, elementwise, linear, loss, norm, optim, pool
 from .backend import GpuBackend
 from .module import CTYPES
 
@@ -21,10 +21,13 @@ def _real(dtype: str, geometry: Any) -> bool:
 
 
 _OPERATORS: tuple[Callable[..., Any], ...] = (
+    augment.crop_flip_normalize,
     columns.im2col,
     columns.col2im,
     conv.conv2d,
     conv.conv2d_backward,
+    conv_transpose.conv_transpose2d,
+    conv_transpose.conv_transpose2d_backward,
     dropout.dropout_mask,
     elementwise.gelu,
     elementwise.gelu_backward,
@@ -38,17 +41,26 @@ _OPERATORS: tuple[Callable[..., Any], ...] = (
     elementwise.silu_backward,
     elementwise.tanh,
     elementwise.tanh_backward,
+    linear.linear,
+    linear.linear_backward,
+    loss.mse,
+    loss.multiclass_hinge,
     loss.softmax_cross_entropy,
     norm.batch_norm,
     norm.batch_norm_backward,
     norm.batch_norm_inference,
+    norm.batch_norm_relu,
+    norm.batch_norm_relu_backward,
+    norm.batch_norm_relu_inference,
     norm.group_norm,
     norm.group_norm_backward,
     norm.layer_norm,
     norm.layer_norm_backward,
-    optim.adam_step,
-    optim.rmsprop_step,
-    optim.sgd_step,
+    optim.adam_steps,
+    optim.clip_gradients,
+    optim.rmsprop_steps,
+    optim.sgd_steps,
+    optim.squared_norm,
     pool.adaptive_avg_pool2d,
     pool.adaptive_avg_pool2d_backward,
     pool.avg_pool2d,

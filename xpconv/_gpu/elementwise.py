@@ -8,6 +8,7 @@ from .launch import flat, index_for, launch, wide_scalar
 
 __all__ = [
     "add_bias",
+    "add_bias_to_rows",
     "gelu",
     "gelu_backward",
     "leaky_relu",
@@ -28,6 +29,13 @@ def add_bias(backend: GpuBackend, y: Array, b: Array) -> None:
     index = index_for(y.size)
     arguments = (y, backend.contiguous(b), index.scalar(y.shape[1]), index.scalar(y.size))
     launch(backend, "elementwise", "add_bias", backend.dtype_name(y), (index.name,), y.size, arguments)
+
+
+def add_bias_to_rows(backend: GpuBackend, y: Array, b: Array) -> None:
+    """Add the vector ``b`` to every row of the matrix ``y``, in place."""
+    index = index_for(y.size)
+    arguments = (y, backend.contiguous(b), index.scalar(y.shape[1]), index.scalar(y.size))
+    launch(backend, "elementwise", "add_bias_to_rows", backend.dtype_name(y), (index.name,), y.size, arguments)
 
 
 def _forward(backend: GpuBackend, name: str, x: Array, parameter: float = 0.0) -> Array:

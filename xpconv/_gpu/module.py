@@ -12,6 +12,8 @@ from functools import cache
 from importlib import resources
 from typing import Any, NamedTuple
 
+from ..backends.dispatch import KernelUnavailableError
+
 __all__ = [
     "ARGMAX",
     "CTYPES",
@@ -58,14 +60,16 @@ ACTIVATIONS = ("Relu", "LeakyRelu", "Tanh", "Sigmoid", "Silu", "Gelu")
 ARGMAX = {"uint8": "uint8", "int32": "int"}  # dtype of the argmax of max pooling -> its C type
 
 INSTANCES: dict[str, tuple[_Template, ...]] = {
+    "augment": (_indexed("crop_flip_normalize", "1", "4"),),  # pixels that a thread makes
     "columns": (_windowed("im2col"), _windowed("col2im")),
     "dropout": (_indexed("dropout_mask"),),
     "elementwise": (
         _indexed("add_bias"),
+        _indexed("add_bias_to_rows"),
         _indexed("activate", *ACTIVATIONS),
         _indexed("activate_backward", *ACTIVATIONS),
     ),
-    "loss": (_indexed("softmax_cross_entropy"),),
+    "loss": (_indexed("softmax_cross_entropy"), _indexed("multiclass_hinge"), _indexed("mse")),
     "norm": (
         _indexed("batch_moments"),
         _indexed("finish_batch_moments"),
@@ -77,7 +81,15 @@ INSTANCES: dict[str, tuple[_Template, ...]] = {
         _indexed("row_norm_backward"),
         _indexed("row_parameter_sums"),
     ),
-    "optim": (_indexed("sgd_step"), _indexed("rmsprop_step"), _indexed("adam_step")),
+    "optim": (
+        _indexed("sgd_steps"),
+        _indexed("rmsprop_steps"),
+        _indexed("adam_steps"),
+        _indexed("count_step"),
+        _indexed("partial_squares"),
+        _indexed("finish_squares"),
+        _indexed("clip_gradients"),
+    ),
     "pool": (
         _indexed("max_pool", *ARGMAX.values()),
         _indexed("max_pool_backward", *ARGMAX.values()),
@@ -86,7 +98,7 @@ INSTANCES: dict[str, tuple[_Template, ...]] = {
         _indexed("adaptive_avg_pool"),
         _indexed("adaptive_avg_pool_backward"),
     ),
-    "reduce": (_indexed("partial_row_sums"), _indexed("finish_row_sums")),
+    "reduce": (_indexed("partial_row_sums"), _indexed("partial_column_sums"), _indexed("finish_row_sums")),
 }
 
 
@@ -147,12 +159,23 @@ class Kernels:
         self._lock = threading.Lock()
 
     def get(self, file: str, kernel: str, dtype: str, *arguments: str) -> Any:
-        """The kernel ``kernel<type of dtype, arguments>`` of ``file``.cu; compiles the file if need be."""
+        """The kernel ``kernel<type of dtype, arguments>`` of ``file``.cu; compiles the file if need be.
+
+        Raises
+        ------
+        KernelUnavailableError
+            It does not compile; the message has the kernel's name and the compiler's log.
+        """
         key = (file, kernel, dtype, arguments)
         function = self._functions.get(key)
         if function is None:
             expression = f"{kernel}<{', '.join((CTYPES[dtype], *arguments))}>"
-            function = self._module(file, dtype).get_function(expression)
+            try:
+                function = self._module(file, dtype).get_function(expression)
+            except KernelUnavailableError as error:
+                raise KernelUnavailableError(
+                    f"{expression}: the kernels of {file}.cu for {dtype} cannot be compiled; {error}"
+                ) from error
             self._functions[key] = function
         return function
 

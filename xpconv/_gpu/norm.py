@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from ..backends.protocol import Array
@@ -15,14 +17,18 @@ from .launch import (
     index_for,
     launch,
     planes,
+    waves,
     wide_scalar,
 )
-from .reduce import MAX_ROWS, chunks_for
+from .reduce import MAX_ROWS, WARP, chunks_for
 
 __all__ = [
     "batch_norm",
     "batch_norm_backward",
     "batch_norm_inference",
+    "batch_norm_relu",
+    "batch_norm_relu_backward",
+    "batch_norm_relu_inference",
     "group_norm",
     "group_norm_backward",
     "layer_norm",
@@ -34,31 +40,66 @@ def _optional(backend: GpuBackend, vector: Array | None) -> Array | None:
     return None if vector is None else backend.contiguous(vector)
 
 
+class _Channels(NamedTuple):
+    """How kernels go through the channels of several images of one shape.
+
+    Attributes
+    ----------
+    steps
+        For each of the images, the structure `Planes` of common.cuh.
+    batch, length
+        N and L; or 1 and N * L where in all of them the images of a channel lie one after the other.
+    """
+
+    steps: tuple[np.ndarray, ...]
+    batch: int
+    length: int
+
+
+def _channels(index: Index, *images: Planes) -> _Channels:
+    n, _, length = images[0].array.shape
+    if n > 1 and all(planes.image == length for planes in images):
+        return _Channels(tuple(index.struct(0, planes.channel) for planes in images), 1, n * length)
+    return _Channels(tuple(index.struct(planes.image, planes.channel) for planes in images), n, length)
+
+
 def _normalise(
     backend: GpuBackend,
     source: Planes,
     weight: Array | None,
     bias: Array | None,
+    residual: Array | None,
+    relu: bool,
     mean: Array,
     rest: Array | None,
     inv_std: Array,
 ) -> Array:
-    """``(x - mean) * inv_std * weight + bias`` for images (N, C, L), vectors (C,)."""
+    """``(x - mean) * inv_std * weight + bias`` for images (N, C, L), vectors (C,); with relu ``max(that + residual, 0)``.
+
+    Parameters
+    ----------
+    rest
+        What rounding left of the mean; None for nothing.
+    residual
+        Images like those of ``source``, only with ``relu``; None for nothing.
+    """
     x = source.array
-    n, c, length = x.shape
-    y = empty_planes(backend, source, (length,), x.dtype)
-    index = index_for(source.extent, y.extent)
+    y = empty_planes(backend, source, x.shape[2:], x.dtype)
+    beside = source if residual is None else planes(backend, residual)
+    index = index_for(source.extent, beside.extent, y.extent)
+    steps, batch, length = _channels(index, source, beside, y)
     arguments = (
         Strided(x),
+        None if residual is None else Strided(beside.array),
         Strided(y.array),
         mean,
         rest,
         inv_std,
         _optional(backend, weight),
         _optional(backend, bias),
-        index.struct(source.image, source.channel),
-        index.struct(y.image, y.channel),
-        *map(index.scalar, (n, c, length)),
+        np.bool_(relu),
+        *steps,
+        *map(index.scalar, (batch, x.shape[1], length)),
     )
     launch(backend, "norm", "batch_normalise", backend.dtype_name(x), (index.name,), x.size, arguments)
     return y.array
@@ -68,74 +109,137 @@ def _over_channels(start: int, channels: int) -> slice:
     return slice(start, min(start + MAX_ROWS, channels))
 
 
-def batch_norm(
-    backend: GpuBackend, x: Array, weight: Array | None, bias: Array | None, eps: float
+def _batch_norm(
+    backend: GpuBackend,
+    x: Array,
+    weight: Array | None,
+    bias: Array | None,
+    residual: Array | None,
+    relu: bool,
+    eps: float,
 ) -> tuple[Array, Array, Array, Array]:
-    """Normalise every channel of x (N, C, L) by its moments; returns (y, mean, variance, inv_std), the last (C,)."""
-    n, c, length = x.shape
+    c, count = x.shape[1], x.shape[0] * x.shape[2]
     source = planes(backend, x)
     wide, dtype, number = backend.accumulator(x), backend.dtype_name(x), wide_scalar(backend, x)
-    index = index_for(source.extent, n * length)
-    chunks, chunk = chunks_for(backend, c, n * length)
+    index = index_for(source.extent, count)
+    steps, batch, length = _channels(index, source)
+    chunks, chunk = chunks_for(backend, c, count)
     partial = [backend.empty((c, chunks), wide) for _ in range(3)]
     for start in range(0, c, MAX_ROWS):
         part = _over_channels(start, c)
         arguments = (
             Strided(source.array[:, part, :]),
             *(p[part, :] for p in partial),
-            index.struct(source.image, source.channel),
-            *map(index.scalar, (n, length, chunk)),
+            *steps,
+            *map(index.scalar, (batch, length, chunk)),
         )
         grid = (chunks, part.stop - part.start)
         launch(backend, "norm", "batch_moments", dtype, (index.name,), grid, arguments)
     mean, rest, variance, inv_std = (backend.empty((c,), wide) for _ in range(4))
-    counts = map(index.scalar, (c, chunks, n * length, chunk))
+    counts = map(index.scalar, (c, chunks, count, chunk))
     arguments = (*partial, mean, rest, variance, inv_std, number(eps), *counts)
-    launch(backend, "norm", "finish_batch_moments", dtype, (index.name,), c, arguments)
-    return _normalise(backend, source, weight, bias, mean, rest, inv_std), mean, variance, inv_std
+    grid = (waves(backend, c * WARP),) if c else ()
+    launch(backend, "norm", "finish_batch_moments", dtype, (index.name,), grid, arguments)
+    y = _normalise(backend, source, weight, bias, residual, relu, mean, rest, inv_std)
+    return y, mean, variance, inv_std
+
+
+def batch_norm(
+    backend: GpuBackend, x: Array, weight: Array | None, bias: Array | None, eps: float
+) -> tuple[Array, Array, Array, Array]:
+    """Normalise every channel of x (N, C, L) by its moments; returns (y, mean, variance, inv_std), all but y (C,)."""
+    return _batch_norm(backend, x, weight, bias, None, False, eps)
+
+
+def batch_norm_relu(
+    backend: GpuBackend, x: Array, weight: Array | None, bias: Array | None, residual: Array | None, eps: float
+) -> tuple[Array, Array, Array, Array]:
+    """``max(batch_norm(x) + residual, 0)``; returns (y, mean, variance, inv_std)."""
+    return _batch_norm(backend, x, weight, bias, residual, True, eps)
+
+
+def _batch_norm_inference(
+    backend: GpuBackend,
+    x: Array,
+    weight: Array | None,
+    bias: Array | None,
+    residual: Array | None,
+    relu: bool,
+    mean: Array,
+    variance: Array,
+    eps: float,
+) -> tuple[Array, Array]:
+    wide = backend.accumulator(x)
+    inv_std = backend.contiguous(1 / backend.xp.sqrt(backend.astype(variance, wide) + eps))
+    mean = backend.contiguous(backend.astype(mean, wide))
+    return _normalise(backend, planes(backend, x), weight, bias, residual, relu, mean, None, inv_std), inv_std
 
 
 def batch_norm_inference(
     backend: GpuBackend, x: Array, weight: Array | None, bias: Array | None, mean: Array, variance: Array, eps: float
 ) -> tuple[Array, Array]:
     """Normalise every channel of x (N, C, L) by given moments (C,); returns (y, inv_std)."""
-    wide = backend.accumulator(x)
-    inv_std = backend.contiguous(1 / backend.xp.sqrt(backend.astype(variance, wide) + eps))
-    mean = backend.contiguous(backend.astype(mean, wide))
-    return _normalise(backend, planes(backend, x), weight, bias, mean, None, inv_std), inv_std
+    return _batch_norm_inference(backend, x, weight, bias, None, False, mean, variance, eps)
 
 
-def batch_norm_backward(
-    backend: GpuBackend, dy: Array, x: Array, weight: Array | None, mean: Array, inv_std: Array, training: bool
-) -> tuple[Array, Array, Array]:
-    """Gradients (dx, dw, db) of `batch_norm` if training, where the moments depend on x, else of the inference."""
-    n, c, length = x.shape
+def batch_norm_relu_inference(
+    backend: GpuBackend,
+    x: Array,
+    weight: Array | None,
+    bias: Array | None,
+    residual: Array | None,
+    mean: Array,
+    variance: Array,
+    eps: float,
+) -> tuple[Array, Array]:
+    """``max(batch_norm_inference(x) + residual, 0)``; returns (y, inv_std)."""
+    return _batch_norm_inference(backend, x, weight, bias, residual, True, mean, variance, eps)
+
+
+def _batch_norm_backward(
+    backend: GpuBackend,
+    dy: Array,
+    y: Array | None,
+    x: Array,
+    weight: Array | None,
+    mean: Array,
+    inv_std: Array,
+    training: bool,
+    need_dresidual: bool,
+) -> tuple[Array, Array, Array, Array | None]:
+    """Gradients (dx, dw, db, dresidual); ``y`` is the result of the ReLU, None if there is none."""
+    c, count = x.shape[1], x.shape[0] * x.shape[2]
     source, gradient = planes(backend, x), planes(backend, dy)
-    dx = empty_planes(backend, source, (length,), dy.dtype)
+    result = gradient if y is None else planes(backend, y)
+    dx = empty_planes(backend, source, x.shape[2:], dy.dtype)
+    dresidual = empty_planes(backend, source, x.shape[2:], dy.dtype) if need_dresidual else None
     wide, dtype = backend.accumulator(x), backend.dtype_name(dy)
     mean, inv_std = (backend.contiguous(backend.astype(v, wide)) for v in (mean, inv_std))
-    index = index_for(source.extent, gradient.extent, dx.extent)
-    chunks, chunk = chunks_for(backend, c, n * length)
+    index = index_for(source.extent, gradient.extent, result.extent, dx.extent)
+    steps, batch, length = _channels(index, gradient, result, source, dx)
+    chunks, chunk = chunks_for(backend, c, count)
     sums, dots = (backend.empty((c, chunks), wide) for _ in range(2))
-    steps = (index.struct(gradient.image, gradient.channel), index.struct(source.image, source.channel))
     for start in range(0, c, MAX_ROWS):
         part = _over_channels(start, c)
         arguments = (
             Strided(gradient.array[:, part, :]),
+            None if y is None else Strided(result.array[:, part, :]),
             Strided(source.array[:, part, :]),
             mean[part],
             sums[part, :],
             dots[part, :],
-            *steps,
-            *map(index.scalar, (n, length, chunk)),
+            *steps[:3],
+            *map(index.scalar, (batch, length, chunk)),
         )
         grid = (chunks, part.stop - part.start)
         launch(backend, "norm", "batch_gradient_sums", dtype, (index.name,), grid, arguments)
     db, dw, wide_db, wide_dw = _finish_gradient_sums(backend, sums, dots, inv_std, dtype, dy.dtype, index)
     arguments = (
         Strided(gradient.array),
+        None if y is None else Strided(result.array),
         Strided(source.array),
         Strided(dx.array),
+        None if dresidual is None else Strided(dresidual.array),
         mean,
         inv_std,
         _optional(backend, weight),
@@ -143,11 +247,32 @@ def batch_norm_backward(
         wide_dw,
         np.bool_(training),
         *steps,
-        index.struct(dx.image, dx.channel),
-        *map(index.scalar, (n, c, length)),
+        *map(index.scalar, (batch, c, length)),
     )
     launch(backend, "norm", "batch_normalise_backward", dtype, (index.name,), x.size, arguments)
-    return dx.array, dw, db
+    return dx.array, dw, db, None if dresidual is None else dresidual.array
+
+
+def batch_norm_backward(
+    backend: GpuBackend, dy: Array, x: Array, weight: Array | None, mean: Array, inv_std: Array, training: bool
+) -> tuple[Array, Array, Array]:
+    """Gradients (dx, dw, db) of `batch_norm` if training, where the moments depend on x, else of the inference."""
+    return _batch_norm_backward(backend, dy, None, x, weight, mean, inv_std, training, False)[:3]
+
+
+def batch_norm_relu_backward(
+    backend: GpuBackend,
+    dy: Array,
+    y: Array,
+    x: Array,
+    weight: Array | None,
+    mean: Array,
+    inv_std: Array,
+    training: bool,
+    need_dresidual: bool,
+) -> tuple[Array, Array, Array, Array | None]:
+    """Gradients (dx, dw, db, dresidual) of `batch_norm_relu` with the result y; the last None unless needed."""
+    return _batch_norm_backward(backend, dy, y, x, weight, mean, inv_std, training, need_dresidual)
 
 
 def _finish_gradient_sums(
@@ -158,7 +283,8 @@ def _finish_gradient_sums(
     db, dw = (backend.empty((c,), narrow) for _ in range(2))
     wide_db, wide_dw = (backend.empty((c,), sums.dtype) for _ in range(2))
     arguments = (sums, dots, scale, db, dw, wide_db, wide_dw, index.scalar(c), index.scalar(chunks))
-    launch(backend, "norm", "finish_gradient_sums", dtype, (index.name,), c, arguments)
+    grid = (waves(backend, c * WARP),) if c else ()
+    launch(backend, "norm", "finish_gradient_sums", dtype, (index.name,), grid, arguments)
     return db, dw, wide_db, wide_dw
 
 

@@ -16,12 +16,15 @@ from .activation import (
 )
 from .columns import col2im, im2col
 from .conv import conv1d, conv1d_backward, conv2d, conv2d_backward
+from .conv_transpose import conv_transpose2d, conv_transpose2d_backward
 from .dropout import dropout, dropout_backward
 from .linear import linear, linear_backward
 from .loss import mse, multiclass_hinge, softmax_cross_entropy
 from .norm import (
     batch_norm,
     batch_norm_backward,
+    batch_norm_relu,
+    batch_norm_relu_backward,
     group_norm,
     group_norm_backward,
     instance_norm,
@@ -47,11 +50,15 @@ __all__ = [
     "avg_pool2d_backward",
     "batch_norm",
     "batch_norm_backward",
+    "batch_norm_relu",
+    "batch_norm_relu_backward",
     "col2im",
     "conv1d",
     "conv1d_backward",
     "conv2d",
     "conv2d_backward",
+    "conv_transpose2d",
+    "conv_transpose2d_backward",
     "dropout",
     "dropout_backward",
     "gelu",

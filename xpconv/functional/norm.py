@@ -6,16 +6,20 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from .._geometry import check_layout
 from ..backends import backend_of, run
 from ..backends.protocol import Array, Backend
 from ._arguments import check_cache, check_gradient, check_integer, check_number, check_shape, floating_backend
 
 __all__ = [
     "BatchNormCache",
+    "BatchNormReluCache",
     "GroupNormCache",
     "LayerNormCache",
     "batch_norm",
     "batch_norm_backward",
+    "batch_norm_relu",
+    "batch_norm_relu_backward",
     "group_norm",
     "group_norm_backward",
     "instance_norm",
@@ -42,6 +46,32 @@ class BatchNormCache(NamedTuple):
     training: bool
     running_mean: Array | None
     running_var: Array | None
+    layout: str
+
+
+class BatchNormReluCache(NamedTuple):
+    """What `batch_norm_relu_backward` needs of the forward call, and the updated running statistics.
+
+    Attributes
+    ----------
+    running_mean, running_var
+        As those of `BatchNormCache`.
+    """
+
+    x: Array
+    y: Array
+    weight: Array | None
+    has_bias: bool
+    has_residual: bool
+    mean: Array
+    inv_std: Array
+    training: bool
+    running_mean: Array | None
+    running_var: Array | None
+    layout: str
+
+
+_LAYOUTS = ("NCHW", "NHWC")
 
 
 def _check_channels(channels: int, **vectors: Array | None) -> None:
@@ -50,18 +80,22 @@ def _check_channels(channels: int, **vectors: Array | None) -> None:
             check_shape(name, vector, (channels,), "(C,)")
 
 
-def _flat(backend: Backend, x: Array) -> Array:
-    """Images (N, C, ...) as (N, C, L); a batch (N, C) as (1, C, N). Views, unless the last axes cannot be joined."""
+def _flat(backend: Backend, x: Array, layout: str) -> Array:
+    """Images (N, C, ...) or (N, ..., C) as (N, C, L), a batch (N, C) as (1, C, N): views, if pixels can be one axis."""
+    xp = backend.xp
     if len(x.shape) == 2:
-        return backend.xp.matrix_transpose(x)[None, :, :]
-    return backend.xp.reshape(x, (x.shape[0], x.shape[1], math.prod(x.shape[2:])))
+        return xp.matrix_transpose(x)[None, :, :]
+    if layout == "NCHW":
+        return xp.reshape(x, (x.shape[0], x.shape[1], math.prod(x.shape[2:])))
+    return xp.matrix_transpose(xp.reshape(x, (x.shape[0], math.prod(x.shape[1:-1]), x.shape[-1])))
 
 
-def _unflat(backend: Backend, y: Array, shape: tuple[int, ...]) -> Array:
-    """Inverse of `_flat`."""
+def _unflat(backend: Backend, y: Array, shape: tuple[int, ...], layout: str) -> Array:
+    """Inverse of `_flat`, for images of ``shape``."""
+    xp = backend.xp
     if len(shape) == 2:
-        return backend.xp.matrix_transpose(y[0, :, :])
-    return backend.xp.reshape(y, shape)
+        return xp.matrix_transpose(y[0, :, :])
+    return xp.reshape(y if layout == "NCHW" else xp.matrix_transpose(y), shape)
 
 
 def _check_running(backend: Backend, x: Array, **statistics: Array | None) -> None:
@@ -84,6 +118,57 @@ def _updated(backend: Backend, running: Array | None, new: Array, momentum: floa
     return backend.astype(wide * (1 - momentum) + new * momentum, running.dtype)
 
 
+class _Normalised(NamedTuple):
+    """What both operators on batches find: the result (N, C, L), the moments it was made with, and what is kept."""
+
+    y: Array
+    mean: Array
+    inv_std: Array
+    running_mean: Array | None
+    running_var: Array | None
+
+
+def _normalised(
+    operator: str,
+    x: Array,
+    weight: Array | None,
+    bias: Array | None,
+    running_mean: Array | None,
+    running_var: Array | None,
+    beside: tuple[Array | None, ...],
+    training: bool,
+    momentum: float,
+    eps: float,
+    layout: str,
+) -> _Normalised:
+    """Check the arguments and run ``operator``, or the one for inference; ``beside`` are its arrays behind the bias."""
+    backend = floating_backend(x=x, weight=weight, bias=bias)
+    _check_running(backend, x, running_mean=running_mean, running_var=running_var)
+    check_layout("layout", layout, _LAYOUTS)
+    shape = tuple(x.shape)
+    if len(shape) not in (2, 4):
+        axes = ", ".join(layout)
+        raise ValueError(f"x: expected 2 dimensions (N, C) or 4 ({axes}), got {len(shape)} with shape {shape}")
+    flat = _flat(backend, x, layout)
+    _check_channels(flat.shape[1], weight=weight, bias=bias, running_mean=running_mean, running_var=running_var)
+    momentum = check_number("momentum", momentum, 0, 1)
+    eps = check_number("eps", eps, 0)
+    if training:
+        count = flat.shape[0] * flat.shape[2]
+        if count < 2:
+            raise ValueError(f"x: training needs more than one value per channel, got {count} with shape {shape}")
+        y, mean, variance, inv_std = run(backend, operator, flat, weight, bias, *beside, eps)
+        running_mean = _updated(backend, running_mean, mean, momentum)
+        running_var = _updated(backend, running_var, variance * (count / (count - 1)), momentum)
+    else:
+        for name, running in (("running_mean", running_mean), ("running_var", running_var)):
+            if running is None:
+                raise ValueError(f"{name}: with training=False x is normalised by the running statistics, got None")
+        mean = running_mean
+        y, inv_std = run(backend, f"{operator}_inference", flat, weight, bias, *beside, running_mean, running_var, eps)
+    return _Normalised(_unflat(backend, y, shape, layout), mean, inv_std, running_mean, running_var)
+
+
 def batch_norm(
     x: Array,
     weight: Array | None,
@@ -94,12 +179,13 @@ def batch_norm(
     training: bool,
     momentum: float = 0.1,
     eps: float = 1e-5,
+    layout: str = "NCHW",
 ) -> tuple[Array, BatchNormCache]:
     """Normalise each channel over the batch (Ioffe, Szegedy 2015): ``(x - mean) / sqrt(var + eps) * weight + bias``.
 
     Parameters
     ----------
-    x : array (N, C) or (N, C, H, W)
+    x : array (N, C) or (N, C, H, W), or (N, H, W, C) with ``layout="NHWC"``
         Floating-point; half precision is computed in float32.
     weight, bias : array (C,), optional
         Scale and shift, of the dtype of x; 1 and 0 if None.
@@ -112,6 +198,8 @@ def batch_norm(
         The running variance is the unbiased one (divided by n - 1); the batch is normalised by the biased one.
     eps : float
         Added to the variance.
+    layout : str
+        ``"NCHW"`` or ``"NHWC"``, for x of four dimensions and the result; nothing is copied for it.
 
     Returns
     -------
@@ -127,30 +215,11 @@ def batch_norm(
         Naming the argument that is wrong, its value and what it takes; also when training with a single value per
         channel, whose variance is undefined, or when not training without running statistics.
     """
-    backend = floating_backend(x=x, weight=weight, bias=bias)
-    _check_running(backend, x, running_mean=running_mean, running_var=running_var)
-    shape = tuple(x.shape)
-    if len(shape) not in (2, 4):
-        raise ValueError(f"x: expected 2 dimensions (N, C) or 4 (N, C, H, W), got {len(shape)} with shape {shape}")
-    _check_channels(shape[1], weight=weight, bias=bias, running_mean=running_mean, running_var=running_var)
-    momentum = check_number("momentum", momentum, 0, 1)
-    eps = check_number("eps", eps, 0)
-    flat = _flat(backend, x)
-    if training:
-        count = flat.shape[0] * flat.shape[2]
-        if count < 2:
-            raise ValueError(f"x: training needs more than one value per channel, got {count} with shape {shape}")
-        y, mean, variance, inv_std = run(backend, "batch_norm", flat, weight, bias, eps)
-        running_mean = _updated(backend, running_mean, mean, momentum)
-        running_var = _updated(backend, running_var, variance * (count / (count - 1)), momentum)
-    else:
-        for name, running in (("running_mean", running_mean), ("running_var", running_var)):
-            if running is None:
-                raise ValueError(f"{name}: with training=False x is normalised by the running statistics, got None")
-        mean = running_mean
-        y, inv_std = run(backend, "batch_norm_inference", flat, weight, bias, running_mean, running_var, eps)
-    cache = BatchNormCache(x, weight, bias is not None, mean, inv_std, bool(training), running_mean, running_var)
-    return _unflat(backend, y, shape), cache
+    y, mean, inv_std, running_mean, running_var = _normalised(
+        "batch_norm", x, weight, bias, running_mean, running_var, (), training, momentum, eps, layout
+    )
+    has_bias, training = bias is not None, bool(training)
+    return y, BatchNormCache(x, weight, has_bias, mean, inv_std, training, running_mean, running_var, layout)
 
 
 def batch_norm_backward(dy: Array, cache: BatchNormCache) -> tuple[Array, Array | None, Array | None]:
@@ -174,19 +243,123 @@ def batch_norm_backward(dy: Array, cache: BatchNormCache) -> tuple[Array, Array 
         dy has another shape, dtype or backend than the result.
     """
     check_cache(cache, BatchNormCache)
-    shape = tuple(cache.x.shape)
+    shape, layout = tuple(cache.x.shape), cache.layout
     backend = check_gradient(dy, cache.x, shape)
     dx, dw, db = run(
         backend,
         "batch_norm_backward",
-        _flat(backend, dy),
-        _flat(backend, cache.x),
+        _flat(backend, dy, layout),
+        _flat(backend, cache.x, layout),
         cache.weight,
         cache.mean,
         cache.inv_std,
         cache.training,
     )
-    return _unflat(backend, dx, shape), None if cache.weight is None else dw, db if cache.has_bias else None
+    return _unflat(backend, dx, shape, layout), None if cache.weight is None else dw, db if cache.has_bias else None
+
+
+def batch_norm_relu(
+    x: Array,
+    weight: Array | None,
+    bias: Array | None,
+    running_mean: Array | None,
+    running_var: Array | None,
+    *,
+    residual: Array | None = None,
+    training: bool,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    layout: str = "NCHW",
+) -> tuple[Array, BatchNormReluCache]:
+    """``relu(batch_norm(x) + residual)`` in one pass over the memory, where there is a kernel for it.
+
+    Parameters
+    ----------
+    x, weight, bias, running_mean, running_var, training, momentum, eps, layout
+        As for `batch_norm`.
+    residual : array like x, optional
+        What is added before the ReLU, as at the end of a residual block; nothing if None. It is never broadcast.
+
+    Returns
+    -------
+    y : array like x
+        In the memory order of x. The way back reads it, so it must not be written to before.
+    cache : BatchNormReluCache
+        For `batch_norm_relu_backward`; it has the updated statistics, as that of `batch_norm`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `batch_norm`; also for a residual of another shape, dtype or backend than x.
+    """
+    beside = None
+    if residual is not None:
+        backend = floating_backend(x=x, residual=residual)
+        check_layout("layout", layout, _LAYOUTS)
+        check_shape("residual", residual, tuple(x.shape), "like x")
+        beside = _flat(backend, residual, layout)
+    y, mean, inv_std, running_mean, running_var = _normalised(
+        "batch_norm_relu", x, weight, bias, running_mean, running_var, (beside,), training, momentum, eps, layout
+    )
+    cache = BatchNormReluCache(
+        x,
+        y,
+        weight,
+        bias is not None,
+        residual is not None,
+        mean,
+        inv_std,
+        bool(training),
+        running_mean,
+        running_var,
+        layout,
+    )
+    return y, cache
+
+
+def batch_norm_relu_backward(
+    dy: Array, cache: BatchNormReluCache
+) -> tuple[Array, Array | None, Array | None, Array | None]:
+    """Gradients of `batch_norm_relu`; when training, through the moments of the batch too.
+
+    Parameters
+    ----------
+    dy : array like x
+        Gradient of the loss to the result. It counts where that is positive; what it is elsewhere is lost, even NaN.
+    cache : BatchNormReluCache
+        From `batch_norm_relu`.
+
+    Returns
+    -------
+    dx : array like x
+    dw, db : array (C,), or None where weight or bias was None
+    dresidual : array like x, or None where there was no residual
+        dy where the result is positive, else 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        dy has another shape, dtype or backend than the result.
+    """
+    check_cache(cache, BatchNormReluCache)
+    shape, layout = tuple(cache.x.shape), cache.layout
+    backend = check_gradient(dy, cache.x, shape)
+    dx, dw, db, dresidual = run(
+        backend,
+        "batch_norm_relu_backward",
+        *(_flat(backend, array, layout) for array in (dy, cache.y, cache.x)),
+        cache.weight,
+        cache.mean,
+        cache.inv_std,
+        cache.training,
+        cache.has_residual,
+    )
+    return (
+        _unflat(backend, dx, shape, layout),
+        None if cache.weight is None else dw,
+        db if cache.has_bias else None,
+        None if dresidual is None else _unflat(backend, dresidual, shape, layout),
+    )
 
 
 class LayerNormCache(NamedTuple):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -64,6 +65,10 @@ class _BatchNorm(Layer):
 
     def forward(self, x: Array) -> Array:
         """Normalise every channel, by the batch in training, by the running statistics in evaluation."""
+        return self._forward(functional.batch_norm, x)
+
+    def _forward(self, operator: Callable[..., Any], x: Array, **more: Any) -> Array:
+        """The result of ``operator``, `functional.batch_norm` or one of its signature and ``more``."""
         if len(x.shape) not in self._ranks:
             raise ValueError(
                 f"x: expected {' or '.join(map(str, self._ranks))} dimensions {self._axes}, got shape {tuple(x.shape)}"
@@ -74,7 +79,7 @@ class _BatchNorm(Layer):
         momentum = 0.0 if self.momentum is None else self.momentum
         if update and self.momentum is None:
             momentum = 1.0 / int(count)  # the plain average of all batches
-        y, cache = functional.batch_norm(
+        y, cache = operator(
             x[:, :, None, :] if len(x.shape) == 3 else x,
             None if self.weight is None else self.weight.data,
             None if self.bias is None else self.bias.data,
@@ -83,6 +88,7 @@ class _BatchNorm(Layer):
             training=self.training or not self.track_running_stats,
             momentum=momentum,
             eps=self.eps,
+            **more,
         )
         if update:
             # the sum of a 0-dimensional NumPy array is a scalar, hence asarray
@@ -141,10 +147,80 @@ class BatchNorm1d(_BatchNorm):
 class BatchNorm2d(_BatchNorm):
     """Batch normalisation (Ioffe, Szegedy 2015, arXiv:1502.03167) of images (N, C, H, W).
 
-    Parameters and attributes are those of `BatchNorm1d`.
+    Parameters
+    ----------
+    num_features, eps, momentum, affine, track_running_stats, dtype
+        As for `BatchNorm1d`, as are the attributes.
+    activation : str, optional
+        ``"relu"`` makes the layer ``relu(batch_norm(x) + residual)`` in one pass over the memory, where there is a
+        kernel for it: see `functional.batch_norm_relu`.
+
+    Examples
+    --------
+    The end of a residual block::
+
+        y = self.bn2(self.conv2(y), x)
+        ...
+        dy, straight = self.bn2.backward(dy)
     """
 
     _ranks, _axes = (4,), "(N, C, H, W)"
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        *,
+        activation: str | None = None,
+        dtype: str = "float32",
+    ) -> None:
+        if activation not in (None, "relu"):
+            raise ValueError(f"activation: expected None or 'relu', got {activation!r}")
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, dtype=dtype)
+        self.activation = activation
+
+    def forward(self, x: Array, residual: Array | None = None) -> Array:
+        """Normalise every channel, by the batch in training, by the running statistics in evaluation.
+
+        Parameters
+        ----------
+        x : array (N, C, H, W)
+        residual : array like x, optional
+            Added before the activation; `backward` then gives its gradient too. Only with ``activation="relu"``.
+
+        Returns
+        -------
+        array like x
+        """
+        if self.activation is None:
+            if residual is not None:
+                raise ValueError("residual: only a layer with activation='relu' adds one, this has activation=None")
+            return super().forward(x)
+        return self._forward(functional.batch_norm_relu, x, residual=residual)
+
+    def __call__(self, x: Array, residual: Array | None = None) -> Array:
+        """``forward(x, residual)``."""
+        return self.forward(x, residual)
+
+    def backward(self, dy: Array) -> Any:
+        """Gradient to the input, and where the forward had a residual a pair of it and the residual's gradient.
+
+        Adds to the gradients of the parameters.
+        """
+        if self.activation is None:
+            return super().backward(dy)
+        cache = self.pop()
+        dx, dweight, dbias, dresidual = functional.batch_norm_relu_backward(dy, cache)
+        _accumulate(self.weight, dweight)
+        _accumulate(self.bias, dbias)
+        return (dx, dresidual) if cache.has_residual else dx
+
+    def extra_repr(self) -> str:
+        """As PyTorch, and the activation if there is one."""
+        return super().extra_repr() + (f", activation={self.activation!r}" if self.activation else "")
 
 
 class LayerNorm(Layer):

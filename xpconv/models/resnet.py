@@ -13,7 +13,7 @@ import numpy as np
 from .._random import as_generator
 from ..backends import backend_of
 from ..backends.protocol import Array
-from ..layers import BatchNorm2d, Conv2d, GlobalAvgPool2d, Layer, Linear, MaxPool2d, ReLU, Sequential
+from ..layers import BatchNorm2d, Conv2d, GlobalAvgPool2d, Layer, Linear, MaxPool2d, Sequential
 
 __all__ = ["BasicBlock", "CifarResNet", "ResNet18"]
 
@@ -57,10 +57,9 @@ class BasicBlock(Layer):
     ) -> None:
         generator = as_generator(rng)
         self.conv1 = _conv(in_channels, out_channels, 3, stride, generator, dtype)
-        self.bn1 = BatchNorm2d(out_channels, dtype=dtype)
-        self.relu = ReLU()
+        self.bn1 = BatchNorm2d(out_channels, activation="relu", dtype=dtype)
         self.conv2 = _conv(out_channels, out_channels, 3, 1, generator, dtype)
-        self.bn2 = BatchNorm2d(out_channels, dtype=dtype)
+        self.bn2 = BatchNorm2d(out_channels, activation="relu", dtype=dtype)  # adds the shortcut first
         self._shortcut_name = shortcut
         projection = None
         if stride != 1 or in_channels != out_channels:
@@ -72,18 +71,17 @@ class BasicBlock(Layer):
 
     def forward(self, x: Array) -> Array:
         """(N, in_channels, H, W) to (N, out_channels, ceil(H / stride), ceil(W / stride))."""
-        y = self.relu(self.bn1(self.conv1(x)))
-        y = self.bn2(self.conv2(y))
+        y = self.conv2(self.bn1(self.conv1(x)))
         projection = getattr(self, self._shortcut_name)
-        return self.relu(y + (x if projection is None else projection(x)))
+        return self.bn2(y, x if projection is None else projection(x))
 
     def backward(self, dy: Array) -> Array:
         """Gradient to the input; adds to the gradients of the parameters."""
-        dy = self.relu.backward(dy)
+        dy, straight = self.bn2.backward(dy)
         projection = getattr(self, self._shortcut_name)
-        straight = dy if projection is None else projection.backward(dy)
-        dx = self.conv2.backward(self.bn2.backward(dy))
-        dx = self.conv1.backward(self.bn1.backward(self.relu.backward(dx)))
+        if projection is not None:
+            straight = projection.backward(straight)
+        dx = self.conv1.backward(self.bn1.backward(self.conv2.backward(dy)))
         return dx + straight
 
 
@@ -139,8 +137,7 @@ class CifarResNet(Sequential):
         super().__init__(
             {
                 "conv1": _conv(in_channels, 16, 3, 1, generator, dtype),
-                "bn1": BatchNorm2d(16, dtype=dtype),
-                "relu": ReLU(),
+                "bn1": BatchNorm2d(16, activation="relu", dtype=dtype),
                 "layer1": _stage(16, 16, blocks, 1, "shortcut", generator, dtype),
                 "layer2": _stage(16, 32, blocks, 2, "shortcut", generator, dtype),
                 "layer3": _stage(32, 64, blocks, 2, "shortcut", generator, dtype),
@@ -170,8 +167,7 @@ class ResNet18(Sequential):
         super().__init__(
             {
                 "conv1": _conv(in_channels, 64, 7, 2, generator, dtype),
-                "bn1": BatchNorm2d(64, dtype=dtype),
-                "relu": ReLU(),
+                "bn1": BatchNorm2d(64, activation="relu", dtype=dtype),
                 "maxpool": MaxPool2d(3, 2, padding=1),
                 "layer1": _stage(64, 64, 2, 1, "downsample", generator, dtype),
                 "layer2": _stage(64, 128, 2, 2, "downsample", generator, dtype),
