@@ -171,7 +171,7 @@ def test_a_window_reads_what_the_definition_says():
         ({"padding": None}, TypeError, "padding: expected 'valid', 'same', an integer, .* got None"),
         ({"padding": (1, 2, 3, 4)}, ValueError, r"padding: expected .* got \(1, 2, 3, 4\)"),
         ({"padding": ((1, 2, 3), (1, 2))}, ValueError, r"padding: expected .* got \(\(1, 2, 3\), \(1, 2\)\)"),
-        ({"padding": ((1, 1), 2)}, TypeError, r"padding: expected .* got \(1, 1\)"),
+        ({"padding": ((1, 1), 2)}, ValueError, r"padding: expected .* got \(\(1, 1\), 2\)"),
         ({"padding": ()}, ValueError, r"padding: expected .* got \(\)"),
         (
             {"kernel_size": 9},

@@ -14,7 +14,6 @@ One axis of a window, here with kernel 3, dilation 2, stride 2, padding 1 and in
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import chain
@@ -22,13 +21,18 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from ._checks import check_integer
+
 __all__ = [
     "ConvGeometry",
     "IntOrPair",
     "Padding",
     "Window",
     "check_layout",
+    "check_output_padding",
+    "conv1d_arguments",
     "conv_geometry",
+    "conv_transpose_geometry",
     "conv_window",
     "pool_window",
     "to_pair",
@@ -104,14 +108,7 @@ class ConvGeometry(NamedTuple):
 
 
 def _integer(name: str, value: object, minimum: int, takes: str = "an integer") -> int:
-    if isinstance(value, bool):
-        raise TypeError(f"{name}: expected {takes}, got {value!r}")
-    try:
-        number = operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
-        raise TypeError(f"{name}: expected {takes}, got {value!r}") from None
-    if number < minimum:
-        raise ValueError(f"{name}: must be at least {minimum}, got {number}")
+    number = check_integer(name, value, minimum, takes=takes)
     if number > _LARGEST:
         raise ValueError(f"{name}: too large, must be at most 2**62, got {number}")
     return number
@@ -155,8 +152,10 @@ def _normal_padding(padding: Padding) -> str | tuple[tuple[int, int], tuple[int,
     if isinstance(padding, np.ndarray):
         padding = padding.tolist()
     sides = padding if isinstance(padding, (list, tuple)) else (padding, padding)
-    if not all(isinstance(side, (list, tuple)) for side in sides):
+    if not any(isinstance(side, (list, tuple)) for side in sides):
         sides = [(side, side) for side in sides]
+    elif not all(isinstance(side, (list, tuple)) for side in sides):
+        raise ValueError(f"padding: expected {takes}, got {padding!r}")
     if len(sides) != 2 or any(len(side) != 2 for side in sides):  # type: ignore[arg-type]
         raise ValueError(f"padding: expected {takes}, got {padding!r}")
     (top, bottom), (left, right) = ([_integer("padding", p, 0, takes) for p in s] for s in sides)  # type: ignore
@@ -291,6 +290,32 @@ def _check_overlap(window: Window) -> None:
                 )
 
 
+def conv1d_arguments(
+    stride: int, padding: int | Sequence[int] | str, dilation: int
+) -> tuple[tuple[int, int], Padding, tuple[int, int]]:
+    """Stride, padding and dilation of the two-dimensional convolution of images of height one.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the argument that is wrong, its value and what it takes along one axis.
+    """
+    across: Padding
+    takes = "'valid', 'same', an integer or a pair (before, behind)"
+    if isinstance(padding, str):
+        if padding.lower() not in ("valid", "same"):
+            raise ValueError(f"padding: expected {takes}, got {padding!r}")
+        across = padding
+    else:
+        sides = padding.tolist() if isinstance(padding, np.ndarray) else padding
+        pair = sides if isinstance(sides, (list, tuple)) else (sides, sides)
+        if len(pair) != 2 or any(isinstance(side, (list, tuple)) for side in pair):
+            raise ValueError(f"padding: expected {takes}, got {padding!r}")
+        before, behind = (_integer("padding", side, 0, takes) for side in pair)
+        across = ((0, 0), (before, behind))
+    return (1, _integer("stride", stride, 1)), across, (1, _integer("dilation", dilation, 1))
+
+
 def check_layout(name: str, layout: str, allowed: tuple[str, ...]) -> str:
     """Return ``layout`` if it is one of ``allowed``; raise ValueError naming the argument otherwise."""
     if layout not in allowed:
@@ -335,3 +360,104 @@ def conv_geometry(
         raise ValueError(f"w: needs at least one filter, one channel and one tap, got shape {tuple(w_shape)}")
     window = conv_window(x_shape[2:], w_shape[2:], stride, padding, dilation, kernel_name="w")
     return _conv_geometry(tuple(x_shape), tuple(w_shape), window, groups)
+
+
+def check_output_padding(
+    output_padding: tuple[int, int], stride: tuple[int, int], padding: Padding, dilation: tuple[int, int]
+) -> None:
+    """Raise ValueError for an output padding that no image could have in a transposed convolution."""
+    if isinstance(padding, str) and padding.lower() == "same" and any(output_padding):
+        raise ValueError(f"output_padding: padding='same' gives size * stride outputs, got {output_padding} besides")
+    for name, more, step, spread in zip(("height", "width"), output_padding, stride, dilation, strict=True):
+        if more >= max(step, spread):
+            raise ValueError(
+                f"output_padding: must be smaller than stride or dilation, got {more} for the {name}, "
+                f"with stride {step} and dilation {spread}"
+            )
+
+
+@lru_cache(maxsize=4096)
+def _transposed_window(
+    size: tuple[int, int],
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    padding: str | tuple[tuple[int, int], tuple[int, int]],
+    output_padding: tuple[int, int],
+    dilation: tuple[int, int],
+) -> Window:
+    if 0 in size:
+        raise ValueError(f"x: images need at least one pixel, got height {size[0]} and width {size[1]}")
+    check_output_padding(output_padding, stride, padding, dilation)
+    sizes, pads = [], []
+    for axis, name in enumerate(("height", "width")):
+        extent, more = (kernel[axis] - 1) * dilation[axis] + 1, output_padding[axis]
+        if padding == "same":
+            out = size[axis] * stride[axis]
+            sides = _same(out, extent, stride[axis])
+        else:
+            sides = (0, 0) if padding == "valid" else padding[axis]  # type: ignore[assignment]
+            out = (size[axis] - 1) * stride[axis] + extent + more - sum(sides)
+        if out < 1:
+            raise ValueError(
+                f"padding: leaves no output, the {name} would be ({size[axis]} - 1) * {stride[axis]} + {extent} + "
+                f"{more} - {sides[0]} - {sides[1]} = {out}"
+            )
+        sizes.append(out)
+        pads.append(sides)
+    (top, bottom), (left, right) = pads
+    padded = (top + sizes[0] + bottom, left + sizes[1] + right)
+    if padded[0] * padded[1] > _MOST_PIXELS:
+        raise ValueError(
+            f"x: the result would have {padded[0]} x {padded[1]} pixels with its padding, more than 2**40 "
+            f"(size {size[0]} x {size[1]}, kernel {kernel}, stride {stride}, padding {padding!r}, dilation {dilation})"
+        )
+    return Window(*sizes, *kernel, *stride, top, bottom, left, right, *dilation, *size)  # type: ignore[call-arg]
+
+
+def conv_transpose_geometry(
+    x_shape: tuple[int, ...],
+    w_shape: tuple[int, ...],
+    *,
+    stride: IntOrPair,
+    padding: Padding,
+    output_padding: IntOrPair,
+    dilation: IntOrPair,
+    groups: int,
+) -> ConvGeometry:
+    """Geometry of the transposed convolution of x (N, C, H, W) with w (C, F / groups, kh, kw).
+
+    It is that of the convolution whose gradient it is, which goes the other way: its images are those of the result,
+    (N, F, out_h, out_w), its filters w, and its results x. ``in_channels`` is F and ``out_channels`` is C.
+
+    Parameters
+    ----------
+    padding
+        As for `conv_window`: what is cut off the result. ``"same"`` gives ``size * stride`` outputs.
+    output_padding
+        Pixels behind the last that a whole window needs.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the argument that is wrong, what it is and what it must be.
+    """
+    groups = _integer("groups", groups, 1)
+    if 0 in w_shape:
+        raise ValueError(f"w: needs at least one filter, one channel and one tap, got shape {tuple(w_shape)}")
+    batch, channels, *size = x_shape
+    if w_shape[0] != channels:
+        raise ValueError(
+            f"w: has filters for {w_shape[0]} input channels, but x has {channels} (x {tuple(x_shape)}, "
+            f"w {tuple(w_shape)})"
+        )
+    if channels % groups:
+        raise ValueError(f"groups: {groups} must divide the input channels, got {channels}")
+    window = _transposed_window(
+        (size[0], size[1]),
+        (w_shape[2], w_shape[3]),
+        to_pair("stride", stride),
+        _normal_padding(padding),
+        to_pair("output_padding", output_padding, minimum=0),
+        to_pair("dilation", dilation),
+    )
+    return ConvGeometry(window, batch, w_shape[1] * groups, channels, groups)

@@ -8,7 +8,7 @@ import pytest
 import xpconv
 import xpconv.functional as F
 from xpconv import _generic, _workspace
-from xpconv._cpu import _buffer, conv
+from xpconv._cpu import _buffer, _slices, conv
 from xpconv._geometry import conv_geometry
 from xpconv.backends import load_backend
 
@@ -51,7 +51,7 @@ TARGETS = {"one row": 1, "some rows": 9000, "one image": 40_000, "some images": 
 )
 def test_however_the_batch_is_cut(target, x_shape, w_shape, arguments, rng, monkeypatch):
     """Small integers make every sum exact, so nothing depends on where the cuts are."""
-    monkeypatch.setattr(conv, "_CACHE_BYTES", TARGETS[target])
+    monkeypatch.setattr(_slices, "_CACHE_BYTES", TARGETS[target])
     x, w, b = arrays(rng, x_shape, w_shape)
     native, generic = both(x, w, b, **arguments)
     for actual, expected in zip(native, generic, strict=True):
@@ -61,10 +61,10 @@ def test_however_the_batch_is_cut(target, x_shape, w_shape, arguments, rng, monk
 @pytest.mark.parametrize("target", [1, 5000, 100_000, 10**9])
 @pytest.mark.parametrize("batch", [1, 2, 7, 64])
 def test_slices_cover_every_output_once(target, batch, monkeypatch):
-    monkeypatch.setattr(conv, "_CACHE_BYTES", target)
+    monkeypatch.setattr(_slices, "_CACHE_BYTES", target)
     geometry = conv_geometry((batch, 3, 9, 8), (4, 3, 3, 2), stride=(2, 1), padding=1, dilation=1, groups=1)
     window = geometry.window
-    parts = conv._slices(geometry, 18, 4)
+    parts = _slices.slices(geometry, 18, 4)
     assert [part.begin for part in parts] == [0, *(part.end for part in parts[:-1])]
     assert parts[-1].end == batch * window.positions
     for part in parts:
@@ -74,7 +74,7 @@ def test_slices_cover_every_output_once(target, batch, monkeypatch):
         one_row = rows == 1
         assert one_row or (part.end - part.begin) * 18 * 4 <= target
     for most in (1, 3, 100):
-        runs = conv._runs(parts, most)
+        runs = _slices.runs_of(parts, most)
         assert [part for run in runs for part in run] == parts
         assert len(runs) <= most
 

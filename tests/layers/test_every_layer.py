@@ -15,6 +15,11 @@ SHARED = {
         (2, 4, 8, 7),
     ),
     "conv2d-same": (lambda nn: nn.Conv2d(2, 3, (3, 5), padding="same"), (2, 2, 6, 7)),
+    "convtranspose2d": (lambda nn: nn.ConvTranspose2d(3, 4, 3), (2, 3, 4, 3)),
+    "convtranspose2d-all": (
+        lambda nn: nn.ConvTranspose2d(4, 6, (3, 2), (2, 1), (1, 0), (1, 0), groups=2, bias=False, dilation=(1, 2)),
+        (2, 4, 4, 3),
+    ),
     "conv1d": (lambda nn: nn.Conv1d(3, 4, 3), (2, 3, 9)),
     "conv1d-all": (lambda nn: nn.Conv1d(4, 6, 3, stride=2, padding=2, dilation=2, groups=2, bias=False), (2, 4, 11)),
     "linear": (lambda nn: nn.Linear(5, 4), (3, 5)),
@@ -54,6 +59,12 @@ SHARED = {
 }
 ALL = {
     **SHARED,
+    "conv2d-channels-last": (lambda nn: nn.Conv2d(4, 6, (3, 2), padding="same", groups=2, layout="NHWC"), (2, 5, 6, 4)),
+    "convtranspose2d-channels-last": (lambda nn: nn.ConvTranspose2d(2, 3, 3, 2, layout="NHWC"), (2, 3, 4, 2)),
+    "maxpool-channels-last": (lambda nn: nn.MaxPool2d((3, 2), 2, padding="same", layout="NHWC"), (2, 5, 6, 3)),
+    "avgpool-channels-last": (lambda nn: nn.AvgPool2d(3, 2, padding="same", layout="NHWC"), (2, 5, 6, 3)),
+    "globalavgpool-channels-last": (lambda nn: nn.GlobalAvgPool2d(layout="NHWC"), (2, 4, 5, 3)),
+    "adaptiveavgpool-channels-last": (lambda nn: nn.AdaptiveAvgPool2d((3, 2), layout="NHWC"), (2, 7, 5, 3)),
     "globalavgpool": (lambda nn: nn.GlobalAvgPool2d(), (2, 3, 4, 5)),
     "dropout": (lambda nn: nn.Dropout(0.4, rng=5), (3, 7)),
     "residual": (lambda nn: nn.Residual(nn.Linear(4, 4), nn.Linear(4, 4, bias=False)), (3, 4)),
@@ -213,6 +224,12 @@ def test_input_on_another_backend(kind, rng):
         (lambda: layers.Conv2d(4, 6, 3, stride=0), ValueError, "stride"),
         (lambda: layers.Conv2d(4, 6, 3, padding="full"), ValueError, "padding"),
         (lambda: layers.Conv2d(4, 6, 3, padding=-1), ValueError, "padding"),
+        (lambda: layers.Conv2d(4, 6, 3, layout="CHWN"), ValueError, "layout: expected one of NCHW, NHWC, got 'CHWN'"),
+        (lambda: layers.MaxPool2d(2, layout="HWC"), ValueError, "layout"),
+        (lambda: layers.ConvTranspose2d(4, 6, 3, output_padding=1), ValueError, "output_padding: must be smaller"),
+        (lambda: layers.ConvTranspose2d(4, 6, 3, 2, "SAME", 1), ValueError, "output_padding: padding='same' gives"),
+        (lambda: layers.ConvTranspose2d(4, 6, 3, groups=4), ValueError, "groups: 4 must divide .* 4 and 6"),
+        (lambda: layers.ConvTranspose2d(4, 6, 3, padding=-1), ValueError, "padding"),
         (lambda: layers.Conv1d(4, 6, (3, 3)), TypeError, "kernel_size: expected an integer"),
         (lambda: layers.Conv1d(4, 6, 3, padding="full"), ValueError, "padding"),
         (lambda: layers.Conv2d(4, 6, 3, dtype="float33"), TypeError, "float33"),
@@ -277,7 +294,7 @@ def test_bad_gradient(kind):
         layer.backward(np.zeros((*y.shape[:-1], y.shape[-1] + 1), np.float32))
 
 
-@pytest.mark.parametrize("kind", ["conv2d", "conv1d", "linear"])
+@pytest.mark.parametrize("kind", ["conv2d", "convtranspose2d", "conv1d", "linear"])
 def test_need_dx(kind, rng):
     make, shape = ALL[kind]
     layer = make(layers).to(dtype="float64")
@@ -308,6 +325,7 @@ def test_no_input_is_modified(rng):
     [
         (lambda **kw: layers.Conv2d(8, 60, (3, 5), groups=2, **kw), 1 / np.sqrt(60)),
         (lambda **kw: layers.Conv1d(8, 60, 5, **kw), 1 / np.sqrt(40)),
+        (lambda **kw: layers.ConvTranspose2d(60, 80, (3, 5), groups=2, **kw), 1 / np.sqrt(600)),
         (lambda **kw: layers.Linear(40, 60, **kw), 1 / np.sqrt(40)),
     ],
 )

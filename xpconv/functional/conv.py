@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from .._geometry import ConvGeometry, IntOrPair, Padding, check_layout, conv_geometry, to_pair
+from .._geometry import ConvGeometry, IntOrPair, Padding, check_layout, conv1d_arguments, conv_geometry
 from ..backends import run
 from ..backends.protocol import Array
 from ._arguments import check_cache, check_gradient, check_shape, floating_backend
@@ -173,15 +173,8 @@ def conv1d(
     floating_backend(x=x, w=w, b=b)
     check_shape("x", x, (None,) * 3, "(N, C, L)")
     check_shape("w", w, (None,) * 3, "(F, C/groups, k)")
-    y, cache = conv2d(
-        x[:, :, None, :],
-        w[:, :, None, :],
-        b,
-        stride=(1, stride),
-        padding=padding if isinstance(padding, str) else ((0, 0), to_pair("padding", padding, minimum=0)),
-        dilation=(1, dilation),
-        groups=groups,
-    )
+    steps, pads, spread = conv1d_arguments(stride, padding, dilation)
+    y, cache = conv2d(x[:, :, None, :], w[:, :, None, :], b, stride=steps, padding=pads, dilation=spread, groups=groups)
     return y[:, :, 0, :], Conv1dCache(cache)
 
 

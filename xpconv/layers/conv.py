@@ -5,14 +5,22 @@ from __future__ import annotations
 import numpy as np
 
 from .. import functional
-from .._geometry import IntOrPair, Padding, conv_window, to_pair
+from .._checks import check_integer
+from .._geometry import (
+    IntOrPair,
+    Padding,
+    check_layout,
+    check_output_padding,
+    conv1d_arguments,
+    conv_window,
+    to_pair,
+)
 from .._random import as_generator
 from ..backends.protocol import Array
-from ..functional._arguments import check_integer
 from ._initial import uniform
 from .base import Layer, Parameter
 
-__all__ = ["Conv1d", "Conv2d"]
+__all__ = ["Conv1d", "Conv2d", "ConvTranspose2d"]
 
 
 def _check_window(
@@ -52,6 +60,8 @@ class Conv2d(Layer):
         Where the initial weights come from; the process-wide generator if None.
     dtype : str
         Of the weights, and so of the images.
+    layout : str
+        Order of the axes of the images, "NCHW" or "NHWC"; the weights have the same shape in both.
 
     Attributes
     ----------
@@ -77,6 +87,7 @@ class Conv2d(Layer):
         *,
         rng: np.random.Generator | int | None = None,
         dtype: str = "float32",
+        layout: str = "NCHW",
     ) -> None:
         self.in_channels, self.out_channels, self.groups = _channels(in_channels, out_channels, groups)
         self.kernel_size = to_pair("kernel_size", kernel_size)
@@ -84,6 +95,7 @@ class Conv2d(Layer):
         self.padding = padding
         self.dilation = to_pair("dilation", dilation)
         _check_window(self.kernel_size, self.stride, padding, self.dilation)
+        self.layout = check_layout("layout", layout, ("NCHW", "NHWC"))
         self.need_dx = True
         generator = as_generator(rng)
         per_group = self.in_channels // self.groups
@@ -92,7 +104,7 @@ class Conv2d(Layer):
         self.bias = uniform(generator, (self.out_channels,), fan_in, dtype) if bias else None
 
     def forward(self, x: Array) -> Array:
-        """(N, C, H, W) to (N, F, out_h, out_w)."""
+        """(N, C, H, W) to (N, F, out_h, out_w), channels last in the other layout."""
         y, cache = functional.conv2d(
             x,
             self.weight.data,
@@ -101,6 +113,7 @@ class Conv2d(Layer):
             padding=self.padding,
             dilation=self.dilation,
             groups=self.groups,
+            layout=self.layout,
         )
         self.push(cache)
         return y
@@ -129,6 +142,118 @@ class Conv2d(Layer):
             parts.append(f"groups={self.groups}")
         if self.bias is None:
             parts.append("bias=False")
+        if self.layout != "NCHW":
+            parts.append(f"layout={self.layout!r}")
+        return ", ".join(parts)
+
+
+class ConvTranspose2d(Layer):
+    """Transposed convolution, to images that are larger; see `xpconv.functional.conv_transpose2d`.
+
+    Parameters
+    ----------
+    in_channels, out_channels : int
+        C and F.
+    kernel_size, stride, dilation : int or pair
+        Of the windows in the result, in pixels, (vertical, horizontal).
+    padding : int, pair, two pairs, "valid" or "same"
+        How much is cut off the result.
+    output_padding : int or pair
+        Pixels appended at the bottom and on the right; smaller than stride or dilation.
+    groups : int
+        Divides both C and F.
+    bias : bool
+        Whether to add a number to each output channel.
+    rng, dtype, layout
+        As for `Conv2d`. The initial weights are PyTorch's too: uniform, bounded by 1 / sqrt(F / groups * kh * kw).
+
+    Attributes
+    ----------
+    weight : Parameter (C, F / groups, kh, kw)
+    bias : Parameter (F,) or None
+    need_dx : bool
+        As for `Conv2d`.
+    """
+
+    bias: Parameter | None
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: IntOrPair,
+        stride: IntOrPair = 1,
+        padding: Padding = 0,
+        output_padding: IntOrPair = 0,
+        groups: int = 1,
+        bias: bool = True,
+        dilation: IntOrPair = 1,
+        *,
+        rng: np.random.Generator | int | None = None,
+        dtype: str = "float32",
+        layout: str = "NCHW",
+    ) -> None:
+        self.in_channels, self.out_channels, self.groups = _channels(in_channels, out_channels, groups)
+        self.kernel_size = to_pair("kernel_size", kernel_size)
+        self.stride = to_pair("stride", stride)
+        self.padding = padding
+        self.output_padding = to_pair("output_padding", output_padding, minimum=0)
+        self.dilation = to_pair("dilation", dilation)
+        _check_window(self.kernel_size, self.stride, padding, self.dilation)
+        check_output_padding(self.output_padding, self.stride, padding, self.dilation)
+        self.layout = check_layout("layout", layout, ("NCHW", "NHWC"))
+        self.need_dx = True
+        generator = as_generator(rng)
+        per_group = self.out_channels // self.groups
+        # PyTorch's, which counts the second axis, whatever its meaning
+        fan_in = per_group * self.kernel_size[0] * self.kernel_size[1]
+        self.weight = uniform(generator, (self.in_channels, per_group, *self.kernel_size), fan_in, dtype)
+        self.bias = uniform(generator, (self.out_channels,), fan_in, dtype) if bias else None
+
+    def forward(self, x: Array) -> Array:
+        """(N, C, H, W) to (N, F, out_h, out_w), channels last in the other layout."""
+        y, cache = functional.conv_transpose2d(
+            x,
+            self.weight.data,
+            None if self.bias is None else self.bias.data,
+            stride=self.stride,
+            padding=self.padding,
+            output_padding=self.output_padding,
+            dilation=self.dilation,
+            groups=self.groups,
+            layout=self.layout,
+        )
+        self.push(cache)
+        return y
+
+    def backward(self, dy: Array) -> Array | None:
+        """Gradient to the input, or None with ``need_dx = False``; adds to the gradients of the parameters."""
+        dx, dw, db = functional.conv_transpose2d_backward(dy, self.pop(), need_dx=self.need_dx)
+        self.weight.accumulate_grad(dw)
+        if self.bias is not None:
+            self.bias.accumulate_grad(db)
+        return dx
+
+    def extra_repr(self) -> str:
+        """As PyTorch: what differs from the default."""
+        parts = [
+            f"{self.in_channels}, {self.out_channels}",
+            f"kernel_size={self.kernel_size}",
+            f"stride={self.stride}",
+        ]
+        if self.padding not in (0, (0, 0)):
+            padding = (self.padding, self.padding) if isinstance(self.padding, int) else self.padding
+            parts.append(f"padding={padding!r}")
+        if self.dilation != (1, 1):
+            parts.append(f"dilation={self.dilation}")
+        if self.output_padding != (0, 0):
+            parts.append(f"output_padding={self.output_padding}")
+        if self.groups != 1:
+            parts.append(f"groups={self.groups}")
+        if self.bias is None:
+            parts.append("bias=False")
+        if self.layout != "NCHW":
+            parts.append(f"layout={self.layout!r}")
         return ", ".join(parts)
 
 
@@ -175,8 +300,8 @@ class Conv1d(Layer):
         self.stride = check_integer("stride", stride, 1)
         self.padding = padding
         self.dilation = check_integer("dilation", dilation, 1)
-        across = padding if isinstance(padding, str) else ((0, 0), to_pair("padding", padding, minimum=0))
-        _check_window((1, self.kernel_size), (1, self.stride), across, (1, self.dilation))
+        steps, pads, spread = conv1d_arguments(stride, padding, dilation)
+        _check_window((1, self.kernel_size), steps, pads, spread)
         self.need_dx = True
         generator = as_generator(rng)
         per_group = self.in_channels // self.groups

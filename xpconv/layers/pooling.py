@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .. import functional
-from .._geometry import IntOrPair, Padding, pool_window, to_pair
+from .._geometry import IntOrPair, Padding, check_layout, pool_window, to_pair
 from ..backends.protocol import Array
 from .base import Layer
 
@@ -23,10 +23,12 @@ class MaxPool2d(Layer):
     ----------
     kernel_size, stride, dilation : int or pair
         In pixels, (vertical, horizontal); stride is kernel_size if None.
-    padding : int, pair or two pairs
+    padding : int, pair, two pairs, "valid" or "same"
         Pixels around the image that are smaller than any value.
     ceil_mode : bool
         Whether a last partial window counts.
+    layout : str
+        Order of the axes of the images, "NCHW" or "NHWC".
     """
 
     def __init__(
@@ -37,6 +39,7 @@ class MaxPool2d(Layer):
         dilation: IntOrPair = 1,
         *,
         ceil_mode: bool = False,
+        layout: str = "NCHW",
     ) -> None:
         self.kernel_size = kernel_size
         self.stride = kernel_size if stride is None else stride
@@ -44,9 +47,10 @@ class MaxPool2d(Layer):
         self.dilation = dilation
         _check_window(kernel_size, self.stride, padding, dilation)
         self.ceil_mode = bool(ceil_mode)
+        self.layout = check_layout("layout", layout, ("NCHW", "NHWC"))
 
     def forward(self, x: Array) -> Array:
-        """(N, C, H, W) to (N, C, out_h, out_w)."""
+        """(N, C, H, W) to (N, C, out_h, out_w), channels last in the other layout."""
         y, cache = functional.max_pool2d(
             x,
             self.kernel_size,
@@ -54,6 +58,7 @@ class MaxPool2d(Layer):
             padding=self.padding,
             dilation=self.dilation,
             ceil_mode=self.ceil_mode,
+            layout=self.layout,
         )
         self.push(cache)
         return y
@@ -77,12 +82,14 @@ class AvgPool2d(Layer):
     ----------
     kernel_size, stride : int or pair
         In pixels, (vertical, horizontal); stride is kernel_size if None.
-    padding : int, pair or two pairs
+    padding : int, pair, two pairs, "valid" or "same"
         Zeros around the image.
     ceil_mode : bool
         Whether a last partial window counts.
     count_include_pad : bool
-        Whether the zeros count in the divisor.
+        Whether the zeros count in the divisor; with "same" too: False is TensorFlow's mean.
+    layout : str
+        Order of the axes of the images, "NCHW" or "NHWC".
     """
 
     def __init__(
@@ -93,6 +100,7 @@ class AvgPool2d(Layer):
         *,
         ceil_mode: bool = False,
         count_include_pad: bool = True,
+        layout: str = "NCHW",
     ) -> None:
         self.kernel_size = kernel_size
         self.stride = kernel_size if stride is None else stride
@@ -100,9 +108,10 @@ class AvgPool2d(Layer):
         _check_window(kernel_size, self.stride, padding, 1)
         self.ceil_mode = bool(ceil_mode)
         self.count_include_pad = bool(count_include_pad)
+        self.layout = check_layout("layout", layout, ("NCHW", "NHWC"))
 
     def forward(self, x: Array) -> Array:
-        """(N, C, H, W) to (N, C, out_h, out_w)."""
+        """(N, C, H, W) to (N, C, out_h, out_w), channels last in the other layout."""
         y, cache = functional.avg_pool2d(
             x,
             self.kernel_size,
@@ -110,6 +119,7 @@ class AvgPool2d(Layer):
             padding=self.padding,
             ceil_mode=self.ceil_mode,
             count_include_pad=self.count_include_pad,
+            layout=self.layout,
         )
         self.push(cache)
         return y
@@ -124,11 +134,20 @@ class AvgPool2d(Layer):
 
 
 class GlobalAvgPool2d(Layer):
-    """Mean of each channel: (N, C, H, W) to (N, C)."""
+    """Mean of each channel: (N, C, H, W) to (N, C).
+
+    Parameters
+    ----------
+    layout : str
+        Order of the axes of the images, "NCHW" or "NHWC".
+    """
+
+    def __init__(self, *, layout: str = "NCHW") -> None:
+        self.layout = check_layout("layout", layout, ("NCHW", "NHWC"))
 
     def forward(self, x: Array) -> Array:
-        """(N, C, H, W) to (N, C)."""
-        y, cache = functional.global_avg_pool2d(x)
+        """(N, C, H, W), or (N, H, W, C), to (N, C)."""
+        y, cache = functional.global_avg_pool2d(x, layout=self.layout)
         self.push(cache)
         return y
 
@@ -144,15 +163,18 @@ class AdaptiveAvgPool2d(Layer):
     ----------
     output_size : int or pair
         (out_h, out_w).
+    layout : str
+        Order of the axes of the images, "NCHW" or "NHWC".
     """
 
-    def __init__(self, output_size: IntOrPair) -> None:
+    def __init__(self, output_size: IntOrPair, *, layout: str = "NCHW") -> None:
         to_pair("output_size", output_size)
         self.output_size = output_size
+        self.layout = check_layout("layout", layout, ("NCHW", "NHWC"))
 
     def forward(self, x: Array) -> Array:
-        """(N, C, H, W) to (N, C, out_h, out_w)."""
-        y, cache = functional.adaptive_avg_pool2d(x, self.output_size)
+        """(N, C, H, W) to (N, C, out_h, out_w), channels last in the other layout."""
+        y, cache = functional.adaptive_avg_pool2d(x, self.output_size, layout=self.layout)
         self.push(cache)
         return y
 
