@@ -1,0 +1,81 @@
+"""Images to columns and back, in the two column orders of the course. Compiled where the backend has a kernel for it.
+
+The names are those of the course's Cython extension; no extension is built. Unlike there, kernels need not be square.
+"""
+
+from __future__ import annotations
+
+from .. import functional as F
+from ..backends import backend_of
+from ..backends.protocol import Array
+from ._arrays import out_size, promoted
+
+__all__ = ["col2im_6d_cython", "col2im_cython", "im2col_cython"]
+
+
+def im2col_cython(x: Array, field_height: int, field_width: int, padding: int, stride: int) -> Array:
+    """Copy every window of the images into a column.
+
+    Parameters
+    ----------
+    x : array (N, C, H, W)
+        float32 or float64.
+    field_height, field_width, padding, stride : int
+        Windows that would reach beyond the padding are left out.
+
+    Returns
+    -------
+    array (C * field_height * field_width, out_h * out_w * N)
+        Row ``(c * field_height + i) * field_width + j``; column ``(p * out_w + q) * N + n``, the batch last.
+    """
+    backend, x = promoted(x=x)
+    columns = F.im2col(x, (field_height, field_width), stride=stride, padding=padding)
+    n, rows, positions = columns.shape
+    return backend.xp.reshape(backend.xp.permute_dims(columns, (1, 2, 0)), (rows, positions * n))
+
+
+def _check(cols: Array, shape: tuple[int, ...], meaning: str) -> None:
+    if tuple(cols.shape) != shape:
+        raise ValueError(f"cols: expected shape {shape} {meaning}, got {tuple(cols.shape)}")
+
+
+def col2im_cython(
+    cols: Array, N: int, C: int, H: int, W: int, field_height: int, field_width: int, padding: int, stride: int
+) -> Array:
+    """Add every column back to the pixels it was copied from: the adjoint of `im2col_cython`.
+
+    Parameters
+    ----------
+    cols : array (C * field_height * field_width, out_h * out_w * N)
+        In the order of `im2col_cython`.
+
+    Returns
+    -------
+    array (N, C, H, W)
+    """
+    backend = backend_of(cols=cols)
+    rows = C * field_height * field_width
+    positions = out_size("height", H, padding, field_height, stride) * out_size(
+        "width", W, padding, field_width, stride
+    )
+    _check(cols, (rows, positions * N), "(C * field_height * field_width, out_h * out_w * N)")
+    columns = backend.xp.permute_dims(backend.xp.reshape(cols, (rows, positions, N)), (2, 0, 1))
+    return F.col2im(columns, (H, W), (field_height, field_width), stride=stride, padding=padding)
+
+
+def col2im_6d_cython(cols: Array, N: int, C: int, H: int, W: int, HH: int, WW: int, pad: int, stride: int) -> Array:
+    """Add columns back to the pixels they were copied from, in the order of `fast_layers.conv_forward_strides`.
+
+    Parameters
+    ----------
+    cols : array (C, HH, WW, N, out_h, out_w)
+
+    Returns
+    -------
+    array (N, C, H, W)
+    """
+    backend = backend_of(cols=cols)
+    out_h, out_w = out_size("height", H, pad, HH, stride), out_size("width", W, pad, WW, stride)
+    _check(cols, (C, HH, WW, N, out_h, out_w), "(C, HH, WW, N, out_h, out_w)")
+    columns = backend.xp.reshape(backend.xp.permute_dims(cols, (3, 0, 1, 2, 4, 5)), (N, C * HH * WW, out_h * out_w))
+    return F.col2im(columns, (H, W), (HH, WW), stride=stride, padding=pad)
