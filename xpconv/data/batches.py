@@ -2,18 +2,40 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from ..backends import get_backend, load_backend
+from .._checks import check_integer
+from ..backends import compute, get_backend, load_backend, run
 from ..backends.protocol import Array, Backend
+from .augment import Recipe, Transform, check_dtype
 from .dataset import ArrayDataset
+from .order import count_steps, epoch_order, sent_ahead, step_generator
 
-__all__ = ["Batches", "Transform", "check_dtype"]
+__all__ = ["PLACEMENTS", "Batches"]
 
-# the name in quotes: looking it up would import numpy.random, a fifth of what importing NumPy takes
-Transform = Callable[[Array, "np.random.Generator", bool], Array]
+PLACEMENTS = ("auto", "device", "host")
+
+# of the free memory of a device that a data set may take; the net and its activations need the rest
+_SHARE = 0.25
+
+# Images whose indices, labels and random choices go to the device at once, so that hardly any step has a transfer.
+_IMAGES_AT_ONCE = 1 << 16
+
+
+class _Resident(NamedTuple):
+    """A data set's images on a device, and the host's that they are a copy of."""
+
+    source: np.ndarray
+    images: Array
+
+
+# by the name of the backend; a set that nobody has any more leaves its devices
+_residents: WeakKeyDictionary[ArrayDataset, dict[str, _Resident]] = WeakKeyDictionary()
 
 
 class Batches:
@@ -22,6 +44,11 @@ class Batches:
     The order of the images and all random choices of the augmentation are drawn on the host and depend on ``seed``, the
     epoch and the step alone: a run that is resumed in the middle of an epoch continues bit for bit, and all backends
     see the same batches.
+
+    Where the backend is a device with memory of its own, the images are copied there once and batches are put together
+    there, if the set takes at most a quarter of the memory that is free; else each batch is on its way to the device
+    while the one before it is being used. `ShiftCrop`, `RandomFlip` and `Normalize`, in this order and with any left
+    out, are one kernel for sets of uint8. Nothing of this changes a batch.
 
     Iterating goes through epoch 0 the first time, epoch 1 the second time, and so on; `epoch` gives any one.
 
@@ -45,11 +72,16 @@ class Batches:
         Where the arrays are made; None means the default backend at the time an epoch begins.
     training : bool, optional
         What the transform is told; None means the value of ``shuffle``.
+    placement : str
+        ``"device"``: the set is copied to the backend in the first epoch there, once for all batches of this set, and
+        what is written into its arrays later has no effect; ``"host"``: it stays on the host; ``"auto"``: see above.
 
     Raises
     ------
     TypeError, ValueError
         Naming the argument that is wrong and its value.
+    BackendUnavailableError
+        The backend that is named cannot start here.
     """
 
     def __init__(
@@ -64,29 +96,34 @@ class Batches:
         dtype: str = "float32",
         backend: str | None = None,
         training: bool | None = None,
+        placement: str = "auto",
     ) -> None:
         if not isinstance(dataset, ArrayDataset):
             raise TypeError(f"dataset: expected an ArrayDataset, got {type(dataset).__name__}")
         if transform is not None and not callable(transform):
             raise TypeError(f"transform: expected a callable or None, got {transform!r}")
         check_dtype(dtype)
+        if placement not in PLACEMENTS:
+            raise ValueError(f"placement: expected one of {', '.join(PLACEMENTS)}, got {placement!r}")
+        if backend is not None:
+            load_backend(backend)
         self.dataset = dataset
-        self.batch_size = _integer("batch_size", batch_size, 1)
+        self.batch_size = check_integer("batch_size", batch_size, 1)
         self.shuffle = bool(shuffle)
-        self.seed = _integer("seed", seed, 0)
+        self.seed = check_integer("seed", seed, 0)
         self.transform = transform
         self.drop_last = bool(drop_last)
         self.dtype = dtype
         self.backend = backend
         self.training = self.shuffle if training is None else bool(training)
+        self.placement = placement
         self._next_epoch = 0
         if len(self) == 0:
             raise ValueError(f"batch_size: {self.batch_size} with drop_last leaves nothing of {len(dataset)} images")
 
     def __len__(self) -> int:
         """Batches in an epoch."""
-        count, rest = divmod(len(self.dataset), self.batch_size)
-        return count if self.drop_last or rest == 0 else count + 1
+        return count_steps(len(self.dataset), self.batch_size, self.drop_last)
 
     def __iter__(self) -> Iterator[tuple[Array, Array]]:
         number = self._next_epoch
@@ -103,57 +140,141 @@ class Batches:
         labels : array (n,)
             Of the backend's integer dtype: int64, int32 with JAX's defaults.
         """
-        number = _integer("number", number, 0)
-        start = _integer("start", start, 0)
+        number = check_integer("number", number, 0)
+        start = check_integer("start", start, 0)
         if start > len(self):
             raise ValueError(f"start: an epoch has {len(self)} steps, got {start}")
         backend = get_backend() if self.backend is None else load_backend(self.backend)
-        return self._batches(backend, number, start)
+        epoch = _Epoch(self, backend, number, start)
+        if self._is_on_device(backend):
+            return epoch.of_resident(self._resident(backend))
+        return epoch.on_host() if backend.on_host else epoch.sent()
 
-    def _batches(self, backend: Backend, number: int, start: int) -> Iterator[tuple[Array, Array]]:
-        order = np.arange(len(self.dataset))
-        if self.shuffle:
-            order = _generator(self.seed, number).permutation(order)
-        for step in range(start, len(self)):
-            chosen = order[step * self.batch_size : (step + 1) * self.batch_size]
-            # + 1: a seed sequence takes no notice of a zero at its end, and step 0 must differ from the permutation
-            rng = _generator(self.seed, number, step + 1)
+    def _is_on_device(self, backend: Backend) -> bool:
+        if self.placement != "auto" or backend.on_host:
+            return self.placement == "device"
+        if backend.name in _residents.get(self.dataset, ()):
+            return True
+        free = backend.free_bytes()
+        return free is not None and self.dataset.images.nbytes <= _SHARE * free
+
+    def _resident(self, backend: Backend) -> Array:
+        """The images of the set on the backend."""
+        known = _residents.setdefault(self.dataset, {})
+        source = self.dataset.images
+        if backend.name not in known or known[backend.name].source is not source:
+            known.pop(backend.name, None)  # its memory may be needed
+            known[backend.name] = _Resident(source, compute(backend, "data set", backend.asarray, source))
+        return known[backend.name].images
+
+
+class _Epoch:
+    """The batches of one epoch on one backend, from step ``start`` on, put together in one of three ways."""
+
+    def __init__(self, batches: Batches, backend: Backend, number: int, start: int) -> None:
+        self.dataset = batches.dataset
+        self.transform, self.training, self.dtype = batches.transform, batches.training, batches.dtype
+        self.backend = backend
+        self.seed, self.number = batches.seed, number
+        self.steps = range(start, len(batches))
+        self.batch_size = batches.batch_size
+        self.order = epoch_order(len(self.dataset), shuffle=batches.shuffle, seed=self.seed, number=number)
+        self.is_bytes = self.dataset.images.dtype == np.uint8
+        fits = self.is_bytes and len(self.dataset) < 2**31  # what int32 can number
+        self.recipe = Recipe.of(self.transform) if fits else None
+
+    def on_host(self) -> Iterator[tuple[Array, Array]]:
+        """For arrays in the host's memory."""
+        for step in self.steps:
+            chosen = self._chosen(step)
             # indexing copies, so that a backend that shares memory with NumPy does not share the data set's
-            images = self._images(backend, self.dataset.images[chosen], rng)
-            yield images, backend.asarray(self.dataset.labels[chosen])
+            x = self.backend.asarray(self.dataset.images[chosen], dtype=None if self.is_bytes else self.dtype)
+            yield self._transformed(x, step), self.backend.asarray(self.dataset.labels[chosen])
 
-    def _images(self, backend: Backend, images: np.ndarray, rng: np.random.Generator) -> Array:
-        # bytes go to the device as they are, a quarter of the transfer; the conversion happens there
-        x = backend.asarray(images, dtype=None if images.dtype == np.uint8 else self.dtype)
+    def of_resident(self, images: Array) -> Iterator[tuple[Array, Array]]:
+        """From the whole set on the backend."""
+        backend, size = self.backend, self.batch_size
+        fused = None if self.recipe is None else self._fused(self.recipe)
+        at_once = max(1, _IMAGES_AT_ONCE // size)
+        for first in range(self.steps.start, self.steps.stop, at_once):
+            steps = range(first, min(first + at_once, self.steps.stop))
+            chosen = [self._chosen(step) for step in steps]
+            labels = backend.asarray(self.dataset.labels[np.concatenate(chosen)])
+            if self.recipe is not None:
+                chosen = [
+                    self._choices(self.recipe, indices, step) for indices, step in zip(chosen, steps, strict=True)
+                ]
+            choices = backend.asarray(np.concatenate(chosen))
+            for step in steps:
+                part = slice((step - first) * size, (step - first) * size + len(chosen[step - first]))
+                if fused is not None:
+                    x = fused(images, choices[part])
+                else:
+                    x = compute(backend, "batch", backend.xp.take, images, choices[part], axis=0)
+                    x = self._transformed(x if self.is_bytes else backend.astype(x, self.dtype), step)
+                yield x, labels[part]
+
+    def sent(self) -> Iterator[tuple[Array, Array]]:
+        """From the host, each batch on its way to the device before the one ahead of it is handed out."""
+        fused = None if self.recipe is None else self._fused(self.recipe)
+        arrived = sent_ahead(self.backend, map(self._host_arrays, self.steps))
+        for step, (images, labels, *choices) in zip(self.steps, arrived, strict=True):
+            if fused is not None:
+                x = fused(images, *choices)
+            else:
+                x = self._transformed(images if self.is_bytes else self.backend.astype(images, self.dtype), step)
+            yield x, labels
+
+    def _chosen(self, step: int) -> np.ndarray:
+        return self.order[step * self.batch_size : (step + 1) * self.batch_size]
+
+    def _choices(self, recipe: Recipe, indices: np.ndarray, step: int) -> np.ndarray:
+        """Choices (n, 4) of the operator ``crop_flip_normalize``."""
+        choices = np.zeros((len(indices), 4), np.int32)
+        choices[:, 0] = indices
+        if self.training and recipe.is_random:
+            recipe.draw(step_generator(self.seed, self.number, step), self.dataset.image_shape[1:], choices)
+        return choices
+
+    def _host_arrays(self, step: int) -> list[np.ndarray]:
+        """What has to be sent for a step: images, labels, and for a recipe its choices of these images."""
+        chosen = self._chosen(step)
+        images = self.dataset.images[chosen]
+        if not self.is_bytes and self.dtype != "bfloat16":  # which NumPy does not have
+            images = images.astype(self.dtype, copy=False)
+        arrays = [images, self.dataset.labels[chosen]]
+        if self.recipe is not None:
+            arrays.append(self._choices(self.recipe, np.arange(len(chosen)), step))
+        return arrays
+
+    def _fused(self, recipe: Recipe) -> Callable[[Array, Array], Array]:
+        """``function(images, choices)`` that makes a batch in one pass."""
+        backend = self.backend
+        recipe.check(self.dataset.image_shape)
+        scale, shift, dtype = recipe.constants(self.dataset.image_shape[0], self.dtype)
+        like, scale, shift = backend.empty((0,), dtype), backend.asarray(scale), backend.asarray(shift)
+
+        def fused(images: Array, choices: Array) -> Array:
+            x = run(backend, "crop_flip_normalize", like, images, choices, scale, shift)
+            return backend.astype(x, self.dtype)
+
+        return fused
+
+    def _transformed(self, x: Array, step: int) -> Array:
+        backend, count = self.backend, x.shape[0]
         if self.transform is not None:
-            x = self.transform(x, rng, self.training)
-            if not backend.owns(x) or x.ndim != 4 or x.shape[0] != len(images):
+            with backend.running():
+                x = self.transform(x, step_generator(self.seed, self.number, step), self.training)
+            if not backend.owns(x) or x.ndim != 4 or x.shape[0] != count:
                 got = f"shape {tuple(x.shape)}" if hasattr(x, "shape") else ""
                 raise ValueError(
-                    f"transform: expected {len(images)} images (N, C, H, W) of {backend.name}, got "
+                    f"transform: expected {count} images (N, C, H, W) of {backend.name}, got "
                     f"{type(x).__module__}.{type(x).__name__} {got}"
                 )
         if backend.dtype_name(x) == "uint8":
             # in float32, as float16 would round twice; a product, as XLA makes one of a division, rounded differently
-            x = backend.astype(x, "float64" if self.dtype == "float64" else "float32") * (1 / 255)
+            x = backend.astype(x, "float64" if self.dtype == "float64" else "float32")
+            x = compute(backend, "batch", operator.mul, x, 1 / 255)
         if not backend.is_floating(x):
             raise TypeError(f"transform: expected images of uint8 or floating-point, got {backend.dtype_name(x)}")
         return backend.astype(x, self.dtype)
-
-
-def check_dtype(dtype: object) -> None:
-    """Raise ValueError unless ``dtype`` is the name of a floating-point one."""
-    if dtype not in ("float16", "bfloat16", "float32", "float64"):
-        raise ValueError(f"dtype: expected float16, bfloat16, float32 or float64, got {dtype!r}")
-
-
-def _generator(*words: int) -> np.random.Generator:
-    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(words)))
-
-
-def _integer(name: str, value: object, minimum: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"{name}: expected an integer, got {value!r}")
-    if value < minimum:
-        raise ValueError(f"{name}: must be at least {minimum}, got {value}")
-    return int(value)

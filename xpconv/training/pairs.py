@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
-import numpy as np
-
-from ..backends import BackendMismatchError, backend_of, get_backend
-from ..backends.protocol import Array, Backend
+from .._checks import check_integer
+from ..backends import BackendMismatchError, backend_of, compute, get_backend
+from ..backends.protocol import Array
+from ..data.order import count_steps, epoch_order, sent_ahead
 
 __all__ = ["ArrayPairs", "check_source"]
 
@@ -50,17 +49,15 @@ class ArrayPairs:
     """
 
     def __init__(self, x: Array, y: Array, batch_size: int, *, shuffle: bool, seed: int, dtype: str) -> None:
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-            raise ValueError(f"batch_size: expected an integer of at least 1, got {batch_size!r}")
+        batch_size = check_integer("batch_size", batch_size, 1)
         for name, array in (("x", x), ("y", y)):
             check_source(name, array)
             if not array.shape:
                 raise ValueError(f"{name}: expected an array with one row for each example, got a scalar")
         if not backend_of(x=x).is_floating(x):
-            raise TypeError(
-                f"x: expected floating-point, got {backend_of(x=x).dtype_name(x)}; convert it first, for images for "
-                "example xpconv.asarray(x, dtype='float32') / 255"
-            )
+            got = backend_of(x=x).dtype_name(x)
+            advice = "; convert it first, for images for example xpconv.asarray(x, dtype='float32') / 255"
+            raise TypeError(f"x: expected floating-point, got {got}{advice if 'int' in got else ''}")
         if x.shape[0] != y.shape[0]:
             raise ValueError(f"y: expected {x.shape[0]} targets, one for each row of x, got {y.shape[0]}")
         if not x.shape[0]:
@@ -70,22 +67,23 @@ class ArrayPairs:
 
     def __len__(self) -> int:
         """Batches in an epoch."""
-        return -(-self.x.shape[0] // self.batch_size)
+        return count_steps(self.x.shape[0], self.batch_size)
 
     def epoch(self, number: int, start: int = 0) -> Iterator[tuple[Array, Array]]:
         """The batches of epoch ``number`` from step ``start`` on."""
         backend = get_backend()
-        order = np.arange(self.x.shape[0])
-        if self.shuffle:
-            order = np.random.default_rng((self.seed, number)).permutation(order)
-        for step in range(start, len(self)):
-            chosen = order[step * self.batch_size : (step + 1) * self.batch_size]
-            yield _rows(backend, self.x, chosen, self.dtype), _rows(backend, self.y, chosen, self.dtype)
-
-
-def _rows(backend: Backend, array: Any, chosen: np.ndarray, dtype: str) -> Array:
-    if isinstance(array, np.ndarray):
-        rows = backend.asarray(array[chosen])  # indexing copies
-    else:
-        rows = backend.xp.take(array, backend.asarray(chosen), axis=0)
-    return backend.astype(rows, dtype) if backend.is_floating(rows) else rows
+        order = epoch_order(self.x.shape[0], shuffle=self.shuffle, seed=self.seed, number=number)
+        parts = [slice(k * self.batch_size, (k + 1) * self.batch_size) for k in range(start, len(self))]
+        # Rows of host arrays are cut out there and sent; of arrays on the device they are taken there, by an order that
+        # is sent once.
+        arrays = {"x": self.x, "y": self.y}
+        on_host = [name for name, array in arrays.items() if backend_of(array=array).name == "numpy"]
+        there = [name for name in arrays if name not in on_host]
+        cut = ([arrays[name][order[part]] for name in on_host] for part in parts)  # indexing copies
+        device_order = backend.asarray(order if there else order[:0])
+        for part, sent in zip(parts, sent_ahead(backend, cut), strict=True):
+            rows = dict(zip(on_host, sent, strict=True))
+            for name in there:
+                rows[name] = compute(backend, "batch", backend.xp.take, arrays[name], device_order[part], axis=0)
+            x, y = (backend.astype(a, self.dtype) if backend.is_floating(a) else a for a in (rows["x"], rows["y"]))
+            yield x, y
