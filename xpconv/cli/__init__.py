@@ -28,7 +28,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser() -> argparse.ArgumentParser:
     # here and not above: --version and mistakes in the command need no numerical library
-    from . import evaluate, info, predict, train
+    from . import evaluate, info, parity, predict, train
 
     parser = _Parser(
         prog="xpconv",
@@ -37,7 +37,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"xpconv {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
-    for module in (train, evaluate, predict, info):
+    for module in (train, evaluate, predict, info, parity):
         module.add_command(commands)
     return parser
 
@@ -76,8 +76,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        The exit status: 0; 2 after an error of the user or of the machine, told in one line on standard error; 130
-        after Ctrl-C; 141 if the reader of the output has gone. With ``XPCONV_TRACEBACK=1`` errors are raised instead.
+        The exit status: 0; 1 if ``parity`` found a result out of tolerance; 2 after an error of the user or of the
+        machine, told in one line on standard error; 130 after Ctrl-C; 141 if the reader of the output has gone. With
+        ``XPCONV_TRACEBACK=1`` errors are raised instead.
     """
     _prepare_streams()
     from ..backends import BackendUnavailableError, KernelUnavailableError
