@@ -15,6 +15,7 @@ from ._workspace import get_workspace_mb, set_workspace_mb
 from .backends import (
     BackendMismatchError,
     BackendUnavailableError,
+    DeviceMemoryError,
     asarray,
     available_backends,
     get_backend,
@@ -48,6 +49,7 @@ _LATE_NAMES = {
 __all__ = [
     "BackendMismatchError",
     "BackendUnavailableError",
+    "DeviceMemoryError",
     "Parameter",
     "Trainer",
     "asarray",

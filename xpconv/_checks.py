@@ -49,8 +49,10 @@ def check_number(name: str, value: object, low: float, high: float = math.inf, *
     return number
 
 
-def check_integer(name: str, value: object, low: int, high: int | None = None, *, takes: str = "an integer") -> int:
-    """``value`` as an int, which must be in ``[low, high]``.
+def check_integer(
+    name: str, value: object, low: int | None = None, high: int | None = None, *, takes: str = "an integer"
+) -> int:
+    """``value`` as an int, which must be in ``[low, high]``; None is no limit.
 
     Parameters
     ----------
@@ -68,7 +70,7 @@ def check_integer(name: str, value: object, low: int, high: int | None = None, *
         number = None
     if number is None:
         raise TypeError(f"{name}: expected {takes}, got {value!r:.200}")
-    if number < low or (high is not None and number > high):
+    if (low is not None and number < low) or (high is not None and number > high):
         limits = f"at least {low}" if high is None else f"between {low} and {high}"
         raise ValueError(f"{name}: must be {limits}, got {number}")
     return number

@@ -15,7 +15,7 @@ from .dispatch import (
     set_kernels,
     use_kernels,
 )
-from .protocol import Backend
+from .protocol import Backend, CaptureError
 from .registry import (
     BackendMismatchError,
     BackendUnavailableError,
@@ -35,6 +35,7 @@ __all__ = [
     "Backend",
     "BackendMismatchError",
     "BackendUnavailableError",
+    "CaptureError",
     "DeviceMemoryError",
     "Engine",
     "KernelUnavailableError",

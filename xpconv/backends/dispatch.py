@@ -37,7 +37,7 @@ _MODES = ("auto", "generic", "native")
 
 
 class KernelUnavailableError(RuntimeError):
-    """``XPCONV_KERNELS=native`` and no native kernel of the backend can serve the call."""
+    """No kernel for a call: none supports it and XPCONV_KERNELS is ``native``, or the device's compiler failed."""
 
 
 class DeviceMemoryError(MemoryError):
@@ -129,15 +129,24 @@ def _always(dtype: str, geometry: Any) -> bool:
     return True
 
 
+def _ready(backend: Backend, argument: Any) -> Any:
+    if isinstance(argument, list):
+        return [backend.prepare(array) for array in argument]
+    return backend.prepare(argument) if hasattr(argument, "dtype") else argument
+
+
 def run(backend: Backend, operator: str, first: Any, *arguments: Any, geometry: Any = None) -> Any:
-    """Run ``operator`` on ``first`` and ``arguments``; ``geometry``, if given, is passed on as the last of them."""
-    engine = serving(backend, operator, backend.dtype_name(first), geometry)
-    prepare = backend.prepare
-    ready = [prepare(a) if hasattr(a, "dtype") else a for a in (first, *arguments)]
+    """Run ``operator`` on ``first`` and ``arguments``; ``geometry``, if given, is passed on as the last of them.
+
+    Lists are lists of arrays, those of one list being of one dtype.
+    """
+    leading = first[0] if isinstance(first, list) else first
+    engine = serving(backend, operator, backend.dtype_name(leading), geometry)
+    ready = [_ready(backend, a) for a in (first, *arguments)]
     if geometry is not None:
         ready.append(geometry)
     # the steps of optimizers, which modify arrays in place, would take effect twice
-    repeatable = not operator.endswith("_step")
+    repeatable = not operator.endswith("_steps")
     return _attempt(backend, operator, repeatable, engine.function, (backend, *ready), {})
 
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from .dispatch import Engine
 
-__all__ = ["Array", "Backend", "HostRandom", "Shortage"]
+__all__ = ["Array", "Backend", "CaptureError", "HostRandom", "Shortage"]
 
 Array = Any  # an array of whichever library the backend wraps
 
@@ -23,6 +23,10 @@ _HALF = ("float16", "bfloat16")
 _FLOATING = (*_HALF, "float32", "float64")
 _INTEGER = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 _DTYPE_NAMES = frozenset((*_FLOATING, *_INTEGER, "bool", "complex64", "complex128"))
+
+
+class CaptureError(RuntimeError):
+    """Work that cannot be recorded by `Backend.capture`; the message says what is in the way."""
 
 
 class HostRandom:
@@ -131,6 +135,27 @@ class Backend:
         """A source of random arrays; drawn on the host so that all backends agree."""
         return HostRandom(self, seed)
 
+    def capture(self, function: Callable[[], Any]) -> Any | None:
+        """Record what ``function`` does on the device, so that it can be done again without calling it.
+
+        Recording does nothing on the device, while what ``function`` does besides happens once. It must neither read
+        a value of the device nor bring one there, and everything that it needs (kernels, states) must have been made
+        by an ordinary call before. What the recording works on must stay where it is in memory.
+
+        Returns
+        -------
+        object
+            Its ``replay()`` does the work, in the order of the current stream and without waiting; its ``result`` is
+            what ``function`` has returned, whose arrays have their values after a replay. None where the library
+            cannot record.
+
+        Raises
+        ------
+        CaptureError
+            ``function`` cannot be recorded, or has raised an error.
+        """
+        return None
+
     def gemm(self, a: Array, b: Array) -> Array:
         """Matrix product of two-dimensional ``a`` (M, K) and ``b`` (K, N)."""
         return self.xp.matmul(a, b)
@@ -150,6 +175,17 @@ class Backend:
     def free_memory(self) -> bool:
         """Give back memory that the library keeps for later use; returns whether there may be more free now."""
         return False
+
+    def free_bytes(self) -> int | None:
+        """How much memory new arrays may take on the device; None where that is not known."""
+        return None
+
+    def prefetch(self, arrays: Sequence[np.ndarray]) -> Callable[[], tuple[Array, ...]]:
+        """Start to move host arrays, which must not change, to this device; call the result where they are needed.
+
+        On a device that can do so they are copied while it computes.
+        """
+        return lambda: tuple(self.asarray(array) for array in arrays)
 
     def describe(self) -> str:
         """One line for `xpconv.show_config`: library, version, device."""

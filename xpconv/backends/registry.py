@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from .dispatch import compute
 from .protocol import Array, Backend
 
 if TYPE_CHECKING:
@@ -372,18 +373,18 @@ def asarray(obj: Any, dtype: Any = None, *, backend: str | Backend | None = None
         Not numbers, a masked array, or a dtype that the backend does not have.
     ValueError
         A nested sequence whose rows differ in length.
+    DeviceMemoryError
+        The memory of a device does not hold it.
     """
     target = get_backend() if backend is None else load_backend(backend)
-    if type(obj) is np.ndarray:
-        return target.asarray(_numbers("obj", obj), dtype)
-    source = _find(obj)
+    source = None if type(obj) is np.ndarray else _find(obj)
     if source is None:
-        return target.asarray(_numbers("obj", obj), dtype)
-    if source is target:
-        return target.asarray(obj, dtype)
-    if dtype is None and source.dtype_name(obj) == "bfloat16" and hasattr(target.xp, "bfloat16"):
-        dtype = "bfloat16"  # its way leads over float32, which holds all its values
-    return target.asarray(source.to_numpy(obj), dtype)
+        obj = _numbers("obj", obj)
+    elif source is not target:
+        if dtype is None and source.dtype_name(obj) == "bfloat16" and hasattr(target.xp, "bfloat16"):
+            dtype = "bfloat16"  # its way leads over float32, which holds all its values
+        obj = source.to_numpy(obj)
+    return compute(target, "asarray", target.asarray, obj, dtype)
 
 
 def to_numpy(array: Array) -> np.ndarray:

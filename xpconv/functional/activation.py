@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
+from .._checks import check_number
 from ..backends import run
 from ..backends.protocol import Array, Backend
-from ._arguments import check_cache, check_gradient, check_number, floating_backend
+from ._arguments import check_cache, check_gradient, floating_backend
 
 __all__ = [
     "ActivationCache",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import operator
 from typing import NamedTuple
 
-from ..backends import run
-from ..backends.protocol import Array
-from ._arguments import check_cache, check_gradient, check_integer, check_number, floating_backend
+from .._checks import check_integer, check_number
+from ..backends import compute, run
+from ..backends.protocol import Array, Backend
+from ._arguments import check_cache, check_gradient, floating_backend
 
 __all__ = ["DropoutCache", "dropout", "dropout_backward"]
 
@@ -53,7 +55,7 @@ def dropout(x: Array, p: float, *, training: bool, key: int | tuple[int, int, in
     mask = None
     if training and p:
         mask = run(backend, "dropout_mask", x, p, (seed, layer, step))
-        y = backend.asarray(x * mask)  # NumPy makes a scalar of 0-d arrays
+        y = _masked(backend, "dropout", x, mask)
     else:
         y = x
     return y, DropoutCache(mask, tuple(x.shape), backend.dtype_name(x))
@@ -80,7 +82,11 @@ def dropout_backward(dy: Array, cache: DropoutCache) -> Array:
     """
     check_cache(cache, DropoutCache)
     backend = check_gradient(dy, cache.mask, cache.shape, dtype=cache.dtype)
-    return dy if cache.mask is None else backend.asarray(dy * cache.mask)
+    return dy if cache.mask is None else _masked(backend, "dropout_backward", dy, cache.mask)
+
+
+def _masked(backend: Backend, name: str, array: Array, mask: Array) -> Array:
+    return backend.asarray(compute(backend, name, operator.mul, array, mask))  # NumPy makes a scalar of 0-d arrays
 
 
 def _checked_key(key: object) -> tuple[int, int, int]:

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from .. import functional
+from .._checks import check_number
 from ..backends.protocol import Array
-from ..functional._arguments import check_number
 from .base import Layer
 
 __all__ = ["GELU", "LeakyReLU", "ReLU", "SiLU", "Sigmoid", "Tanh"]

@@ -21,16 +21,17 @@ Parameters, buffers and child layers are found by the attributes they are assign
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, NamedTuple, Self
 
 import numpy as np
 
+from .._checks import check_integer
 from .._random import as_generator
-from ..backends import Backend, BackendMismatchError, asarray, backend_of, load_backend
+from ..backends import Backend, BackendMismatchError, asarray, backend_of, compute, load_backend
 from ..backends.protocol import Array
-from ..functional._arguments import check_integer
 
 __all__ = ["Layer", "LoadResult", "Parameter", "RandomLayer"]
 
@@ -40,7 +41,7 @@ _MAX_WORD = 1 << 16  # the layer word of a key holds the layer's index and its u
 def _copy(array: Array) -> Array:
     """A copy on the same device, cut off from any autograd of the library."""
     backend = backend_of(array=array)
-    return backend.xp.asarray(backend.asarray(array), copy=True)
+    return compute(backend, "copy", backend.xp.asarray, backend.asarray(array), copy=True)
 
 
 def _moved(array: Array, target: Backend | None, dtype: str | None) -> Array:
@@ -125,7 +126,9 @@ class Parameter:
             raise TypeError(f"g: expected {backend.dtype_name(self.data)} like data, got {backend.dtype_name(g)}")
         if tuple(g.shape) != self.shape:
             raise ValueError(f"g: expected shape {self.shape} like data, got {tuple(g.shape)}")
-        self.grad = g if self.grad is None else backend.asarray(self.grad + g)
+        if self.grad is not None:
+            g = backend.asarray(compute(backend, "accumulate_grad", operator.add, self.grad, g))
+        self.grad = g
 
     def __repr__(self) -> str:
         backend = backend_of(data=self.data)

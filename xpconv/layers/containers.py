@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from ..backends import backend_of
+from .._checks import check_integer
+from ..backends import backend_of, compute
 from ..backends.protocol import Array
 from .base import Layer
 
@@ -118,7 +120,7 @@ class Residual(Layer):
                 f"Residual: the body gives shape {tuple(y.shape)} but the shortcut {tuple(straight.shape)}; "
                 "a shortcut such as a 1x1 Conv2d can change channels and size"
             )
-        return y + straight
+        return compute(backend_of(body=y, shortcut=straight), "Residual", operator.add, y, straight)
 
     def backward(self, dy: Array) -> Array:
         """The sum of both ways back."""
@@ -127,7 +129,7 @@ class Residual(Layer):
         dx = self.body.backward(dy)
         if dx is None or straight is None:
             raise RuntimeError("Residual.backward: a layer inside gave no gradient to its input (need_dx is False)")
-        return dx + straight
+        return compute(backend_of(dx=dx), "Residual.backward", operator.add, dx, straight)
 
 
 class _ConcatCache(NamedTuple):
@@ -150,7 +152,7 @@ class Concat(Layer):
     def __init__(self, *branches: Layer, axis: int = 1) -> None:
         if not branches:
             raise ValueError("branches: expected at least one Layer, got none")
-        self.axis = axis
+        self.axis = check_integer("axis", axis)
         for i, branch in enumerate(branches):
             setattr(self, str(i), _check_layer(f"branches[{i}]", branch))
 
@@ -166,7 +168,8 @@ class Concat(Layer):
             shape = tuple(part.shape)
             if len(shape) != dimensions or shape[:axis] + shape[axis + 1 :] != first[:axis] + first[axis + 1 :]:
                 raise ValueError(f"Concat: branch 0 gives shape {first} but branch {i} {shape}, to join along {axis}")
-        y = backend_of(x=parts[0]).xp.concat(parts, axis=axis)
+        backend = backend_of(**{f"branch_{i}": part for i, part in enumerate(parts)})
+        y = compute(backend, "Concat", backend.xp.concat, parts, axis=axis)
         self.push(_ConcatCache(tuple(y.shape), axis, [part.shape[axis] for part in parts]))
         return y
 
@@ -182,6 +185,6 @@ class Concat(Layer):
             part = branch.backward(dy[(slice(None),) * axis + (slice(stop - length, stop), ...)])
             if part is None:
                 raise RuntimeError("Concat.backward: a layer inside gave no gradient to its input (need_dx is False)")
-            dx = part if dx is None else dx + part
+            dx = part if dx is None else compute(backend_of(dx=dx), "Concat.backward", operator.add, dx, part)
             stop -= length
         return dx

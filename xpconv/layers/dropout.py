@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from .. import functional
+from .._checks import check_number
 from ..backends.protocol import Array
-from ..functional._arguments import check_number
 from .base import RandomLayer
 
 __all__ = ["Dropout"]

@@ -7,10 +7,10 @@ import math
 import numpy as np
 
 from .. import functional
+from .._checks import check_integer
 from .._random import as_generator
-from ..backends import backend_of
+from ..backends import backend_of, compute
 from ..backends.protocol import Array
-from ..functional._arguments import check_integer
 from ._initial import uniform
 from .base import Layer, Parameter
 
@@ -76,6 +76,11 @@ class Linear(Layer):
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
 
 
+def _reshaped(array: Array, shape: tuple[int, ...]) -> Array:
+    backend = backend_of(array=array)
+    return compute(backend, "Flatten", backend.xp.reshape, array, shape)  # a copy, if array is not contiguous
+
+
 class Flatten(Layer):
     """(N, ...) to (N, product of the rest), as the input of a `Linear`."""
 
@@ -86,7 +91,7 @@ class Flatten(Layer):
             raise ValueError("x: expected at least 1 dimension (N, ...), got a 0-dimensional array")
         self.push(shape)
         # not -1, which is ambiguous for an empty batch
-        return backend_of(x=x).xp.reshape(x, (shape[0], math.prod(shape[1:])))
+        return _reshaped(x, (shape[0], math.prod(shape[1:])))
 
     def backward(self, dy: Array) -> Array:
         """``dy`` in the shape of the input."""
@@ -94,7 +99,7 @@ class Flatten(Layer):
         flat = (shape[0], math.prod(shape[1:]))
         if tuple(dy.shape) != flat:
             raise ValueError(f"dy: expected shape {flat}, that of the forward result, got {tuple(dy.shape)}")
-        return backend_of(dy=dy).xp.reshape(dy, shape)
+        return _reshaped(dy, shape)
 
 
 class Identity(Layer):
