@@ -404,6 +404,23 @@ def test_arrays_of_another_package_are_found_without_naming_it(plugin, python, t
     assert python(code, PYTHONPATH=path)[:2] == (0, "plugged numpy")
 
 
+def test_a_plug_in_is_not_started_for_arrays_that_others_own(plugin, clean_registry):
+    clean_registry._by_type.clear()
+    clean_registry._entry_points_read = False
+    assert backend_of(x=np.ones(2)).name == "numpy"
+    assert not clean_registry._entry_points_read  # not even looked for
+    strict_array = xpconv.asarray([1.0], backend=strict())
+    assert backend_of(x=strict_array).name == "array_api_strict"
+    registered_backends()
+    clean_registry._by_type.clear()
+    for array in (np.ones(2), strict_array):
+        backend_of(x=array)
+    assert "xpconv_plugged" not in sys.modules
+    with pytest.raises(TypeError, match="x: expected an array, got"):
+        backend_of(x=tagged())
+    assert "xpconv_plugged" in sys.modules  # it might have been its
+
+
 # ---- whose an array is ---------------------------------------------------------------------------------------------
 
 

@@ -53,6 +53,7 @@ class BackendUnavailableError(RuntimeError):
 class _Entry(NamedTuple):
     factory: Factory
     packages: tuple[str, ...]  # top-level packages that define its array types; () if unknown
+    plugin: bool = False  # found by its entry point, so that its array types may be in other packages as well
 
 
 def _builtin(module: str, package: str = "xpconv.backends") -> Factory:
@@ -90,7 +91,8 @@ def register_backend(name: str, factory: Factory, *, packages: tuple[str, ...] =
         `Backend` or raises `BackendUnavailableError`.
     packages
         Packages that define its array types, so that other arrays do not load it; only their top level counts.
-        Packages can also register through the entry-point group ``xpconv.backends``.
+        Packages can also register through the entry-point group ``xpconv.backends``; such a backend is started for an
+        array only if that is of the same package, or of no library known.
     """
     if not isinstance(name, str):
         raise TypeError(f"name: expected a string, got {name!r}")
@@ -127,7 +129,7 @@ def _read_entry_points() -> None:
         _entry_points_read = True
         for point in entry_points(group=ENTRY_POINT_GROUP):
             if point.name not in _entries:
-                _entries[point.name] = _Entry(_from_entry_point(point), ())
+                _entries[point.name] = _Entry(_from_entry_point(point), (point.module.partition(".")[0],), plugin=True)
 
 
 def _start(family: str, device: str | None) -> Backend:
@@ -253,25 +255,38 @@ def use_backend(name: str | Backend) -> Iterator[Backend]:
         _override.reset(token)
 
 
+def _candidates(kind: type) -> Iterator[str]:
+    """Names of backends that may own arrays of type ``kind``, the likely ones first; some come twice.
+
+    Plug-ins are looked for, and started, only if nobody before them owns it.
+    """
+    root = kind.__module__.partition(".")[0]
+    # newest first, so that a registered backend can claim a subclass of another library's array
+    names = list(_entries)[::-1]
+    yield from (n for n in names if root in _entries[n].packages or not _entries[n].packages)
+    _read_entry_points()
+    names = list(_entries)[::-1]
+    yield from (n for n in names if _entries[n].plugin and root in _entries[n].packages)
+    bases = {base.__module__.partition(".")[0] for base in kind.__mro__}
+    yield from (n for n in names if bases & set(_entries[n].packages))
+    yield from (n for n in names if _entries[n].plugin)
+
+
 def _find_owner(array: object) -> Backend | None:
     """Backend of a type seen for the first time. Only backends that may own it are started.
 
     Raises BackendUnavailableError if the one that should own it cannot start.
     """
     root = type(array).__module__.partition(".")[0]
-    bases = {base.__module__.partition(".")[0] for base in type(array).__mro__}
-    _read_entry_points()
-    # newest first, so that a registered backend can claim a subclass of another library's array
-    names = list(_entries)[::-1]
-    likely = [n for n in names if root in _entries[n].packages]
-    inherited = [n for n in names if n not in likely and bases & set(_entries[n].packages)]
-    unknown = [n for n in names if not _entries[n].packages]
-    reason = None
-    for name in [*unknown, *likely, *inherited]:
+    reason, asked = None, set()
+    for name in _candidates(type(array)):
+        if name in asked:
+            continue
+        asked.add(name)
         try:
             backend = load_backend(name)
         except BackendUnavailableError as error:
-            if name in likely and reason is None:
+            if reason is None and root in _entries[name].packages:
                 reason = error
             continue
         if backend.owns(array):
