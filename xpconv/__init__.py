@@ -11,6 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from . import backends
+from ._precision import get_matmul_precision, set_matmul_precision, use_matmul_precision
 from ._workspace import get_workspace_mb, set_workspace_mb
 from .backends import (
     BackendMismatchError,
@@ -58,6 +59,7 @@ __all__ = [
     "data",
     "functional",
     "get_backend",
+    "get_matmul_precision",
     "get_num_threads",
     "get_workspace_mb",
     "layers",
@@ -66,6 +68,7 @@ __all__ = [
     "optim",
     "register_backend",
     "set_backend",
+    "set_matmul_precision",
     "set_num_threads",
     "set_workspace_mb",
     "show_config",
@@ -73,6 +76,7 @@ __all__ = [
     "to_numpy",
     "training",
     "use_backend",
+    "use_matmul_precision",
 ]
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..backends.dispatch import Engine
 from ..backends.protocol import Array, Backend
+from .cublas import multiply
 from .module import Kernels
 
 __all__ = ["GpuBackend"]
@@ -23,10 +24,19 @@ class GpuBackend(Backend):
         The compiled kernels of this device.
     multiprocessors
         How many blocks of every kernel make the device busy is counted in these.
+    l2_bytes
+        Size of the last cache, in which the columns of a slice of a convolution should stay.
+    gemm_tile
+        A multiprocessor computes this many rows and columns of a matrix product at a time.
+    blas
+        What multiplies matrices, a `xpconv._gpu.cublas.Cublas`; None where it cannot be had.
     """
 
     kernels: Kernels
     multiprocessors: int
+    l2_bytes: int
+    gemm_tile: int = 128
+    blas: Any
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,9 +51,30 @@ class GpuBackend(Backend):
         """``array`` in C order; itself if it is so already."""
         raise NotImplementedError
 
-    def batched_gemm(self, a: Array, b: Array) -> Array:
-        """Matrix products of ``a`` (B, M, K) and ``b`` (B, K, N), one for each of B."""
-        return self.xp.matmul(a, b)
+    def address(self, array: Array, *, written: bool = False) -> int:
+        """Where the first element of ``array`` lies, for a launch whose kernel may write there if ``written``.
+
+        For kernels that take structures of addresses. The array must live until they are launched.
+        """
+        raise NotImplementedError
+
+    def gemm(self, a: Array, b: Array, *, out: Array | None = None, accumulate: bool = False) -> Array:
+        """Matrix product of ``a`` (M, K) and ``b`` (K, N), into or added to ``out``; see `xpconv._gpu.cublas.multiply`.
+
+        Parameters
+        ----------
+        out
+            Matrix (M, N) with unit stride along one axis; for half precision it may be float32. New if None.
+        accumulate
+            Whether to add to what is in ``out``.
+        """
+        with self.running():
+            return multiply(self, a, b, out, accumulate)
+
+    def batched_gemm(self, a: Array, b: Array, *, out: Array | None = None, accumulate: bool = False) -> Array:
+        """Matrix products of ``a`` (B, M, K) and ``b`` (B, K, N), one for each of B; otherwise as `gemm`."""
+        with self.running():
+            return multiply(self, a, b, out, accumulate)
 
 
 def _engines() -> dict[str, tuple[Engine, ...]]:

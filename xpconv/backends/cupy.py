@@ -2,47 +2,93 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from .._gpu import GpuBackend
-from .protocol import Array, Backend
+from .._gpu.cublas import Cublas, load_library
+from .._gpu.graph import CupyCapture, check_transfer
+from ._pinned import PinnedTransfers
+from .dispatch import KernelUnavailableError
+from .protocol import Array, Backend, Shortage
 from .registry import BackendUnavailableError, load_backend
 
 __all__ = ["CupyBackend", "load"]
 
+_EXTRAS = (12, 13)  # versions of CUDA that there is an extra for
 _INSTALL = 'pip install "xpconv[cuda13]" (or "xpconv[cuda12]" for a driver of CUDA 12)'
+_OUT_OF_MEMORY = 2  # cudaErrorMemoryAllocation and CUDA_ERROR_OUT_OF_MEMORY
+
+
+def _import() -> Any:
+    try:
+        import cupy
+    except ModuleNotFoundError as error:
+        if error.name != "cupy":  # something that CuPy needs
+            raise BackendUnavailableError(f"cupy is installed but cannot be imported: {error}; {_INSTALL}") from error
+        raise BackendUnavailableError(f"cupy is not installed: {_INSTALL}") from error
+    except ImportError as error:
+        text = " ".join(str(error).split())  # CuPy fills a page
+        raise BackendUnavailableError(f"cupy is installed but cannot be imported: {text}") from error
+    return cupy
+
+
+def _visible() -> str:
+    value = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return "" if value is None else f" (CUDA_VISIBLE_DEVICES is {value!r})"
+
+
+def _why_not(cupy: Any, error: Exception) -> str:
+    """What is wrong and what helps, where ``error`` came of counting the devices."""
+    wheel = f"cupy {cupy.__version__}"
+    try:
+        runtime = cupy.cuda.runtime
+        driver, needed = runtime.driverGetVersion(), runtime.runtimeGetVersion() // 1000
+    except Exception:  # a library of CUDA is missing: the error itself is all there is
+        return f"{wheel} is installed but cannot use CUDA: {error}; {_INSTALL}"
+    if driver == 0:
+        return (
+            f"{wheel} is installed but there is no NVIDIA driver: install one for CUDA {needed} (nvidia-smi shows it)"
+        )
+    supported = driver // 1000
+    if supported < needed:
+        advice = "install a newer driver"
+        if supported in _EXTRAS:
+            advice += f', or: pip uninstall cupy-cuda{needed}x; pip install "xpconv[cuda{supported}]"'
+        return (
+            f"{wheel} needs a driver of CUDA {needed}, and this NVIDIA driver supports CUDA up to "
+            f"{supported}.{driver % 1000 // 10}: {advice}"
+        )
+    return f"{wheel} finds no usable GPU{_visible()}: {error}; nvidia-smi should list one"
 
 
 class CupyBackend(GpuBackend):
     """One GPU: ``"cupy"`` is device 0, ``"cupy:1"`` the next."""
 
     on_host = False
+    why_no_blas = ""  # where `blas` is None
 
     def __init__(self, number: int) -> None:
-        try:
-            import cupy
-        except ImportError as error:
-            raise BackendUnavailableError(f"cupy is not installed: {_INSTALL}") from error
+        cupy = _import()
         try:
             count = cupy.cuda.runtime.getDeviceCount()
-        except Exception as error:  # CUDARuntimeError, or an ImportError of a library that is missing
-            raise BackendUnavailableError(
-                f"cupy {cupy.__version__} is installed but finds no usable NVIDIA driver or device: {error}. "
-                "Check that nvidia-smi lists a GPU and that the driver is new enough for the CUDA of the wheel; "
-                f"otherwise {_INSTALL}"
-            ) from error
+        except Exception as error:  # CUDARuntimeError, or an error of a library that is missing
+            raise BackendUnavailableError(_why_not(cupy, error)) from error
         if number >= count:
-            raise BackendUnavailableError(f"cupy has no device {number}: this machine has {count}")
+            raise BackendUnavailableError(f"cupy has no device {number}: it sees {count}{_visible()}")
         import array_api_compat.cupy as xp
 
         self._cupy = cupy
         self._gpu = cupy.cuda.Device(number)
+        self._transfers = PinnedTransfers(cupy, self._gpu)
         self.xp = xp
         self.device = self._gpu
         self.multiprocessors = self._gpu.attributes["MultiProcessorCount"]
+        self.l2_bytes = self._gpu.attributes["L2CacheSize"]
         self.number = number
         self.name = "cupy" if number == 0 else f"cupy:{number}"
         super().__init__()
@@ -56,17 +102,61 @@ class CupyBackend(GpuBackend):
             return self
         return load_backend("cupy" if number == 0 else f"cupy:{number}")
 
+    @cached_property
+    def blas(self) -> Cublas | None:  # type: ignore[override]
+        """cuBLAS, loaded when first asked for: it is large."""
+        cuda = self._cupy.cuda
+        try:
+            library = load_library(cuda.runtime.runtimeGetVersion() // 1000)
+        except OSError as error:
+            self.why_no_blas = str(error)
+            return None
+        return Cublas(library, lambda: cuda.get_current_stream().ptr, cuda.alloc)
+
+    def capture(self, function: Callable[[], Any]) -> CupyCapture:
+        return CupyCapture(self, function)
+
     def asarray(self, obj: Any, dtype: Any = None) -> Array:
+        if not self.owns(obj):
+            check_transfer("asarray")
         with self._gpu:
             return self._cupy.asarray(obj, dtype=None if dtype is None else self.dtype(dtype))
 
     def to_numpy(self, array: Array) -> np.ndarray:
-        return self._cupy.asnumpy(array)
+        with self._gpu:
+            return self._cupy.asnumpy(array)
 
-    # CuPy computes and allocates on the current device of the thread, whatever device its arguments are on
+    # CuPy computes and allocates on the current device of the thread, whatever device its arguments are on, and on the
+    # stream that is current for that device
 
     def running(self) -> Any:
         return self._gpu
+
+    def out_of_memory(self, error: Exception) -> Shortage | None:
+        cuda = self._cupy.cuda
+        if isinstance(error, (cuda.runtime.CUDARuntimeError, cuda.driver.CUDADriverError)):
+            if error.status != _OUT_OF_MEMORY:
+                return None
+        elif not isinstance(error, cuda.memory.OutOfMemoryError):
+            return None
+        with self._gpu:
+            free, total = cuda.runtime.memGetInfo()
+        return Shortage(str(error), getattr(error, "_size", None), free, total)
+
+    def free_memory(self) -> bool:
+        with self._gpu:
+            if self._cupy.cuda.get_current_stream().is_capturing():  # which freeing would break off
+                return False
+            self._cupy.get_default_memory_pool().free_all_blocks()
+        return True
+
+    def free_bytes(self) -> int:
+        with self._gpu:
+            free, _ = self._cupy.cuda.runtime.memGetInfo()
+            return free + self._cupy.get_default_memory_pool().free_bytes()
+
+    def prefetch(self, arrays: Sequence[np.ndarray]) -> Callable[[], tuple[Array, ...]]:
+        return self._transfers.send(arrays)
 
     def empty(self, shape: Sequence[int], dtype: Any) -> Array:
         with self._gpu:
@@ -92,6 +182,9 @@ class CupyBackend(GpuBackend):
         with self._gpu:
             return self._cupy.ascontiguousarray(array)
 
+    def address(self, array: Array, *, written: bool = False) -> int:
+        return array.data.ptr
+
     def raw_module(self, code: str, options: Sequence[str], name_expressions: Sequence[str]) -> Any:
         module = self._cupy.RawModule(
             code=code, options=("-std=c++17", *options), name_expressions=tuple(name_expressions)
@@ -100,9 +193,11 @@ class CupyBackend(GpuBackend):
             with self._gpu:
                 module.compile()
         except self._cupy.cuda.compiler.CompileException as error:
-            raise RuntimeError(
-                f"{self.name}: NVRTC cannot compile {name_expressions[0]} and others:\n{error}"
-            ) from error
+            raise KernelUnavailableError(f"NVRTC says:\n{error}") from error
+        except (ImportError, OSError, RuntimeError) as error:  # no NVRTC or headers of CUDA, no folder for the cache
+            if self.out_of_memory(error) is not None:
+                raise
+            raise KernelUnavailableError(f"{type(error).__name__}: {error}") from error
         return module
 
     def synchronize(self) -> None:
@@ -117,5 +212,4 @@ def load(device: str | None) -> CupyBackend:
     """Factory of the registry."""
     if device is not None and not device.isdigit():
         raise BackendUnavailableError(f"cupy devices are numbers, as in 'cupy:1', got {device!r}")
-    backend = CupyBackend(int(device or 0))
-    return backend
+    return CupyBackend(int(device or 0))

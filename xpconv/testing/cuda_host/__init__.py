@@ -5,7 +5,20 @@ NumPy memory: `HostModule` and `HostKernel` have the calling convention of `cupy
 Barriers, shared memory, launches and arguments are checked more strictly than a GPU does; see the header.
 """
 
+from .array import HostArray
 from .backend import HostCudaBackend, load
-from .module import HostArray, HostKernel, HostModule, find_compiler, thread_schedule
+from .module import HostKernel, HostModule, find_compiler, thread_schedule
+from .recording import HostCapture, HostReadError, no_host_reads
 
-__all__ = ["HostArray", "HostCudaBackend", "HostKernel", "HostModule", "find_compiler", "load", "thread_schedule"]
+__all__ = [
+    "HostArray",
+    "HostCapture",
+    "HostCudaBackend",
+    "HostKernel",
+    "HostModule",
+    "HostReadError",
+    "find_compiler",
+    "load",
+    "no_host_reads",
+    "thread_schedule",
+]

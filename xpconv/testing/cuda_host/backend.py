@@ -4,7 +4,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -13,18 +14,12 @@ import numpy as np
 from ..._gpu import GpuBackend
 from ...backends import BackendUnavailableError
 from ...backends.protocol import Array
-from .module import HostArray, HostModule, find_compiler
+from .array import HostArray, call
+from .blas import HostBlas
+from .module import HostModule, find_compiler
+from .recording import HostCapture, check_read, check_transfer, hold
 
 __all__ = ["HostCudaBackend", "HostNamespace", "load"]
-
-
-def _to_device(result: Any) -> Any:
-    if isinstance(result, (np.ndarray, np.generic)):
-        return np.asarray(result).view(HostArray)
-    if isinstance(result, (tuple, list)) and any(isinstance(item, np.ndarray) for item in result):
-        items = [_to_device(item) for item in result]
-        return type(result)(*items) if hasattr(result, "_fields") else type(result)(items)
-    return result
 
 
 class HostNamespace(ModuleType):
@@ -39,7 +34,7 @@ class HostNamespace(ModuleType):
             return found
 
         def function(*args: Any, **kwargs: Any) -> Any:
-            return _to_device(found(*args, **kwargs))
+            return call(found, args, kwargs)
 
         function.__name__ = name
         setattr(self, name, function)  # so that it is made once
@@ -52,6 +47,8 @@ class HostCudaBackend(GpuBackend):
     name = "cuda-host"
     on_host = False  # it plays a GPU, whose values cannot be read for free
     multiprocessors = 2  # few, so that the loops of kernels take more than one turn
+    l2_bytes = 8 << 10  # and little, so that convolutions of tests are cut into slices
+    gemm_tile = 8
     compiler_options: tuple[str, ...] = ()
 
     def __init__(self) -> None:
@@ -60,6 +57,7 @@ class HostCudaBackend(GpuBackend):
                 "cuda-host needs a C++ compiler for the CUDA kernels: install g++ or clang++, or name one in CXX"
             )
         self.xp = HostNamespace()
+        self.blas = HostBlas()
         super().__init__()
 
     def owns(self, array: object) -> bool:
@@ -68,11 +66,13 @@ class HostCudaBackend(GpuBackend):
     def asarray(self, obj: Any, dtype: Any = None) -> Array:
         if type(obj) is HostArray:
             return obj if dtype is None else self.astype(obj, dtype)
+        check_transfer("asarray")
         # a copy, as a transfer to a device is
         values = np.asarray(obj)
         return np.array(values, dtype=self.dtype(values.dtype if dtype is None else dtype)).view(HostArray)
 
     def to_numpy(self, array: Array) -> np.ndarray:
+        check_read("to_numpy")
         return np.asarray(array)
 
     def dtype(self, name: Any) -> Any:
@@ -82,11 +82,8 @@ class HostCudaBackend(GpuBackend):
             raise TypeError(f"dtype: {self.name} has no {name!r}") from None
         return dtype if dtype.isnative else dtype.newbyteorder("=")
 
-    def gemm(self, a: Array, b: Array) -> Array:
-        wide = self.accumulator(a)  # as cuBLAS does
-        return self.astype(self.xp.matmul(self.astype(a, wide), self.astype(b, wide)), a.dtype)
-
-    batched_gemm = gemm
+    def capture(self, function: Callable[[], Any]) -> HostCapture:
+        return HostCapture(function)
 
     def raw_module(self, code: str, options: Sequence[str], name_expressions: Sequence[str]) -> HostModule:
         defined = ("-DXPCONV_ON_HOST", *options, *self.compiler_options)
@@ -94,6 +91,15 @@ class HostCudaBackend(GpuBackend):
 
     def contiguous(self, array: Array) -> Array:
         return array if array.flags.c_contiguous else self.xp.ascontiguousarray(array)
+
+    def address(self, array: Array, *, written: bool = False) -> int:
+        if written and not array.flags.writeable:
+            raise ValueError("a kernel writes to an array that is read-only")
+        hold(array, written)
+        return array.ctypes.data
+
+    def free_bytes(self) -> int:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
     def describe(self) -> str:
         compiler = find_compiler()

@@ -93,6 +93,12 @@ inline __half __float2half(float v) {
   return {uint16_t(sign | ((bits + 0xFFF + ((bits >> 13) & 1)) >> 13) - (112 << 10))};
 }
 
+// operators that the compiler must not make one multiply-add of; here it makes none
+inline float __fmul_rn(float a, float b) { return a * b; }
+inline float __fadd_rn(float a, float b) { return a + b; }
+inline double __dmul_rn(double a, double b) { return a * b; }
+inline double __dadd_rn(double a, double b) { return a + b; }
+
 inline unsigned __umulhi(unsigned a, unsigned b) { return unsigned((uint64_t(a) * b) >> 32); }
 using std::max;
 using std::min;

@@ -19,6 +19,9 @@ from typing import Any
 
 import numpy as np
 
+from .array import HostArray
+from .recording import perform
+
 __all__ = ["HostArray", "HostKernel", "HostModule", "find_compiler", "thread_schedule"]
 
 _SHIM = Path(__file__).with_name("cuda_on_host.cuh")
@@ -37,10 +40,6 @@ _FLAGS = (
 )
 _schedule: ContextVar[int] = ContextVar("xpconv_cuda_host_schedule", default=0)
 _one_launch = threading.Lock()  # a module runs one block at a time
-
-
-class HostArray(np.ndarray):
-    """NumPy memory in the role of a device's: a type of its own, so that no backend takes it for a host array."""
 
 
 @contextmanager
@@ -135,12 +134,20 @@ class HostKernel:
         held = [self._value(i, *pair) for i, pair in enumerate(zip(self.parameters, args, strict=True))]
         pointers = (ctypes.c_void_p * len(held))(*[a.ctypes.data for a in held])
         three = ctypes.c_uint * 3
-        with _one_launch:
-            error = self._launch(
-                three(*(*grid, 1, 1)[:3]), three(*(*block, 1, 1)[:3]), pointers, ctypes.c_uint(_schedule.get())
-            )
-            if error:
-                raise RuntimeError(f"{self.name}: {error.decode()}")
+        # what the pointers point to must live as long as the launch may be repeated: `held` and `args`
+        written = [
+            a for parameter, a in zip(self.parameters, args, strict=True) if parameter[0] == "w" and a is not None
+        ]
+
+        def launch(held: Any = (held, args)) -> None:
+            with _one_launch:
+                error = self._launch(
+                    three(*(*grid, 1, 1)[:3]), three(*(*block, 1, 1)[:3]), pointers, ctypes.c_uint(_schedule.get())
+                )
+                if error:
+                    raise RuntimeError(f"{self.name}: {error.decode()}")
+
+        perform(launch, writes=written)
 
     def _value(self, position: int, parameter: str, value: Any) -> np.ndarray:
         """One-element array whose memory holds the argument."""
