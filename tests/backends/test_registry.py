@@ -413,8 +413,8 @@ def test_a_plug_in_is_not_started_for_arrays_that_others_own(plugin, clean_regis
     assert backend_of(x=strict_array).name == "array_api_strict"
     registered_backends()
     clean_registry._by_type.clear()
-    for array in (np.ones(2), strict_array):
-        backend_of(x=array)
+    for array in (np.ones(2), strict_array, [1.0], 2, np.float32(3)):
+        xpconv.asarray(array)
     assert "xpconv_plugged" not in sys.modules
     with pytest.raises(TypeError, match="x: expected an array, got"):
         backend_of(x=tagged())

@@ -306,7 +306,9 @@ def _find(array: object) -> Backend | None:
     kind = type(array)
     backend = _by_type.get(kind)
     if backend is None:
-        backend = _find_owner(array)
+        # numbers and sequences of them, as `asarray` gets them, are nobody's arrays
+        plain = kind.__module__ == "builtins" or issubclass(kind, np.generic)
+        backend = None if plain else _find_owner(array)
         if backend is None:
             return None
         _by_type[kind] = backend
