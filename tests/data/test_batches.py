@@ -1,8 +1,12 @@
+import gc
+
 import numpy as np
 import pytest
 
 import xpconv
-from xpconv.data import ArrayDataset, Batches, Compose, Normalize, RandomFlip, ShiftCrop
+from xpconv.backends import load_backend
+from xpconv.data import ArrayDataset, Batches, Compose, Normalize, RandomFlip, ShiftCrop, batches
+from xpconv.data.augment import Recipe
 
 N = 23
 X = np.random.default_rng(6).integers(0, 256, (N, 2, 6, 5), dtype=np.uint8)
@@ -45,6 +49,148 @@ def test_augmented_batches_are_the_same_on_every_backend(on):
     batches = Batches(DATASET, 8, seed=3, transform=AUGMENT)
     expected = Batches(DATASET, 8, seed=3, transform=AUGMENT, backend="numpy")
     assert_same(host(batches.epoch(2)), host(expected.epoch(2)))
+
+
+TRANSFORMS = {
+    "none": None,
+    "all": AUGMENT,
+    "crop": ShiftCrop((1, 2)),
+    "flip, normalize": Compose([RandomFlip(0.3), Normalize((0.2, 0.3), (0.4, 0.5))]),
+    "in another order": Compose([RandomFlip(), ShiftCrop(1), Normalize(0.3, 0.4)]),
+    "of a user": lambda images, rng, training: images,
+}
+
+
+@pytest.mark.parametrize("placement", ["device", "host"])
+@pytest.mark.parametrize("transform", list(TRANSFORMS))
+def test_placement_changes_no_bit(on, monkeypatch, transform, placement):
+    monkeypatch.setattr(batches, "_IMAGES_AT_ONCE", 12)  # choices are sent for two steps at a time
+    options = {"seed": 3, "transform": TRANSFORMS[transform], "dtype": on.dtypes[-1]}
+    options["drop_last"] = on.backend == "jax"  # which compiles every operation for every shape
+    expected = host(Batches(DATASET, 5, backend="numpy", placement="host", **options).epoch(2))
+    got = Batches(DATASET, 5, placement=placement, **options)
+    assert_same([(on.to_numpy(x), on.to_numpy(y)) for x, y in got.epoch(2)], expected)
+    assert_same(host(got.epoch(2, 3)), expected[3:])
+
+
+@pytest.mark.parametrize("placement", ["device", "host"])
+def test_placement_of_floating_point_images(on, placement):
+    floats = ArrayDataset(X / 255, DATASET.labels)
+    options = {"transform": AUGMENT, "drop_last": True}
+    expected = Batches(floats, 5, backend="numpy", placement="host", **options)
+    assert_same(host(Batches(floats, 5, placement=placement, **options)), host(expected))
+
+
+@pytest.mark.parametrize(
+    ("transform", "expected"),
+    [
+        (None, (False, False, False)),
+        (AUGMENT, (True, True, True)),
+        (Normalize(0, 1), (False, False, True)),
+        (Compose([ShiftCrop(1), Normalize(0, 1)]), (True, False, True)),
+        (Compose([]), (False, False, False)),
+        (Compose([Normalize(0, 1), RandomFlip()]), None),
+        (Compose([RandomFlip(), RandomFlip()]), None),
+        (Compose([AUGMENT]), None),
+        (lambda images, rng, training: images, None),
+        (type("Mine", (RandomFlip,), {})(), None),
+    ],
+)
+def test_which_transforms_are_one_kernel(transform, expected):
+    recipe = Recipe.of(transform)
+    assert (None if recipe is None else tuple(part is not None for part in recipe)) == expected
+
+
+class Watched:
+    """What is moved to a backend, as a list of what and how many images."""
+
+    def __init__(self, monkeypatch, backend):
+        self.moved = []
+        asarray, prefetch = backend.asarray, backend.prefetch
+        monkeypatch.setattr(backend, "asarray", lambda a, dtype=None: self.moved.append(len(a)) or asarray(a, dtype))
+        monkeypatch.setattr(backend, "prefetch", lambda a: self.moved.append(f"sent {len(a[0])}") or prefetch(a))
+
+
+@pytest.fixture
+def device(monkeypatch):
+    """The stand-in of a GPU, and what is moved to it."""
+    backend = pytest.importorskip("xpconv.testing.cuda_host").find_compiler() and load_backend("cuda-host")
+    if backend is None:
+        pytest.skip("no C++ compiler")
+    with xpconv.use_backend("cuda-host"):
+        yield backend, Watched(monkeypatch, backend)
+
+
+def test_a_set_that_fits_is_moved_once(device):
+    _, watched = device
+    dataset = ArrayDataset(X, DATASET.labels)
+    for _ in range(2):
+        for training in True, False:
+            epoch = Batches(dataset, 5, transform=AUGMENT, training=training).epoch(0)
+            first = watched.moved.copy()
+            assert len(list(epoch)) == 5
+            moved = watched.moved[len(first) :]
+            assert [n for n in moved if n != 2] == [N, N]  # labels and choices of the epoch; 2 channels' constants
+    assert first.count(N) == 1 + 3 * 2
+    assert "sent 5" not in watched.moved
+
+
+def test_a_set_is_moved_again_if_it_is_replaced_and_leaves_with_its_owner(device):
+    backend, _ = device
+    dataset = ArrayDataset(X, DATASET.labels)
+    first, _ = next(Batches(dataset, N, shuffle=False).epoch(0))
+    dataset.images = 255 - X
+    second, _ = next(Batches(dataset, N, shuffle=False).epoch(0))
+    np.testing.assert_allclose(np.asarray(first) + np.asarray(second), 1, rtol=1e-6)
+    assert list(batches._residents[dataset]) == [(backend.name, "uint8")]
+    count = len(batches._residents)
+    del dataset
+    gc.collect()
+    assert len(batches._residents) == count - 1
+
+
+@pytest.mark.parametrize("free", [None, 4 * X.nbytes - 1, 4 * X.nbytes])
+def test_a_set_that_does_not_fit_is_sent_one_batch_ahead(device, monkeypatch, free):
+    backend, watched = device
+    monkeypatch.setattr(backend, "free_bytes", lambda: free)
+    epoch = Batches(ArrayDataset(X, DATASET.labels), 10, transform=AUGMENT).epoch(0)
+    seen = []
+    for _ in epoch:
+        seen.append([n for n in watched.moved if str(n).startswith("sent")])
+    if free == 4 * X.nbytes:
+        assert seen == [[], [], []]
+    else:
+        assert seen == [["sent 10"] * 2, ["sent 10"] * 2 + ["sent 3"], ["sent 10"] * 2 + ["sent 3"]]
+
+
+def test_half_precision_on_the_device(device):
+    options = {"dtype": "float16", "transform": Normalize(0.3, 0.4, "float16")}
+    expected = host(Batches(DATASET, N, backend="numpy", **options))
+    for placement in "device", "host":
+        got = host(Batches(DATASET, N, placement=placement, **options))
+        assert got[0][0].dtype == np.float16
+        assert_same(got, expected)
+
+
+@pytest.mark.parametrize("placement", ["device", "host"])
+def test_evaluation_on_the_device_is_not_augmented(device, placement):
+    for x, _ in Batches(DATASET, N, shuffle=False, transform=AUGMENT, placement=placement):
+        np.testing.assert_array_equal(np.asarray(x), Normalize(0.3, 0.4)(X, None, False))
+
+
+@pytest.mark.parametrize("placement", ["device", "host"])
+def test_bad_transforms_on_the_device(device, placement):
+    for transform, error, message in [
+        (ShiftCrop(6), ValueError, "padding: must be smaller than the images, 6 x 5, got"),
+        (Normalize((0, 0, 0), (1, 1, 1)), ValueError, "images: expected 3 channels, got 2"),
+        (
+            lambda x, rng, training: x[:2],
+            ValueError,
+            r"transform: expected 5 images .* of cuda-host, got .* shape \(2,",
+        ),
+    ]:
+        with pytest.raises(error, match=message):
+            next(Batches(DATASET, 5, transform=transform, placement=placement).epoch(0))
 
 
 def test_dtypes(on):
@@ -183,6 +329,9 @@ def test_the_backend_is_the_default_one_when_the_epoch_begins():
         ({"dtype": "int32"}, ValueError, "dtype: expected float16, bfloat16, float32 or float64, got 'int32'"),
         ({"transform": 3}, TypeError, "transform: expected a callable or None, got 3"),
         ({"dataset": (X, [0])}, TypeError, "dataset: expected an ArrayDataset, got tuple"),
+        ({"placement": "gpu"}, ValueError, "placement: expected one of auto, device, host, got 'gpu'"),
+        ({"backend": "abacus"}, ValueError, "backend: unknown 'abacus'; known are"),
+        ({"backend": 3}, TypeError, "backend: expected a name such as 'numpy', got 3"),
     ],
 )
 def test_bad_arguments(arguments, error, message):
@@ -214,8 +363,3 @@ def test_bad_epochs():
 def test_transforms_that_return_something_else(transform, error, message):
     with pytest.raises(error, match=message):
         next(Batches(DATASET, 5, transform=transform).epoch(0))
-
-
-def test_an_unknown_backend():
-    with pytest.raises(ValueError, match="backend: unknown 'abacus'"):
-        Batches(DATASET, 5, backend="abacus").epoch(0)

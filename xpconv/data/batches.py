@@ -34,8 +34,9 @@ class _Resident(NamedTuple):
     images: Array
 
 
-# by the name of the backend; a set that nobody has any more leaves its devices
-_residents: WeakKeyDictionary[ArrayDataset, dict[str, _Resident]] = WeakKeyDictionary()
+# by the name of the backend and the dtype there; a set that nobody has any more leaves its devices
+_residents: WeakKeyDictionary[ArrayDataset, dict[tuple[str, str], _Resident]] = WeakKeyDictionary()
+_ITEM_SIZE = {"uint8": 1, "float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
 
 
 class Batches:
@@ -153,19 +154,23 @@ class Batches:
     def _is_on_device(self, backend: Backend) -> bool:
         if self.placement != "auto" or backend.on_host:
             return self.placement == "device"
-        if backend.name in _residents.get(self.dataset, ()):
+        dtype = self._resident_dtype()
+        if (backend.name, dtype) in _residents.get(self.dataset, ()):
             return True
         free = backend.free_bytes()
-        return free is not None and self.dataset.images.nbytes <= _SHARE * free
+        return free is not None and self.dataset.images.size * _ITEM_SIZE[dtype] <= _SHARE * free
+
+    def _resident_dtype(self) -> str:
+        return "uint8" if self.dataset.images.dtype == np.uint8 else self.dtype
 
     def _resident(self, backend: Backend) -> Array:
         """The images of the set on the backend."""
-        known = _residents.setdefault(self.dataset, {})
-        source = self.dataset.images
-        if backend.name not in known or known[backend.name].source is not source:
-            known.pop(backend.name, None)  # its memory may be needed
-            known[backend.name] = _Resident(source, compute(backend, "data set", backend.asarray, source))
-        return known[backend.name].images
+        known, source = _residents.setdefault(self.dataset, {}), self.dataset.images
+        key = backend.name, self._resident_dtype()
+        if key not in known or known[key].source is not source:
+            known.pop(key, None)  # its memory may be needed
+            known[key] = _Resident(source, compute(backend, "data set", backend.asarray, source, dtype=key[1]))
+        return known[key].images
 
 
 class _Epoch:
@@ -208,10 +213,10 @@ class _Epoch:
             for step in steps:
                 part = slice((step - first) * size, (step - first) * size + len(chosen[step - first]))
                 if fused is not None:
-                    x = fused(images, choices[part])
+                    x = fused(images, choices[part, ...])
                 else:
                     x = compute(backend, "batch", backend.xp.take, images, choices[part], axis=0)
-                    x = self._transformed(x if self.is_bytes else backend.astype(x, self.dtype), step)
+                    x = self._transformed(x, step)
                 yield x, labels[part]
 
     def sent(self) -> Iterator[tuple[Array, Array]]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from .._checks import check_integer, check_number
 from .._geometry import IntOrPair, to_pair
 from .._random import as_generator
 from ..backends import backend_of
@@ -30,8 +31,7 @@ Rng = np.random.Generator | int | None
 
 def _draw_normal(network: Layer, scale: float, generator: np.random.Generator) -> None:
     """Weights of N(0, scale**2) and biases of zero for all convolutions and linear layers."""
-    if not scale > 0:
-        raise ValueError(f"weight_scale: must be above 0, got {scale!r}")
+    scale = check_number("weight_scale", scale, 0, above=True)
     for _, layer in network.named_layers():
         if isinstance(layer, (Conv2d, Linear)):
             backend = backend_of(weight=layer.weight.data)
@@ -87,6 +87,12 @@ class FullyConnectedNet(Sequential):
     ) -> None:
         if normalization not in (None, "batchnorm", "layernorm"):
             raise ValueError(f"normalization: expected None, 'batchnorm' or 'layernorm', got {normalization!r}")
+        if isinstance(hidden_dims, str) or not isinstance(hidden_dims, Iterable):
+            raise TypeError(f"hidden_dims: expected a sequence of integers, got {hidden_dims!r}")
+        hidden_dims = [check_integer("hidden_dims", hidden, 1) for hidden in hidden_dims]
+        input_dim = check_integer("input_dim", input_dim, 1)
+        num_classes = check_integer("num_classes", num_classes, 1)
+        dropout = check_number("dropout", dropout, 0, 1)
         generator = as_generator(rng)
         layers: dict[str, Layer] = {"flatten": Flatten()}
         size = input_dim
@@ -135,8 +141,12 @@ class ThreeLayerConvNet(Sequential):
         rng: Rng = None,
         dtype: str = "float32",
     ) -> None:
+        filter_size = check_integer("filter_size", filter_size, 1)
         if filter_size % 2 == 0:
             raise ValueError(f"filter_size: must be odd, so that the convolution keeps the size, got {filter_size}")
+        num_filters = check_integer("num_filters", num_filters, 1)
+        hidden_dim = check_integer("hidden_dim", hidden_dim, 1)
+        num_classes = check_integer("num_classes", num_classes, 1)
         generator = as_generator(rng)
         height, width = _pooled(to_pair("image_size", image_size), 1, 2)
         padding = filter_size // 2
@@ -181,6 +191,7 @@ class LeNet(Sequential):
         rng: Rng = None,
         dtype: str = "float32",
     ) -> None:
+        num_classes = check_integer("num_classes", num_classes, 1)
         generator = as_generator(rng)
         size = to_pair("image_size", image_size)
         padding = 2 if min(size) < 32 else 0
@@ -235,10 +246,13 @@ class SmallConvNet(Sequential):
         num_classes: int = 10,
         *,
         width: int = 16,
-        dropout: float = 0.3,
+        dropout: float = 0.1,
         rng: Rng = None,
         dtype: str = "float32",
     ) -> None:
+        width = check_integer("width", width, 1)
+        num_classes = check_integer("num_classes", num_classes, 1)
+        dropout = check_number("dropout", dropout, 0, 1)
         generator = as_generator(rng)
         height, columns = _pooled(to_pair("image_size", image_size), 3, 8)
         layers: dict[str, Layer] = {}
