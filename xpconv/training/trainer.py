@@ -421,6 +421,7 @@ class Trainer:
                 dtype=data.dtype,
                 backend=data.backend,
                 training=False,
+                placement=data.placement,
             )
         parameter = next(iter(self.model.parameters()), None)
         dtype = "float32" if parameter is None else get_backend().dtype_name(parameter.data)
