@@ -139,12 +139,15 @@ class TestFullyConnectedNet:
     def test_refuses(self):
         with pytest.raises(ValueError, match="normalization: expected None, 'batchnorm' or 'layernorm', got 'group'"):
             models.FullyConnectedNet([3], normalization="group")
-        with pytest.raises(ValueError, match="weight_scale: must be above 0, got 0"):
+        with pytest.raises(ValueError, match="weight_scale: expected a number above 0, got 0"):
             models.FullyConnectedNet([3], weight_scale=0)
-        with pytest.raises(ValueError, match="p: expected a number between 0 and 1"):
+        with pytest.raises(ValueError, match=r"dropout: expected a number between 0 and 1, got 1\.5"):
             models.FullyConnectedNet([3], dropout=1.5)
-        with pytest.raises(ValueError, match="out_features: must be at least 1, got 0"):
+        with pytest.raises(ValueError, match="hidden_dims: must be at least 1, got 0"):
             models.FullyConnectedNet([0])
+        for dims in (5, "12", None):
+            with pytest.raises(TypeError, match=f"hidden_dims: expected a sequence of integers, got {dims!r}"):
+                models.FullyConnectedNet(dims)
 
 
 class TestConvNets:
@@ -165,6 +168,8 @@ class TestConvNets:
         np.testing.assert_allclose(losses, math.log(10), rtol=1e-2)
         with pytest.raises(ValueError, match=r"filter_size: must be odd, .* got 4"):
             models.ThreeLayerConvNet(filter_size=4)
+        with pytest.raises(TypeError, match="filter_size: expected an integer, got '3'"):
+            models.ThreeLayerConvNet(filter_size="3")
 
     @pytest.mark.parametrize(("channels", "size", "features"), [(1, 28, 400), (1, 32, 400), (3, 40, 16 * 7 * 7)])
     def test_lenet(self, channels, size, features):
@@ -309,6 +314,8 @@ class TestResidualNets:
         for depth in (18, 2, 0, 21):
             with pytest.raises(ValueError, match=f"depth: must be 6 n . 2 .* got {depth}"):
                 models.CifarResNet(depth)
+        with pytest.raises(TypeError, match="depth: expected an integer, got '20'"):
+            models.CifarResNet("20")
 
     @pytest.mark.parametrize("kind", ["cifar", "resnet18"])
     def test_equals_torch(self, kind, rng):

@@ -10,6 +10,7 @@ import math
 
 import numpy as np
 
+from .._checks import check_integer
 from .._random import as_generator
 from ..backends import backend_of
 from ..backends.protocol import Array
@@ -130,9 +131,11 @@ class CifarResNet(Sequential):
         rng: Rng = None,
         dtype: str = "float32",
     ) -> None:
+        depth = check_integer("depth", depth)
         blocks, left = divmod(depth - 2, 6)
         if left or blocks < 1:
             raise ValueError(f"depth: must be 6 n + 2 with n at least 1, such as 20, 32 or 56, got {depth}")
+        num_classes = check_integer("num_classes", num_classes, 1)
         generator = as_generator(rng)
         super().__init__(
             {
@@ -163,6 +166,7 @@ class ResNet18(Sequential):
     def __init__(
         self, in_channels: int = 3, num_classes: int = 1000, *, rng: Rng = None, dtype: str = "float32"
     ) -> None:
+        num_classes = check_integer("num_classes", num_classes, 1)
         generator = as_generator(rng)
         super().__init__(
             {
