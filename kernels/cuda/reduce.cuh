@@ -38,9 +38,12 @@ template <class W> __device__ __forceinline__ W block_sum(W value) {
 template <class T, class I, class Take>
 __device__ __forceinline__ void over_chunk(bool vectors, I start, I stop, Take take) {
     constexpr int N = VECTOR<T>;
+    constexpr int UNROLLED = sizeof(I) == 8 ? 1 : 2;  // more of 64-bit indices takes too many registers
     if (vectors)
+#pragma unroll UNROLLED
         for (I i = start + (I)threadIdx.x * N; i < stop; i += THREADS * N) take(i, Width<N>());
     else
+#pragma unroll UNROLLED
         for (I i = start + (I)threadIdx.x; i < stop; i += THREADS) take(i, Width<1>());
 }
 

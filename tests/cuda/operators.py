@@ -75,6 +75,9 @@ def columns(rng):
         ((1, 2, 9, 8), (5, 5), 2, ((2, 1), (0, 3)), 1),
         ((2, 1, 9, 8), (1, 1), 3, 0, 1),
         ((1, 1, 12, 14), (7, 7), 1, 3, 1),
+        ((5, 2, 6, 8), (3, 3), 1, 1, 1),  # these and the first: whole vectors of 16 bytes, through shared memory
+        ((2, 1, 6, 8), (5, 5), 1, ((1, 2), (0, 4)), 1),
+        ((1, 1, 7, 8), (7, 7), 1, 3, 1),
         ((2, 2, 12, 9), (2, 4), (1, 3), 2, (3, 2)),
         ((0, 2, 5, 5), (3, 3), 1, 0, 1),
     ]:
@@ -251,17 +254,26 @@ def dropout_mask(rng):
 
 
 def optimizers(rng):
-    # the parameter first: it is updated in place, like the state behind the gradient
-    p, g, m = rng.normal(size=(3, 60, 70))
-    v = m * m
+    # the parameters first: they are updated in place, like the state behind the gradients
+    shapes = [(60, 70), (0, 3), (1,), (), (13, 3), (2, 0), (257,)]
+    p, g, m = ([np.asarray(rng.normal(size=shape)) for shape in shapes] for _ in range(3))
+    v = [np.asarray(a * a) for a in m]
     for momentum, dampening, nesterov, decay in [(0.0, 0.0, False, 0.1), (0.9, 0.5, False, 0.0), (0.9, 0.0, True, 0.1)]:
         for velocity in (None, m) if momentum else (None,):
-            yield Call("sgd_step", (p, g, velocity, 0.1, momentum, dampening, nesterov, decay))
+            yield Call("sgd_steps", (p, g, velocity, 0.1, momentum, dampening, nesterov, decay))
     for buffer, momentum in [(None, 0.0), (None, 0.9), (m, 0.9)]:
-        yield Call("rmsprop_step", (p, g, v, buffer, 0.01, 0.99, 1e-8, momentum, 0.1))
-    for step, decoupled in [(1, False), (1000, True)]:
-        yield Call("adam_step", (p, g, m, v, step, 0.01, 0.9, 0.999, 1e-8, 0.1, decoupled))
-    yield Call("adam_step", (p, g, m, v, 3, 0.01, 0.0, 0.5, 1e-8, 0.0, False))
+        yield Call("rmsprop_steps", (p, g, v, buffer, 0.01, 0.99, 1e-8, momentum, 0.1))
+    for step, decoupled in [(1, False), (1000, True), (np.array([999]), True)]:
+        yield Call("adam_steps", (p, g, m, v, step, 0.01, 0.9, 0.999, 1e-8, 0.1, decoupled))
+    yield Call("adam_steps", (p, g, m, v, 3, 0.01, 0.0, 0.5, 1e-8, 0.0, False))
+    few = [np.asarray(0.1 * a) for a in g]  # the squares are far below the largest half
+    square = np.asarray(sum(np.sum(a * a) for a in few))
+    yield Call("squared_norm", (few,))
+    yield Call("squared_norm", ([np.zeros((0, 2))],))
+    for norm in (0.7, 1e4):
+        yield Call("clip_gradients", (few, square, norm))
+    yield Call("clip_gradients", (few, np.asarray(np.inf), 1.0))  # stay as they are
+    yield Call("clip_gradients", ([np.zeros(0)], np.asarray(4.0), 1.0))
 
 
 GROUPS: dict[str, Callable[[np.random.Generator], Any]] = {

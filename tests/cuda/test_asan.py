@@ -1,4 +1,8 @@
-"""Every kernel under AddressSanitizer, whose library has to be preloaded into a process of its own."""
+"""Every kernel under AddressSanitizer and UndefinedBehaviorSanitizer, in a process of its own.
+
+The first catches what is outside of arrays, the second integers that overflow, and 16 bytes at once that begin at no
+multiple of 16. The library of the first has to be preloaded.
+"""
 
 import os
 import subprocess
@@ -30,6 +34,7 @@ def run(*arguments):
         **os.environ,
         "LD_PRELOAD": str(library()),
         "ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=0:abort_on_error=0",
+        "UBSAN_OPTIONS": "print_stacktrace=0:halt_on_error=1",
         "PYTHONMALLOC": "malloc",
     }
     return subprocess.run([sys.executable, PROGRAM, *arguments], env=environment, capture_output=True, text=True)
@@ -40,6 +45,15 @@ def test_every_operator():
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
     assert "softmax_cross_entropy" in done.stdout  # the last group
     assert "AddressSanitizer" not in done.stderr
+    assert "runtime error" not in done.stderr
+
+
+def test_planted_misaligned_vectors_are_caught():
+    done = run("misaligned")
+    assert "aligned" in done.stdout
+    assert "not caught" not in done.stdout
+    assert done.returncode != 0
+    assert "misaligned address" in done.stderr
 
 
 def test_a_planted_overflow_is_caught():

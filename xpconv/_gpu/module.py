@@ -20,6 +20,7 @@ __all__ = [
     "INSTANCES",
     "INT32",
     "INT64",
+    "TILED",
     "UNROLLED",
     "Kernels",
     "instances",
@@ -35,6 +36,7 @@ _DEFINITIONS = {"float16": ("-DXPCONV_HALF",), "bfloat16": ("-DXPCONV_BFLOAT16",
 # sizes of the windows that have unrolled instances; (0, 0) is any size. They are for 32-bit indices only: arrays of
 # 2**31 elements take the general one.
 UNROLLED = (1, 3, 5, 7)
+TILED = (3, 5, 7)  # those that im2col also has through shared memory
 
 
 class _Template(NamedTuple):
@@ -61,7 +63,11 @@ ARGMAX = {"uint8": "uint8", "int32": "int"}  # dtype of the argmax of max poolin
 
 INSTANCES: dict[str, tuple[_Template, ...]] = {
     "augment": (_indexed("crop_flip_normalize", "1", "4"),),  # pixels that a thread makes
-    "columns": (_windowed("im2col"), _windowed("col2im")),
+    "columns": (
+        _windowed("im2col"),
+        _Template("im2col_tiled", tuple(f"{INT32}, {k}" for k in TILED)),
+        _windowed("col2im"),
+    ),
     "dropout": (_indexed("dropout_mask"),),
     "elementwise": (
         _indexed("add_bias"),

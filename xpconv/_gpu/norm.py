@@ -74,7 +74,7 @@ def _normalise(
     rest: Array | None,
     inv_std: Array,
 ) -> Array:
-    """``(x - mean) * inv_std * weight + bias`` for images (N, C, L), vectors (C,); with relu ``max(that + residual, 0)``.
+    """``(x - mean) * inv_std * weight + bias`` for images (N, C, L), vectors (C,); with relu ``max(it + residual, 0)``.
 
     Parameters
     ----------
