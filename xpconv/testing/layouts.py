@@ -40,7 +40,7 @@ def _sliced(array: np.ndarray) -> np.ndarray:
 
 def _negative(array: np.ndarray) -> np.ndarray:
     """Every stride is negative."""
-    backwards = tuple(slice(None, None, -1) for _ in array.shape)
+    backwards: tuple[Any, ...] = (*(slice(None, None, -1) for _ in array.shape), ...)
     return np.array(array[backwards], order="C")[backwards]
 
 
