@@ -36,11 +36,18 @@ def arguments_for(call, dtype, make):
     """The arguments of a call, floating-point arrays rounded to ``dtype``, through ``make``."""
     ready = []
     for argument in call.arguments:
-        if isinstance(argument, np.ndarray):
-            argument = argument.astype(dtype) if argument.dtype.kind == "f" else argument
-            argument = make(argument)
-        ready.append(argument)
+        some = [
+            make(a.astype(dtype) if a.dtype.kind == "f" else a) if isinstance(a, np.ndarray) else a
+            for a in (argument if isinstance(argument, list) else [argument])
+        ]
+        ready.append(some if isinstance(argument, list) else some[0])
     return ready
+
+
+def flat(results):
+    """The arrays among results, which may be lists of them; None stays."""
+    results = results if isinstance(results, tuple) else (results,)
+    return [array for result in results for array in (result if isinstance(result, list) else [result])]
 
 
 def reference(call, dtype):
@@ -49,7 +56,7 @@ def reference(call, dtype):
     with np.errstate(all="ignore"):
         arguments = arguments_for(call, dtype, lambda a: np.array(a, wide) if a.dtype == dtype else np.array(a))
         results = getattr(_generic, call.operator)(load_backend("numpy"), *arguments)
-    return results if isinstance(results, tuple) else (results,)
+    return flat(results)
 
 
 def check(host, call, dtype, layout="contiguous"):
@@ -57,8 +64,7 @@ def check(host, call, dtype, layout="contiguous"):
     function = host.engines[call.operator][0].function
     with np.errstate(all="ignore"):
         results = function(host, *arguments)
-    results = results if isinstance(results, tuple) else (results,)
-    expected = reference(call, dtype)
+    results, expected = flat(results), reference(call, dtype)
     assert len(results) == len(expected)
     for got, want in zip(results, expected, strict=True):
         if want is None:

@@ -51,9 +51,11 @@ def test_sgd(on, sparing, rng, momentum, dampening, nesterov, weight_decay):
         p, velocity = writable(on, start, dtype), None
         for g in gradients:
             gradient = on.asarray(g, dtype)
-            p, velocity = run(
-                get_backend(), "sgd_step", p, gradient, velocity, LR, momentum, dampening, nesterov, weight_decay
+            velocities = None if velocity is None else [velocity]
+            (p,), velocities = run(
+                get_backend(), "sgd_steps", [p], [gradient], velocities, LR, momentum, dampening, nesterov, weight_decay
             )
+            velocity = None if velocities is None else velocities[0]
             np.testing.assert_array_equal(on.to_numpy(gradient), g.astype(dtype))
         assert (velocity is None) == (momentum == 0)
         check(on, dtype, p, want)
@@ -73,9 +75,21 @@ def test_rmsprop(on, sparing, rng, momentum, weight_decay):
         p, square, buffer = writable(on, start, dtype), writable(on, np.zeros((3, 4)), dtype), None
         for g in gradients:
             gradient = on.asarray(g, dtype)
-            p, square, buffer = run(
-                get_backend(), "rmsprop_step", p, gradient, square, buffer, LR, 0.95, 1e-8, momentum, weight_decay
+            buffers = None if buffer is None else [buffer]
+            (p,), (square,), buffers = run(
+                get_backend(),
+                "rmsprop_steps",
+                [p],
+                [gradient],
+                [square],
+                buffers,
+                LR,
+                0.95,
+                1e-8,
+                momentum,
+                weight_decay,
             )
+            buffer = None if buffers is None else buffers[0]
             np.testing.assert_array_equal(on.to_numpy(gradient), g.astype(dtype))
         assert (buffer is None) == (momentum == 0)
         check(on, dtype, p, want)
@@ -97,8 +111,20 @@ def test_adam(on, sparing, rng, decoupled, weight_decay):
         m, v = (writable(on, np.zeros((3, 4)), dtype) for _ in range(2))
         for step, g in enumerate(gradients, start=1):
             gradient = on.asarray(g, dtype)
-            p, m, v = run(
-                get_backend(), "adam_step", p, gradient, m, v, step, LR, 0.8, 0.95, 1e-8, weight_decay, decoupled
+            (p,), (m,), (v,) = run(
+                get_backend(),
+                "adam_steps",
+                [p],
+                [gradient],
+                [m],
+                [v],
+                step,
+                LR,
+                0.8,
+                0.95,
+                1e-8,
+                weight_decay,
+                decoupled,
             )
             np.testing.assert_array_equal(on.to_numpy(gradient), g.astype(dtype))
         check(on, dtype, p, want)

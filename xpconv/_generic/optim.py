@@ -1,16 +1,18 @@
-"""One step of an optimizer on one parameter, by the formulas of PyTorch's optimizers.
+"""Steps of optimizers on lists of parameters, by the formulas of PyTorch's optimizers, and clipping of gradients.
 
-The parameter and the state belong to the optimizer and are updated in place where the library can; the gradient is only
-read. Callers must use what is returned: libraries whose arrays are constant (JAX) return new ones.
+All arrays of a call are of one dtype. Parameters and state belong to the optimizer and are updated in place where the
+library can; gradients are only read. Callers must use what is returned: libraries whose arrays are constant (JAX)
+return new ones. Learning rates and steps may be arrays of one element, as the kernels of a GPU take them.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from ..backends.protocol import Array, Backend
 
-__all__ = ["adam_step", "rmsprop_step", "sgd_step"]
+__all__ = ["adam_steps", "clip_gradients", "rmsprop_steps", "sgd_steps", "squared_norm"]
 
 
 def _decayed(p: Array, g: Array, weight_decay: float) -> tuple[Array, bool]:
@@ -22,86 +24,104 @@ def _decayed(p: Array, g: Array, weight_decay: float) -> tuple[Array, bool]:
     return total, True
 
 
-def sgd_step(
+def _number(backend: Backend, value: Any) -> Any:
+    """A number that may stand in an array of one element; then it is read."""
+    return backend.to_numpy(value).item() if hasattr(value, "dtype") else value
+
+
+def sgd_steps(
     backend: Backend,
-    p: Array,
-    g: Array,
-    velocity: Array | None,
+    params: list[Array],
+    grads: list[Array],
+    velocities: list[Array] | None,
     lr: float,
     momentum: float,
     dampening: float,
     nesterov: bool,
     weight_decay: float,
-) -> tuple[Array, Array | None]:
-    """Gradient descent with momentum; returns (p, velocity).
+) -> tuple[list[Array], list[Array] | None]:
+    """Gradient descent with momentum; returns (params, velocities).
 
-    ``velocity = momentum * velocity + (1 - dampening) * g``, and plainly g in the first step, where velocity is None;
-    ``p = p - lr * velocity``, or with nesterov ``p - lr * (g + momentum * velocity)``. Velocity stays None without
+    ``velocity = momentum * velocity + (1 - dampening) * g``, and plainly g in the first step, where velocities is None;
+    ``p = p - lr * velocity``, or with nesterov ``p - lr * (g + momentum * velocity)``. Velocities stay None without
     momentum.
     """
-    g, fresh = _decayed(p, g, weight_decay)
-    if not momentum:
-        step = g * lr
-    else:
-        if velocity is None:
-            velocity = g if fresh else backend.xp.asarray(g, copy=True)
+    lr = _number(backend, lr)
+    new_params, new_velocities = [], []
+    for p, g, velocity in zip(params, grads, velocities or [None] * len(params), strict=True):
+        g, fresh = _decayed(p, g, weight_decay)
+        if not momentum:
+            step = g * lr
         else:
-            velocity *= momentum
-            velocity += g if dampening == 0 else g * (1 - dampening)
-        if nesterov:
-            step = velocity * momentum
-            step += g
-            step *= lr
-        else:
-            step = velocity * lr
-    p -= step
-    return p, velocity
+            if velocity is None:
+                velocity = g if fresh else backend.xp.asarray(g, copy=True)
+            else:
+                velocity *= momentum
+                velocity += g if dampening == 0 else g * (1 - dampening)
+            if nesterov:
+                step = velocity * momentum
+                step += g
+                step *= lr
+            else:
+                step = velocity * lr
+        p -= step
+        new_params.append(p)
+        new_velocities.append(velocity)
+    return new_params, new_velocities if momentum else velocities
 
 
-def rmsprop_step(
+def rmsprop_steps(
     backend: Backend,
-    p: Array,
-    g: Array,
-    square_avg: Array,
-    momentum_buffer: Array | None,
+    params: list[Array],
+    grads: list[Array],
+    square_avgs: list[Array],
+    momentum_buffers: list[Array] | None,
     lr: float,
     alpha: float,
     eps: float,
     momentum: float,
     weight_decay: float,
-) -> tuple[Array, Array, Array | None]:
-    """RMSprop (Hinton's lecture 6e); returns (p, square_avg, momentum_buffer).
+) -> tuple[list[Array], list[Array], list[Array] | None]:
+    """RMSprop (Hinton's lecture 6e); returns (params, square_avgs, momentum_buffers).
 
     ``square_avg = alpha * square_avg + (1 - alpha) * g**2``; the step is ``lr * g / (sqrt(square_avg) + eps)``, with
-    momentum accumulated in momentum_buffer, which may be None in the first step and stays None without momentum.
+    momentum accumulated in a momentum_buffer; these may be None in the first step and stay None without momentum.
     """
-    g, _ = _decayed(p, g, weight_decay)
-    square = g * g
-    square *= 1 - alpha
-    square_avg *= alpha
-    square_avg += square
-    scale = backend.xp.sqrt(square_avg)
-    scale += eps
-    step = g / scale
-    if momentum:
-        if momentum_buffer is None:
-            momentum_buffer = step
+    lr = _number(backend, lr)
+    new_params, new_square_avgs, new_buffers = [], [], []
+    for p, g, square_avg, buffer in zip(
+        params, grads, square_avgs, momentum_buffers or [None] * len(params), strict=True
+    ):
+        g, _ = _decayed(p, g, weight_decay)
+        square = g * g
+        square *= 1 - alpha
+        square_avg *= alpha
+        square_avg += square
+        scale = backend.xp.sqrt(square_avg)
+        scale += eps
+        step = g / scale
+        if momentum:
+            if buffer is None:
+                buffer = step
+            else:
+                buffer *= momentum
+                buffer += step
+            step = buffer * lr
         else:
-            momentum_buffer *= momentum
-            momentum_buffer += step
-        step = momentum_buffer * lr
-    else:
-        step *= lr
-    p -= step
-    return p, square_avg, momentum_buffer
+            step *= lr
+        p -= step
+        new_params.append(p)
+        new_square_avgs.append(square_avg)
+        new_buffers.append(buffer)
+    return new_params, new_square_avgs, new_buffers if momentum else momentum_buffers
 
 
-def adam_step(
+def adam_steps(
     backend: Backend,
-    p: Array,
-    g: Array,
-    m: Array,
-    v: Array,
+    params: list[Array],
+    grads: list[Array],
+    ms: list[Array],
+    vs: list[Array],
     step: int,
     lr: float,
     beta1: float,
@@ -109,30 +129,68 @@ def adam_step(
     eps: float,
     weight_decay: float,
     decoupled: bool,
-) -> tuple[Array, Array, Array]:
-    """Adam (Kingma, Ba 2015), or AdamW (Loshchilov, Hutter 2019) if decoupled; returns (p, m, v).
+) -> tuple[list[Array], list[Array], list[Array]]:
+    """Adam (Kingma, Ba 2015), or AdamW (Loshchilov, Hutter 2019) if decoupled; returns (params, ms, vs).
 
     ``step`` counts from one and corrects the bias of the averages: with ``m = beta1 * m + (1 - beta1) * g`` and
     ``v = beta2 * v + (1 - beta2) * g**2`` the parameter moves by
     ``lr / (1 - beta1**step) * m / (sqrt(v / (1 - beta2**step)) + eps)``. Decoupled weight decay shrinks the parameter
     by ``lr * weight_decay``; the other kind adds ``weight_decay * p`` to the gradient.
+
+    A ``step`` that is an array is the number of the step before, and is counted up here.
     """
-    if decoupled:
-        if weight_decay:
-            p *= 1 - lr * weight_decay
-    else:
-        g, _ = _decayed(p, g, weight_decay)
-    part = g * (1 - beta1)
-    m *= beta1
-    m += part
-    part = g * g
-    part *= 1 - beta2
-    v *= beta2
-    v += part
-    scale = backend.xp.sqrt(v)
-    scale *= 1 / math.sqrt(1 - beta2**step)
-    scale += eps
-    part = m / scale
-    part *= lr / (1 - beta1**step)
-    p -= part
-    return p, m, v
+    if hasattr(step, "dtype"):
+        step += 1
+    step, lr = _number(backend, step), _number(backend, lr)
+    new_params, new_ms, new_vs = [], [], []
+    for p, g, m, v in zip(params, grads, ms, vs, strict=True):
+        if decoupled:
+            if weight_decay:
+                p *= 1 - lr * weight_decay
+        else:
+            g, _ = _decayed(p, g, weight_decay)
+        part = g * (1 - beta1)
+        m *= beta1
+        m += part
+        part = g * g
+        part *= 1 - beta2
+        v *= beta2
+        v += part
+        scale = backend.xp.sqrt(v)
+        scale *= 1 / math.sqrt(1 - beta2**step)
+        scale += eps
+        part = m / scale
+        part *= lr / (1 - beta1**step)
+        p -= part
+        new_params.append(p)
+        new_ms.append(m)
+        new_vs.append(v)
+    return new_params, new_ms, new_vs
+
+
+def squared_norm(backend: Backend, grads: list[Array]) -> Array:
+    """Sum of the squares of all numbers, without axes; of half precision, whose squares overflow at 256, in float32."""
+    total = None
+    for g in grads:
+        values = backend.astype(g, backend.accumulator(g))
+        part = backend.xp.sum(values * values)
+        total = part if total is None else total + part
+    return backend.asarray(total)
+
+
+def clip_gradients(backend: Backend, grads: list[Array], square: Array, max_norm: float) -> tuple[list[Array], Array]:
+    """Gradients scaled down together, without reading a value on the host; returns (fresh gradients, norm).
+
+    The norm is the root of ``square``, without axes. Where ``max_norm / (norm + 1e-6)`` is below 1, the gradients are
+    multiplied by it; they are left as they are also where the norm is not finite.
+    """
+    xp, wide = backend.xp, backend.accumulator(grads[0])
+    norm = xp.sqrt(backend.astype(square, wide))
+    scale = max_norm / (norm + 1e-6)
+    scale = xp.where(xp.isfinite(norm) & (scale < 1), scale, xp.ones_like(scale))
+    clipped = []
+    for g in grads:
+        # asarray, since NumPy makes a scalar of an array without axes
+        scaled = backend.asarray(backend.astype(g, wide) * scale)
+        clipped.append(backend.astype(scaled, g.dtype))
+    return clipped, norm

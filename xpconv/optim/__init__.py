@@ -1,7 +1,7 @@
 """Optimizers, learning-rate schedules and gradient clipping."""
 
-from .clip import clip_grad_norm
-from .optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
+from .clip import check_norm, clip_grad_norm
+from .optimizers import SGD, Adam, AdamW, Optimizer, RecordedStep, RMSprop
 from .schedules import (
     ConstantSchedule,
     CosineSchedule,
@@ -20,8 +20,10 @@ __all__ = [
     "OneCycleSchedule",
     "Optimizer",
     "RMSprop",
+    "RecordedStep",
     "Schedule",
     "StepSchedule",
     "WarmupSchedule",
+    "check_norm",
     "clip_grad_norm",
 ]

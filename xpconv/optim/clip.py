@@ -5,20 +5,30 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from ..backends import backend_of
+from .._checks import is_number
+from ..backends import Backend, backend_of, run, to_numpy
 from ..backends.protocol import Array
 from ..layers import Parameter
 
-__all__ = ["clip_grad_norm"]
+__all__ = ["check_norm", "clip_grad_norm"]
+
+
+def check_norm(norm: float) -> None:
+    """Raise FloatingPointError for a norm of gradients that is not finite."""
+    if not math.isfinite(norm):
+        raise FloatingPointError(
+            f"the norm of the gradients is {norm}: the loss has diverged, or is not finite itself; "
+            "a lower learning rate may help"
+        )
 
 
 def clip_grad_norm(
     params: Iterable[Parameter] | Parameter, max_norm: float, *, error_if_nonfinite: bool = True
-) -> float:
+) -> float | Array:
     """Scale all gradients together so that their common norm is at most ``max_norm`` (Pascanu et al. 2013).
 
     As `torch.nn.utils.clip_grad_norm_`: if the Euclidean norm of all gradients taken as one vector is larger than
-    max_norm, each is replaced by itself times ``max_norm / (norm + 1e-6)``. Reading the norm waits for the device.
+    max_norm, each is replaced by itself times ``max_norm / (norm + 1e-6)``.
 
     Parameters
     ----------
@@ -32,41 +42,66 @@ def clip_grad_norm(
 
     Returns
     -------
-    float
-        The norm before clipping; 0.0 without any gradient.
+    float, or array without axes
+        The norm before clipping; 0.0 without any gradient. Where all gradients are on one device that is not the host
+        it is an array there, float64 for gradients of float64, else float32: nothing waits for the device, and a norm
+        that is not finite raises nothing here; `check_norm` does when it is read.
 
     Raises
     ------
-    ValueError
-        max_norm is not above 0.
+    TypeError, ValueError
+        max_norm is not a number, or not above 0.
     FloatingPointError
         The norm is not finite.
     """
+    if not is_number(max_norm):
+        raise TypeError(f"max_norm: must be a number above 0, got {max_norm!r}")
+    max_norm = float(max_norm)
     if not max_norm > 0:
         raise ValueError(f"max_norm: must be above 0, got {max_norm!r}")
     if isinstance(params, Parameter):
         params = [params]
-    graded = [(parameter, parameter.grad) for parameter in params if parameter.grad is not None]
-    # one number is read for each backend and dtype, not for each parameter
-    totals: dict[tuple[str, str], Array] = {}
-    for _, grad in graded:
-        backend = backend_of(grad=grad)
-        key = (backend.name, backend.dtype_name(grad))
-        # squares of half precision overflow at 256
-        values = backend.astype(grad, "float64" if key[1] == "float64" else "float32")
-        part = backend.xp.sum(values * values)
-        totals[key] = totals[key] + part if key in totals else part
-    norm = math.sqrt(sum(float(total) for total in totals.values()))
+    parts: dict[tuple[str, str], tuple[Backend, list[Parameter]]] = {}  # of one backend and dtype each
+    for parameter in params:
+        if parameter.grad is not None:
+            backend = backend_of(grad=parameter.grad)
+            key = (backend.name, backend.dtype_name(parameter.grad))
+            parts.setdefault(key, (backend, []))[1].append(parameter)
+    squares = [run(backend, "squared_norm", _grads(some)) for backend, some in parts.values()]
+    backends = {name: backend for (name, _), (backend, _) in parts.items()}
+    if len(backends) == 1:
+        (backend,) = backends.values()
+        if not backend.on_host:
+            return _clip_on_device(backend, [some for _, some in parts.values()], squares, max_norm)
+    norm = math.sqrt(sum(float(to_numpy(square)) for square in squares))
     if not math.isfinite(norm):
         if error_if_nonfinite:
-            raise FloatingPointError(
-                f"the norm of the gradients is {norm}: the loss has diverged, or is not finite itself; "
-                "a lower learning rate may help"
-            )
+            check_norm(norm)
         return norm
-    scale = float(max_norm) / (norm + 1e-6)
+    scale = max_norm / (norm + 1e-6)
     if scale < 1:
-        for parameter, grad in graded:
-            # asarray, since NumPy makes a scalar of an array without axes
-            parameter.grad = backend_of(grad=grad).asarray(grad * scale)
+        for backend, some in parts.values():
+            with backend.running():
+                for parameter in some:
+                    # asarray, since NumPy makes a scalar of an array without axes
+                    parameter.grad = backend.asarray(parameter.grad * scale)  # type: ignore[operator]
     return norm
+
+
+def _grads(parameters: list[Parameter]) -> list[Array | None]:
+    return [parameter.grad for parameter in parameters]
+
+
+def _clip_on_device(backend: Backend, parts: list[list[Parameter]], squares: list[Array], max_norm: float) -> Array:
+    """Clip without reading a value; ``squares`` has the squared norm of each part."""
+    wide = "float64" if any(backend.dtype_name(square) == "float64" for square in squares) else "float32"
+    with backend.running():
+        total = backend.astype(squares[0], wide)
+        for square in squares[1:]:
+            total = total + backend.astype(square, wide)
+    norms = {}
+    for some, square in zip(parts, squares, strict=True):
+        clipped, norms[backend.dtype_name(square)] = run(backend, "clip_gradients", _grads(some), total, max_norm)
+        for parameter, grad in zip(some, clipped, strict=True):
+            parameter.grad = grad
+    return norms[wide]

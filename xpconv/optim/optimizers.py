@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from ..backends import Backend, BackendMismatchError, asarray, backend_of, run, to_numpy
+from ..backends import Backend, BackendMismatchError, asarray, backend_of, run, serving, to_numpy
 from ..backends.protocol import Array
 from ..layers import Parameter
 
-__all__ = ["SGD", "Adam", "AdamW", "Optimizer", "RMSprop"]
+__all__ = ["SGD", "Adam", "AdamW", "Optimizer", "RMSprop", "RecordedStep"]
 
 
 class _Kind(NamedTuple):
@@ -61,14 +62,54 @@ def _entry(tree: object, name: str) -> Any:
 def _moved(array: Array, dtype: str, backend: str | Backend) -> Array:
     """``array`` on ``backend``; where it changes a copy, which may be updated in place and shares no memory."""
     moved = asarray(array, dtype, backend=backend)
-    return moved if moved is array else backend_of(array=moved).xp.asarray(moved, copy=True)
+    if moved is array:
+        return moved
+    target = backend_of(array=moved)
+    with target.running():
+        return target.xp.asarray(moved, copy=True)
+
+
+def _zeros(backend: Backend, like: Sequence[Array]) -> list[Array]:
+    return [backend.zeros(array.shape, array.dtype) for array in like]
+
+
+class _Bucket(NamedTuple):
+    """Parameters that take a step in one call: of one group, backend and dtype, after steps that left them alike.
+
+    Attributes
+    ----------
+    group
+        The number of their group.
+    settings
+        Of the group, checked.
+    backend, dtype
+        Of all their arrays.
+    kept
+        The names of the arrays kept for each of them.
+    steps
+        Steps that each has taken.
+    indexes
+        Their numbers.
+    """
+
+    group: int
+    settings: dict[str, Any]
+    backend: Backend
+    dtype: str
+    kept: tuple[str, ...]
+    steps: int
+    indexes: list[int]
+
+    def but_lr(self) -> _Bucket:
+        """The same without a learning rate."""
+        return self._replace(settings={**self.settings, "lr": None})
 
 
 class Optimizer:
     """Base of the optimizers.
 
     A subclass says in `_kinds` which settings it has and what they must be, in `_always` and `_sometimes` which arrays
-    it keeps for a parameter that has taken a step, and defines `_update`.
+    it keeps for a parameter that has taken a step, in `_operator` what computes a step, and defines `_update`.
 
     Parameters
     ----------
@@ -90,6 +131,7 @@ class Optimizer:
     """
 
     _kinds: ClassVar[Mapping[str, _Kind]]
+    _operator: ClassVar[str]
     _always: tuple[str, ...] = ()
     _sometimes: tuple[str, ...] = ()
 
@@ -116,6 +158,8 @@ class Optimizer:
         # for each parameter, by its number: steps taken, and the arrays kept
         self._steps: dict[int, int] = {}
         self._arrays: dict[int, dict[str, Array]] = {}
+        self._last: list[int] = []  # the parameters of the last step
+        self._recording: RecordedStep | None = None
 
     def _settings(self, group: Mapping[str, Any]) -> dict[str, Any]:
         """The settings of a group, checked, in types of Python."""
@@ -165,23 +209,50 @@ class Optimizer:
         TypeError, ValueError
             A gradient has another dtype or shape than its parameter, or a setting was changed to a value out of range.
         """
-        settings = [s for group in self.param_groups for s in [self._settings(group)] * len(group["params"])]
-        todo = [
-            (index, parameter, self._checked_backend(index, parameter))
-            for index, parameter in enumerate(self._parameters())
-            if parameter.grad is not None
-        ]
-        for index, parameter, backend in todo:
-            self._steps[index] = self._steps.get(index, 0) + 1
-            arrays = self._arrays.get(index, {})
-            new, kept = self._update(backend, parameter, settings[index], arrays, self._steps[index])
-            # asarray, since NumPy makes scalars of arrays without axes
-            parameter.data = backend.asarray(new)
-            self._arrays[index] = {name: backend.asarray(array) for name, array in kept.items() if array is not None}
+        buckets = self._buckets([i for i, p in enumerate(self._parameters()) if p.grad is not None])
+        if self._recording is not None:
+            self._recording._take(buckets)
+            return
+        parameters = self._parameters()
+        self._last = []
+        for bucket in buckets:
+            for index in bucket.indexes:
+                self._steps[index] = bucket.steps + 1
+            self._last += bucket.indexes
+            data, kept = self._run(bucket, bucket.settings["lr"], bucket.steps + 1)
+            for place, index in enumerate(bucket.indexes):
+                parameter, mine = parameters[index], self._arrays.setdefault(index, {})
+                # what was updated in place stays; asarray, since NumPy makes scalars of arrays without axes
+                if data[place] is not parameter.data:
+                    parameter.data = bucket.backend.asarray(data[place])
+                for name, arrays in kept.items():
+                    if arrays is not None and arrays[place] is not mine.get(name):
+                        mine[name] = bucket.backend.asarray(arrays[place])
 
-    def _checked_backend(self, index: int, parameter: Parameter) -> Backend:
+    def _buckets(self, indexes: Sequence[int], *, graded: bool = True) -> list[_Bucket]:
+        """The parameters of these numbers in buckets; everything is checked, the gradients if ``graded``."""
+        wanted, buckets = set(indexes), {}
+        groups = [(group["params"], self._settings(group)) for group in self.param_groups]
+        index = 0
+        for number, (parameters, settings) in enumerate(groups):
+            for parameter in parameters:
+                if index in wanted:
+                    backend = self._checked_backend(index, parameter, graded)
+                    dtype, kept = backend.dtype_name(parameter.data), tuple(self._arrays.get(index, ()))
+                    steps = self._steps.get(index, 0)
+                    key = (number, backend.name, dtype, kept, steps)
+                    if key not in buckets:
+                        buckets[key] = _Bucket(number, settings, backend, dtype, kept, steps, [])
+                    buckets[key].indexes.append(index)
+                index += 1
+        return list(buckets.values())
+
+    def _checked_backend(self, index: int, parameter: Parameter, graded: bool) -> Backend:
         backend, data = backend_of(parameter=parameter.data), parameter.data
-        for name, array in (("the gradient", parameter.grad), *self._arrays.get(index, {}).items()):
+        arrays = dict(self._arrays.get(index, {}))
+        if graded:
+            arrays = {"the gradient": parameter.grad, **arrays}
+        for name, array in arrays.items():
             other = backend_of(array=array)
             if other is not backend or array.dtype != data.dtype:
                 kind = TypeError if other is backend else BackendMismatchError
@@ -195,14 +266,58 @@ class Optimizer:
                 )
         return backend
 
+    def _run(self, bucket: _Bucket, lr: Any, step: Any) -> tuple[list[Array], dict[str, list[Array] | None]]:
+        """`_update` of a bucket, whose learning rate and step may be arrays on the device."""
+        parameters = self._parameters()
+        return self._update(
+            bucket.backend,
+            [parameters[index].data for index in bucket.indexes],
+            [parameters[index].grad for index in bucket.indexes],
+            {**bucket.settings, "lr": lr},
+            {name: [self._arrays[index][name] for index in bucket.indexes] for name in bucket.kept},
+            step,
+        )
+
     def _update(
-        self, backend: Backend, parameter: Parameter, settings: dict[str, Any], arrays: dict[str, Array], step: int
-    ) -> tuple[Array, dict[str, Array | None]]:
-        """Step number ``step`` (from 1) of ``parameter``: its new values, and the arrays to keep for the next step.
+        self,
+        backend: Backend,
+        params: list[Array],
+        grads: list[Array],
+        settings: dict[str, Any],
+        arrays: dict[str, list[Array]],
+        step: int,
+    ) -> tuple[list[Array], dict[str, list[Array] | None]]:
+        """Step number ``step`` (from 1): new values of ``params``, and the arrays to keep for the next step.
 
         What comes in may be updated in place and given back.
         """
         raise NotImplementedError
+
+    @contextmanager
+    def recording(self) -> Iterator[RecordedStep]:
+        """For a graph of the device that records a step and replays it, see `xpconv.backends.Backend.capture`.
+
+        The block holds one capture and one `step` in it, which reads learning rates and step counts on the device and
+        changes nothing on the host. To be entered before the capture begins, and after an ordinary step for the same
+        parameters.
+
+        Returns
+        -------
+        context manager of RecordedStep
+            What has to be asked and told about each replay.
+
+        Raises
+        ------
+        RuntimeError
+            There was no ordinary step, or the kernels of the backend cannot read these numbers on the device; in the
+            block, from `step`, for other parameters than in the last ordinary step.
+        """
+        recorded = RecordedStep(self)
+        self._recording = recorded
+        try:
+            yield recorded
+        finally:
+            self._recording = None
 
     def to(self, backend: str | Backend | None = None) -> None:
         """Move the state to where the parameters are; to be called after ``model.to(...)``.
@@ -301,6 +416,95 @@ class Optimizer:
         return f"{type(self).__name__}({''.join(lines)}\n)"
 
 
+class RecordedStep:
+    """A step that a graph of the device has recorded and replays; made by `Optimizer.recording`.
+
+    The graph reads learning rates and step counts from arrays that live as long as this object.
+    """
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        if not optimizer._last:
+            raise RuntimeError("optimizer: a step can be recorded only after an ordinary one, which makes its state")
+        self._optimizer = optimizer
+        self._buckets = optimizer._buckets(optimizer._last, graded=False)
+        self._on_device: list[tuple[Array, Array]] = []
+        self._written: list[tuple[float, int]] = []  # what stands in them
+        self._arrays: list[Array] | None = None  # those whose addresses the graph knows
+        for bucket in self._buckets:
+            backend, steps, lr = bucket.backend, bucket.steps, bucket.settings["lr"]
+            if serving(backend, optimizer._operator, bucket.dtype).name == "generic":
+                raise RuntimeError(
+                    f"optimizer: the kernels of {backend.name} for {bucket.dtype} that serve {optimizer._operator} "
+                    "cannot read its numbers on the device"
+                )
+            wide = "float64" if bucket.dtype == "float64" else "float32"
+            self._on_device.append((backend.full((1,), lr, wide), backend.full((1,), steps, "int64")))
+            self._written.append((lr, steps))
+
+    def _take(self, buckets: list[_Bucket]) -> None:
+        """Record the step."""
+        optimizer = self._optimizer
+        if self._arrays is not None:
+            raise RuntimeError("optimizer: this recording has its step already")
+        if [bucket.but_lr() for bucket in buckets] != [bucket.but_lr() for bucket in self._buckets]:
+            raise RuntimeError("optimizer: the step to record has other parameters than the last one, or new settings")
+        for bucket, (lr, step) in zip(buckets, self._on_device, strict=True):
+            _, kept = optimizer._run(bucket, lr, step)
+            if {name for name, arrays in kept.items() if arrays is not None} != set(bucket.kept):
+                raise RuntimeError("optimizer: the step to record makes new state; take an ordinary one before")
+        self._arrays = self._used()
+
+    def _used(self) -> list[Array]:
+        """All arrays that the step works on in place."""
+        optimizer, used = self._optimizer, []
+        parameters = optimizer._parameters()
+        for bucket in self._buckets:
+            for index in bucket.indexes:
+                mine = optimizer._arrays.get(index, {})
+                used += [parameters[index].data, *(mine.get(name) for name in bucket.kept)]
+        return used
+
+    def is_current(self) -> bool:
+        """Whether a replay still does what an ordinary step for these parameters would.
+
+        False after parameters or state were replaced (by ``to`` or ``load_state_dict``), after a setting other than the
+        learning rate was changed, and while the parameters have taken unequal numbers of steps.
+        """
+        optimizer = self._optimizer
+        if self._arrays is None or any(a is not b for a, b in zip(self._arrays, self._used(), strict=True)):
+            return False
+        for bucket in self._buckets:
+            settings = optimizer._settings(optimizer.param_groups[bucket.group])
+            if bucket._replace(settings=settings).but_lr() != bucket.but_lr():
+                return False
+            if len({optimizer._steps.get(index) for index in bucket.indexes}) > 1:
+                return False
+        return True
+
+    def prepare_replay(self) -> None:
+        """Bring the numbers on the device up to date and count the step; to be called right before each replay.
+
+        It waits for nothing: what has changed is written on the current stream, which must be that of the replay.
+
+        Raises
+        ------
+        RuntimeError
+            The recording is not current, see `is_current`.
+        """
+        if not self.is_current():
+            raise RuntimeError("optimizer: its arrays or settings have changed since the step was recorded")
+        optimizer = self._optimizer
+        for number, bucket in enumerate(self._buckets):
+            lr, steps = optimizer.param_groups[bucket.group]["lr"], optimizer._steps[bucket.indexes[0]]
+            with bucket.backend.running():
+                for array, new, old in zip(self._on_device[number], (lr, steps), self._written[number], strict=True):
+                    if new != old:
+                        array[...] = new
+            self._written[number] = (lr, steps + 1)
+            for index in bucket.indexes:
+                optimizer._steps[index] = steps + 1
+
+
 def _loaded(key: str, value: Any, parameter: Parameter) -> Array:
     """A copy of ``value`` on the backend of ``parameter``, like which it must be."""
     backend = backend_of(parameter=parameter.data)
@@ -341,6 +545,7 @@ class SGD(Optimizer):
         "weight_decay": _AT_LEAST_ZERO,
         "nesterov": _FLAG,
     }
+    _operator = "sgd_steps"
     _sometimes = ("velocity",)
 
     def __init__(
@@ -363,13 +568,19 @@ class SGD(Optimizer):
             )
 
     def _update(
-        self, backend: Backend, parameter: Parameter, settings: dict[str, Any], arrays: dict[str, Array], step: int
-    ) -> tuple[Array, dict[str, Array | None]]:
-        data, velocity = run(
+        self,
+        backend: Backend,
+        params: list[Array],
+        grads: list[Array],
+        settings: dict[str, Any],
+        arrays: dict[str, list[Array]],
+        step: int,
+    ) -> tuple[list[Array], dict[str, list[Array] | None]]:
+        params, velocities = run(
             backend,
-            "sgd_step",
-            parameter.data,
-            parameter.grad,
+            self._operator,
+            params,
+            grads,
             arrays.get("velocity"),
             settings["lr"],
             settings["momentum"],
@@ -377,7 +588,7 @@ class SGD(Optimizer):
             settings["nesterov"],
             settings["weight_decay"],
         )
-        return data, {"velocity": velocity}
+        return params, {"velocity": velocities}
 
 
 class RMSprop(Optimizer):
@@ -409,6 +620,7 @@ class RMSprop(Optimizer):
         "weight_decay": _AT_LEAST_ZERO,
         "momentum": _AT_LEAST_ZERO,
     }
+    _operator = "rmsprop_steps"
     _always = ("square_avg",)
     _sometimes = ("momentum_buffer",)
 
@@ -425,14 +637,20 @@ class RMSprop(Optimizer):
         super().__init__(params, defaults)
 
     def _update(
-        self, backend: Backend, parameter: Parameter, settings: dict[str, Any], arrays: dict[str, Array], step: int
-    ) -> tuple[Array, dict[str, Array | None]]:
-        data, square_avg, buffer = run(
+        self,
+        backend: Backend,
+        params: list[Array],
+        grads: list[Array],
+        settings: dict[str, Any],
+        arrays: dict[str, list[Array]],
+        step: int,
+    ) -> tuple[list[Array], dict[str, list[Array] | None]]:
+        params, square_avgs, buffers = run(
             backend,
-            "rmsprop_step",
-            parameter.data,
-            parameter.grad,
-            arrays["square_avg"] if arrays else backend.xp.zeros_like(parameter.data),
+            self._operator,
+            params,
+            grads,
+            arrays["square_avg"] if arrays else _zeros(backend, params),
             arrays.get("momentum_buffer"),
             settings["lr"],
             settings["alpha"],
@@ -440,7 +658,7 @@ class RMSprop(Optimizer):
             settings["momentum"],
             settings["weight_decay"],
         )
-        return data, {"square_avg": square_avg, "momentum_buffer": buffer}
+        return params, {"square_avg": square_avgs, "momentum_buffer": buffers}
 
 
 class Adam(Optimizer):
@@ -470,6 +688,7 @@ class Adam(Optimizer):
         "eps": _AT_LEAST_ZERO,
         "weight_decay": _AT_LEAST_ZERO,
     }
+    _operator = "adam_steps"
     _always = ("m", "v")
     _decoupled = False
 
@@ -484,15 +703,21 @@ class Adam(Optimizer):
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
 
     def _update(
-        self, backend: Backend, parameter: Parameter, settings: dict[str, Any], arrays: dict[str, Array], step: int
-    ) -> tuple[Array, dict[str, Array | None]]:
-        data, m, v = run(
+        self,
+        backend: Backend,
+        params: list[Array],
+        grads: list[Array],
+        settings: dict[str, Any],
+        arrays: dict[str, list[Array]],
+        step: int,
+    ) -> tuple[list[Array], dict[str, list[Array] | None]]:
+        params, ms, vs = run(
             backend,
-            "adam_step",
-            parameter.data,
-            parameter.grad,
-            arrays["m"] if arrays else backend.xp.zeros_like(parameter.data),
-            arrays["v"] if arrays else backend.xp.zeros_like(parameter.data),
+            self._operator,
+            params,
+            grads,
+            arrays["m"] if arrays else _zeros(backend, params),
+            arrays["v"] if arrays else _zeros(backend, params),
             step,
             settings["lr"],
             *settings["betas"],
@@ -500,7 +725,7 @@ class Adam(Optimizer):
             settings["weight_decay"],
             self._decoupled,
         )
-        return data, {"m": m, "v": v}
+        return params, {"m": ms, "v": vs}
 
 
 class AdamW(Adam):
