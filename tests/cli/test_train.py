@@ -57,6 +57,26 @@ def test_what_is_printed(train):
     assert len(lines) == 10
 
 
+@pytest.mark.parametrize("fits", [True, False])
+def test_a_run_on_a_device(train, tmp_path, monkeypatch, fits):
+    """It goes as on the host, from images on the device or sent to it."""
+    from xpconv.testing.cuda_host import HostCudaBackend, find_compiler
+
+    if find_compiler() is None:
+        pytest.skip("no C++ compiler")
+    monkeypatch.setattr(HostCudaBackend, "free_bytes", lambda self: 4 * 81 * 144 - (not fits))
+    options = ("--epochs", 1, "--matmul-precision", "highest", "--batch-size", 27)
+    lines = train("--backend", "cuda-host", *options).splitlines()
+    how = "images on the device" if fits else "images are sent batch by batch"
+    assert re.fullmatch(rf"backend +cuda-host \(.*; {how}\)", lines[2])
+    records = log(tmp_path / "r")
+    shutil.rmtree(tmp_path / "r")
+    train("--backend", "numpy", *options)
+    expected = log(tmp_path / "r")
+    assert [r["kind"] for r in records] == [r["kind"] for r in expected]
+    assert records[0]["loss"] == pytest.approx(expected[0]["loss"], rel=1e-4)
+
+
 def test_it_learns(train):
     out = train("--epochs", 8, "--lr", 0.01)
     assert float(out.split()[-1]) > 0.9
@@ -185,6 +205,7 @@ def test_toml_and_options(run, npz, tmp_path):
         ("lr = inf", "c.toml: lr: must be above 0, got inf"),
         ("out = 3", "c.toml: out: expected a text in quotes, got 3"),
         ("batch-size = 3\nbatch_size = 4", "c.toml: batch-size is given twice"),
+        ("matmul-precision = 'tf16'", "c.toml: matmul-precision: must be one of highest, tf32.*, got tf16"),
         ("[train]\nepochs = 3", "unknown key 'train'"),
         ("epochs = ", "c.toml: not a TOML file: "),
     ],

@@ -43,10 +43,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _one_line(error: BaseException) -> str:
+    from ..backends import DeviceMemoryError
+
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename is not None else ""
         return f"{where}{error.strerror}"
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) and not isinstance(error, DeviceMemoryError):
         return "not enough memory; a smaller --batch-size needs less"
     return " ".join(str(error).split()) or type(error).__name__
 

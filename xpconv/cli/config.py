@@ -17,6 +17,7 @@ __all__ = ["OPTIMIZERS", "SCHEDULES", "TrainConfig", "add_options", "collect", "
 OPTIMIZERS = ("adamw", "adam", "sgd", "rmsprop")
 SCHEDULES = ("one-cycle", "cosine", "step", "constant")
 DTYPES = ("float32", "float64")
+MATMUL_PRECISIONS = ("highest", "tf32")
 
 # what --lr and --weight-decay are where they are not given; peaks of the one-cycle schedule
 _LR = {"adamw": 6e-3, "adam": 4e-3, "sgd": 0.05, "rmsprop": 2e-3}
@@ -104,6 +105,13 @@ class TrainConfig:
         check=_at_least(0, 2**63),
     )
     dtype: str = _option("float32", f"{' or '.join(DTYPES)}", metavar="NAME", check=_one_of(DTYPES))
+    matmul_precision: str | None = _option(
+        None,
+        f"how a GPU multiplies float32 matrices: {' or '.join(MATMUL_PRECISIONS)} (default: XPCONV_MATMUL_PRECISION, "
+        "else highest)",
+        metavar="NAME",
+        check=_one_of(MATMUL_PRECISIONS),
+    )
     threads: int | None = _option(
         None,
         "threads of the compiled CPU kernels (default: all cores)",

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import data, get_num_threads, models, set_num_threads
+from .. import data, get_num_threads, models, set_num_threads, use_matmul_precision
 from ..backends import Backend, get_backend, use_backend
 from ..layers import Layer
 from ..training import RunFolder, RunFolderError
@@ -92,7 +92,7 @@ def build_model(config: TrainConfig, info: DataInfo) -> Layer:
 
 @contextlib.contextmanager
 def machine(config: TrainConfig) -> Iterator[Backend]:
-    """Inside the block the backend and the threads are those of ``config``.
+    """Inside the block the backend, the threads and the precision of products are those of ``config``.
 
     NumPy's BLAS gets one thread, unless a variable of its own says otherwise: convolutions run it in several threads of
     xpconv at once, and what is left to it are small products. Its threads wait in busy loops, so that on a machine that
@@ -103,6 +103,8 @@ def machine(config: TrainConfig) -> Iterator[Backend]:
         if config.threads is not None:
             stack.callback(set_num_threads, get_num_threads())
             set_num_threads(config.threads)
+        if config.matmul_precision is not None:
+            stack.enter_context(use_matmul_precision(config.matmul_precision))
         if not any(name in os.environ for name in _BLAS_VARIABLES):
             stack.enter_context(threadpoolctl.threadpool_limits(1, user_api="blas"))
         yield stack.enter_context(use_backend(get_backend() if config.backend is None else config.backend))

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import __version__, data, get_backend, get_num_threads, optim
+from .. import __version__, data, get_backend, get_matmul_precision, get_num_threads, optim
 from ..functional import softmax_cross_entropy
 from ..layers import Layer
 from ..training import RunFolder, RunFolderError, RunRecorder, Trainer, TrainingError, load_weights
@@ -236,7 +236,7 @@ def _train(
         trainer = Trainer(
             model, softmax_cross_entropy, optimizer, schedule=schedule, callbacks=callbacks, seed=config.seed
         )
-    _announce(config, folder, trainer, train, held_out, test, len(batches))
+    _announce(config, folder, trainer, batches, held_out, test)
     validation = (
         None
         if held_out is None
@@ -260,11 +260,11 @@ def _announce(
     config: TrainConfig,
     folder: RunFolder,
     trainer: Trainer,
-    train: Dataset,
+    batches: data.Batches,
     held_out: Dataset | None,
     test: Dataset,
-    steps: int,
 ) -> None:
+    train = batches.dataset
     shape = "x".join(str(size) for size in train.image_shape)
     held = f"{len(held_out)} validation and " if held_out is not None else ""
     say(
@@ -274,10 +274,16 @@ def _announce(
     size = sum(parameter.size for parameter in trainer.model.parameters())
     say("model", f"{config.model}, {size:,} parameters, {config.dtype}")
     backend, threads = get_backend(), get_num_threads()
-    say("backend", f"{backend.name} ({backend.describe()}; {threads} {'threads' if threads > 1 else 'thread'})")
+    if backend.on_host:
+        how = f"{threads} {'threads' if threads > 1 else 'thread'}"
+    else:
+        how = "images on the device" if batches.is_resident() else "images are sent batch by batch"
+        if get_matmul_precision() != "highest":
+            how += f", {get_matmul_precision()}"
+    say("backend", f"{backend.name} ({backend.describe()}; {how})")
     say(
         "training",
-        f"{config.epochs} epochs of {steps} steps, {config.optimizer}, {config.schedule} with learning rate "
+        f"{config.epochs} epochs of {len(batches)} steps, {config.optimizer}, {config.schedule} with learning rate "
         f"{config.lr:g}, seed {config.seed}",
     )
     say("folder", str(folder.path))

@@ -145,13 +145,15 @@ class Batches:
         start = check_integer("start", start, 0)
         if start > len(self):
             raise ValueError(f"start: an epoch has {len(self)} steps, got {start}")
-        backend = get_backend() if self.backend is None else load_backend(self.backend)
+        backend = self._backend()
         epoch = _Epoch(self, backend, number, start)
-        if self._is_on_device(backend):
+        if self.is_resident():
             return epoch.of_resident(self._resident(backend))
         return epoch.on_host() if backend.on_host else epoch.sent()
 
-    def _is_on_device(self, backend: Backend) -> bool:
+    def is_resident(self) -> bool:
+        """Whether an epoch that begins now takes its batches from a copy of the whole set on the backend."""
+        backend = self._backend()
         if self.placement != "auto" or backend.on_host:
             return self.placement == "device"
         dtype = self._resident_dtype()
@@ -159,6 +161,9 @@ class Batches:
             return True
         free = backend.free_bytes()
         return free is not None and self.dataset.images.size * _ITEM_SIZE[dtype] <= _SHARE * free
+
+    def _backend(self) -> Backend:
+        return get_backend() if self.backend is None else load_backend(self.backend)
 
     def _resident_dtype(self) -> str:
         return "uint8" if self.dataset.images.dtype == np.uint8 else self.dtype
