@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
 
 from ..backends import backend_of
 from ..backends.protocol import Array, Backend
 
-__all__ = ["add", "check_positive", "divides", "out_size", "promoted", "put", "scalar"]
+__all__ = ["add", "check_positive", "divides", "on_its_device", "out_size", "promoted", "put", "scalar"]
 
 _WIDTH = {"float64": 4, "float32": 3, "bfloat16": 2, "float16": 1}
+
+Function = TypeVar("Function", bound=Callable)
+
+
+def on_its_device(function: Function) -> Function:
+    """Let a function compute on the device of its first argument, where a library computes on a current one."""
+    first = next(iter(inspect.signature(function).parameters))
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        array = args[0] if args else kwargs.get(first)
+        with backend_of(**{first: array}).running():
+            return function(*args, **kwargs)
+
+    return call  # type: ignore[return-value]
 
 
 def promoted(**arrays: Array) -> tuple[Any, ...]:

@@ -11,7 +11,7 @@ from typing import Any
 from .. import functional as F
 from ..backends import backend_of
 from ..backends.protocol import Array
-from ._arrays import divides, promoted
+from ._arrays import divides, on_its_device, promoted
 from .im2col_cython import col2im_6d_cython, col2im_cython, im2col_cython
 
 __all__ = [
@@ -50,6 +50,7 @@ def _stride_and_pad(x: Array, w: Array, conv_param: dict) -> tuple[int, int]:
     return stride, pad
 
 
+@on_its_device
 def conv_forward_fast(x: Array, w: Array, b: Array, conv_param: dict) -> tuple[Array, Any]:
     """Convolution, by the fastest kernel of the backend; `xpconv.functional.conv2d` with the course's arguments.
 
@@ -78,6 +79,7 @@ def conv_forward_fast(x: Array, w: Array, b: Array, conv_param: dict) -> tuple[A
     return F.conv2d(x, w, b, stride=stride, padding=pad)
 
 
+@on_its_device
 def conv_backward_fast(dout: Array, cache: Any) -> tuple[Array, Array, Array]:
     """Gradients of `conv_forward_fast`: dx (N, C, H, W), dw (F, C, HH, WW), db (F,)."""
     dx, dw, db = F.conv2d_backward(dout, cache)
@@ -86,6 +88,7 @@ def conv_backward_fast(dout: Array, cache: Any) -> tuple[Array, Array, Array]:
     return dx, dw, db
 
 
+@on_its_device
 def conv_forward_im2col(x: Array, w: Array, b: Array, conv_param: dict) -> tuple[Array, tuple]:
     """Convolution as one matrix product with the columns of `im2col_cython`; arguments as of `conv_forward_fast`.
 
@@ -101,6 +104,7 @@ def conv_forward_im2col(x: Array, w: Array, b: Array, conv_param: dict) -> tuple
     return out, (x, w, b, conv_param, x_cols)
 
 
+@on_its_device
 def conv_backward_im2col(dout: Array, cache: tuple) -> tuple[Array, Array, Array]:
     """Gradients (dx, dw, db) of `conv_forward_im2col`."""
     x, w, _, conv_param, x_cols = cache
@@ -113,6 +117,7 @@ def conv_backward_im2col(dout: Array, cache: tuple) -> tuple[Array, Array, Array
     return dx, dw, xp.sum(dout, axis=(0, 2, 3))
 
 
+@on_its_device
 def conv_forward_strides(x: Array, w: Array, b: Array, conv_param: dict) -> tuple[Array, tuple]:
     """Convolution as one matrix product with columns ordered (C, HH, WW) x (N, H', W').
 
@@ -129,6 +134,7 @@ def conv_forward_strides(x: Array, w: Array, b: Array, conv_param: dict) -> tupl
     return out, (x, w, b, conv_param, x_cols)
 
 
+@on_its_device
 def conv_backward_strides(dout: Array, cache: tuple) -> tuple[Array, Array, Array]:
     """Gradients (dx, dw, db) of `conv_forward_strides`."""
     x, w, _, conv_param, x_cols = cache
@@ -180,6 +186,7 @@ def _by_method(cache: tuple, backward: dict[str, Any], dout: Array) -> Array:
     return backward[method](dout, real_cache)
 
 
+@on_its_device
 def max_pool_forward_fast(x: Array, pool_param: dict) -> tuple[Array, tuple]:
     """Max pooling: the reshape form where square windows tile the image, else the im2col form, which takes any.
 
@@ -204,11 +211,13 @@ def max_pool_forward_fast(x: Array, pool_param: dict) -> tuple[Array, tuple]:
     return out, ("im2col", other)
 
 
+@on_its_device
 def max_pool_backward_fast(dout: Array, cache: tuple) -> Array:
     """Gradient of `max_pool_forward_fast`, by the form that the forward pass has chosen."""
     return _by_method(cache, {"reshape": max_pool_backward_reshape, "im2col": max_pool_backward_im2col}, dout)
 
 
+@on_its_device
 def max_pool_forward_reshape(x: Array, pool_param: dict) -> tuple[Array, tuple]:
     """Max pooling of square windows that tile the image, by a reshape; the cache is (x, x_reshaped, out).
 
@@ -223,6 +232,7 @@ def max_pool_forward_reshape(x: Array, pool_param: dict) -> tuple[Array, tuple]:
     return out, (x, x_reshaped, out)
 
 
+@on_its_device
 def max_pool_backward_reshape(dout: Array, cache: tuple) -> Array:
     """Gradient of `max_pool_forward_reshape`, divided equally between the pixels that are the maximum of a window."""
     x, x_reshaped, out = cache
@@ -235,6 +245,7 @@ def max_pool_backward_reshape(dout: Array, cache: tuple) -> Array:
     return xp.reshape(backend.keep(hits, xp.broadcast_to(share, hits.shape)), x.shape)
 
 
+@on_its_device
 def max_pool_forward_im2col(x: Array, pool_param: dict) -> tuple[Array, Any]:
     """Max pooling of any windows: not square, overlapping, or leaving out pixels at the end.
 
@@ -244,11 +255,13 @@ def max_pool_forward_im2col(x: Array, pool_param: dict) -> tuple[Array, Any]:
     return F.max_pool2d(x, **_window(pool_param))
 
 
+@on_its_device
 def max_pool_backward_im2col(dout: Array, cache: Any) -> Array:
     """Gradient of `max_pool_forward_im2col`: all of it goes to the first maximum of each window."""
     return F.max_pool2d_backward(dout, cache)
 
 
+@on_its_device
 def avg_pool_forward_fast(x: Array, pool_param: dict) -> tuple[Array, tuple]:
     """Average pooling; arguments, results and the choice of the form as of `max_pool_forward_fast`."""
     if _tiles(x, pool_param):
@@ -258,11 +271,13 @@ def avg_pool_forward_fast(x: Array, pool_param: dict) -> tuple[Array, tuple]:
     return out, ("im2col", other)
 
 
+@on_its_device
 def avg_pool_backward_fast(dout: Array, cache: tuple) -> Array:
     """Gradient of `avg_pool_forward_fast`."""
     return _by_method(cache, {"reshape": avg_pool_backward_reshape, "im2col": avg_pool_backward_im2col}, dout)
 
 
+@on_its_device
 def avg_pool_forward_reshape(x: Array, pool_param: dict) -> tuple[Array, tuple]:
     """Average pooling of square windows that tile the image, by a reshape; the cache is the reshaped shape of x.
 
@@ -276,6 +291,7 @@ def avg_pool_forward_reshape(x: Array, pool_param: dict) -> tuple[Array, tuple]:
     return backend.xp.mean(x_reshaped, axis=(3, 5)), tuple(x_reshaped.shape)
 
 
+@on_its_device
 def avg_pool_backward_reshape(dout: Array, cache: tuple) -> Array:
     """Gradient of `avg_pool_forward_reshape`: the pixels of a window get equal shares."""
     backend, dout = promoted(dout=dout)
@@ -284,12 +300,14 @@ def avg_pool_backward_reshape(dout: Array, cache: tuple) -> Array:
     return backend.xp.reshape(backend.xp.broadcast_to(share, cache), (n, c, out_h * height, out_w * width))
 
 
+@on_its_device
 def avg_pool_forward_im2col(x: Array, pool_param: dict) -> tuple[Array, Any]:
     """Average pooling of any windows; it is `xpconv.functional.avg_pool2d`."""
     _, x = promoted(x=x)
     return F.avg_pool2d(x, **_window(pool_param))
 
 
+@on_its_device
 def avg_pool_backward_im2col(dout: Array, cache: Any) -> Array:
     """Gradient of `avg_pool_forward_im2col`: shares add up where windows overlap."""
     return F.avg_pool2d_backward(dout, cache)

@@ -29,15 +29,16 @@ def _with(f: Callable[[Array], Any], x: Array, index: tuple[int, ...], step: flo
     backend = backend_of(x=x)
     if _read_only(x):
         x = np.array(x)
-    # a copy of the one number: on some backends x[index] is a view
-    old = backend.asarray(np.array(to_numpy(x[index])), x.dtype)
-    moved = put(x, index, old + step)
-    try:
-        result = f(moved)
-        # a result that shares memory with x would change with it
-        return backend.xp.asarray(result, copy=True) if getattr(result, "shape", ()) else result
-    finally:
-        put(x, index, old)
+    with backend.running():
+        # a copy of the one number: on some backends x[index] is a view
+        old = backend.asarray(np.array(to_numpy(x[index])), x.dtype)
+        moved = put(x, index, old + step)
+        try:
+            result = f(moved)
+            # a result that shares memory with x would change with it
+            return backend.xp.asarray(result, copy=True) if getattr(result, "shape", ()) else result
+        finally:
+            put(x, index, old)
 
 
 def eval_numerical_gradient(f: Callable[[Array], Any], x: Array, verbose: bool = True, h: float = 0.00001) -> Array:

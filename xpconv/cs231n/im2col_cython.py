@@ -8,11 +8,12 @@ from __future__ import annotations
 from .. import functional as F
 from ..backends import backend_of
 from ..backends.protocol import Array
-from ._arrays import out_size, promoted
+from ._arrays import on_its_device, out_size, promoted
 
 __all__ = ["col2im_6d_cython", "col2im_cython", "im2col_cython"]
 
 
+@on_its_device
 def im2col_cython(x: Array, field_height: int, field_width: int, padding: int, stride: int) -> Array:
     """Copy every window of the images into a column.
 
@@ -39,6 +40,7 @@ def _check(cols: Array, shape: tuple[int, ...], meaning: str) -> None:
         raise ValueError(f"cols: expected shape {shape} {meaning}, got {tuple(cols.shape)}")
 
 
+@on_its_device
 def col2im_cython(
     cols: Array, N: int, C: int, H: int, W: int, field_height: int, field_width: int, padding: int, stride: int
 ) -> Array:
@@ -63,6 +65,7 @@ def col2im_cython(
     return F.col2im(columns, (H, W), (field_height, field_width), stride=stride, padding=padding)
 
 
+@on_its_device
 def col2im_6d_cython(cols: Array, N: int, C: int, H: int, W: int, HH: int, WW: int, pad: int, stride: int) -> Array:
     """Add columns back to the pixels they were copied from, in the order of `fast_layers.conv_forward_strides`.
 

@@ -11,7 +11,7 @@ from typing import Any
 from .. import functional as F
 from ..backends import backend_of
 from ..backends.protocol import Array, Backend
-from ._arrays import add, out_size, promoted, put, scalar
+from ._arrays import add, on_its_device, out_size, promoted, put, scalar
 from ._random import rand, seed
 
 __all__ = [
@@ -42,6 +42,7 @@ __all__ = [
 # ---- fully connected, ReLU --------------------------------------------------------------------------------------
 
 
+@on_its_device
 def affine_forward(x: Array, w: Array, b: Array) -> tuple[Array, tuple]:
     """``x @ w + b``, each example flattened to a row.
 
@@ -67,6 +68,7 @@ def affine_forward(x: Array, w: Array, b: Array) -> tuple[Array, tuple]:
     return backend.gemm(rows, w) + b, (x, w, b)
 
 
+@on_its_device
 def affine_backward(dout: Array, cache: tuple) -> tuple[Array, Array, Array]:
     """Gradients of `affine_forward`.
 
@@ -90,12 +92,14 @@ def affine_backward(dout: Array, cache: tuple) -> tuple[Array, Array, Array]:
     return dx, dw, xp.sum(dout, axis=0)
 
 
+@on_its_device
 def relu_forward(x: Array) -> tuple[Array, Array]:
     """``max(x, 0)``; the cache is x."""
     _, x = promoted(x=x)
     return F.relu(x)[0], x
 
 
+@on_its_device
 def relu_backward(dout: Array, cache: Array) -> Array:
     """``dout`` where x, the cache, was positive, else 0."""
     backend, dout, x = promoted(dout=dout, x=cache)
@@ -111,6 +115,7 @@ def _mode(parameter: str, mode: Any) -> str:
     return mode
 
 
+@on_its_device
 def batchnorm_forward(x: Array, gamma: Array, beta: Array, bn_param: dict) -> tuple[Array, tuple | None]:
     """Batch normalisation (Ioffe, Szegedy 2015): every feature is normalised over the batch, then scaled and shifted.
 
@@ -166,6 +171,7 @@ def _trained(cache: tuple | None) -> tuple:
     return cache
 
 
+@on_its_device
 def batchnorm_backward(dout: Array, cache: tuple | None) -> tuple[Array, Array, Array]:
     """Gradients of `batchnorm_forward`, step by step through its graph.
 
@@ -199,6 +205,7 @@ def batchnorm_backward(dout: Array, cache: tuple | None) -> tuple[Array, Array, 
     return dcentered + dmean / count, dgamma, dbeta
 
 
+@on_its_device
 def batchnorm_backward_alt(dout: Array, cache: tuple | None) -> tuple[Array, Array, Array]:
     """Gradients of `batchnorm_forward` in one formula; arguments and results as of `batchnorm_backward`.
 
@@ -226,6 +233,7 @@ def _normalized_backward(backend: Backend, dx_hat: Array, x_hat: Array, std: Arr
     return (dx_hat - mean - x_hat * slope) / std
 
 
+@on_its_device
 def layernorm_forward(x: Array, gamma: Array, beta: Array, ln_param: dict) -> tuple[Array, tuple]:
     """Layer normalisation (Ba, Kiros, Hinton 2016): every example is normalised over its features.
 
@@ -249,6 +257,7 @@ def layernorm_forward(x: Array, gamma: Array, beta: Array, ln_param: dict) -> tu
     return gamma * x_hat + beta, (x_hat, std, gamma)
 
 
+@on_its_device
 def layernorm_backward(dout: Array, cache: tuple) -> tuple[Array, Array, Array]:
     """Gradients of `layernorm_forward`: dx (N, D), dgamma (D,), dbeta (D,)."""
     x_hat, std, gamma = cache
@@ -271,6 +280,7 @@ def _rows_as_pixels(backend: Backend, rows: Array, shape: tuple[int, ...]) -> Ar
     return backend.xp.permute_dims(backend.xp.reshape(rows, (n, h, w, c)), (0, 3, 1, 2))
 
 
+@on_its_device
 def spatial_batchnorm_forward(x: Array, gamma: Array, beta: Array, bn_param: dict) -> tuple[Array, tuple | None]:
     """`batchnorm_forward` of every channel of images (N, C, H, W), over the batch and all pixels.
 
@@ -281,6 +291,7 @@ def spatial_batchnorm_forward(x: Array, gamma: Array, beta: Array, bn_param: dic
     return _rows_as_pixels(backend, rows, x.shape), cache
 
 
+@on_its_device
 def spatial_batchnorm_backward(dout: Array, cache: tuple | None) -> tuple[Array, Array, Array]:
     """Gradients of `spatial_batchnorm_forward`: dx (N, C, H, W), dgamma (C,), dbeta (C,)."""
     backend = backend_of(dout=dout)
@@ -288,6 +299,7 @@ def spatial_batchnorm_backward(dout: Array, cache: tuple | None) -> tuple[Array,
     return _rows_as_pixels(backend, dx, dout.shape), dgamma, dbeta
 
 
+@on_its_device
 def spatial_groupnorm_forward(x: Array, gamma: Array, beta: Array, G: int, gn_param: dict) -> tuple[Array, tuple]:
     """Group normalisation (Wu, He 2018): the channels of each image are normalised in G groups.
 
@@ -324,6 +336,7 @@ def spatial_groupnorm_forward(x: Array, gamma: Array, beta: Array, G: int, gn_pa
     return scale * xp.reshape(x_hat, (n, c, h, w)) + shift, (x_hat, std, scale, shape)
 
 
+@on_its_device
 def spatial_groupnorm_backward(dout: Array, cache: tuple) -> tuple[Array, Array, Array]:
     """Gradients of `spatial_groupnorm_forward`: dx (N, C, H, W), dgamma and dbeta in the shape that gamma had."""
     grouped, std, scale, shape = cache
@@ -339,6 +352,7 @@ def spatial_groupnorm_backward(dout: Array, cache: tuple) -> tuple[Array, Array,
 # ---- dropout ----------------------------------------------------------------------------------------------------
 
 
+@on_its_device
 def dropout_forward(x: Array, dropout_param: dict) -> tuple[Array, tuple]:
     """Inverted dropout: keep each number with probability p, and scale what is kept by 1 / p.
 
@@ -374,6 +388,7 @@ def dropout_forward(x: Array, dropout_param: dict) -> tuple[Array, tuple]:
     return x * mask, (dropout_param, mask)
 
 
+@on_its_device
 def dropout_backward(dout: Array, cache: tuple) -> Array:
     """Gradient of `dropout_forward`: what was dropped gets none."""
     dropout_param, mask = cache
@@ -391,6 +406,7 @@ def _padded(backend: Backend, x: Array, pad: int) -> Array:
     return put(frame, (slice(None), slice(None), slice(pad, pad + h), slice(pad, pad + w)), x)
 
 
+@on_its_device
 def conv_forward_naive(x: Array, w: Array, b: Array, conv_param: dict) -> tuple[Array, tuple]:
     """Convolution by loops over images, filters and output pixels.
 
@@ -435,6 +451,7 @@ def conv_forward_naive(x: Array, w: Array, b: Array, conv_param: dict) -> tuple[
     return out, (x, w, b, conv_param)
 
 
+@on_its_device
 def conv_backward_naive(dout: Array, cache: tuple) -> tuple[Array, Array, Array]:
     """Gradients of `conv_forward_naive`, by the same loops: every output pixel pays back to what it was made of.
 
@@ -473,6 +490,7 @@ def conv_backward_naive(dout: Array, cache: tuple) -> tuple[Array, Array, Array]
     return dpadded[:, :, pad : pad + H, pad : pad + W], dw, db
 
 
+@on_its_device
 def max_pool_forward_naive(x: Array, pool_param: dict) -> tuple[Array, tuple]:
     """Maximum of every window, by loops over images, channels and output pixels.
 
@@ -505,6 +523,7 @@ def max_pool_forward_naive(x: Array, pool_param: dict) -> tuple[Array, tuple]:
     return out, (x, pool_param)
 
 
+@on_its_device
 def max_pool_backward_naive(dout: Array, cache: tuple) -> Array:
     """Gradient of `max_pool_forward_naive`: all of it goes to the maximum of the window, the first of equal ones."""
     x, pool_param = cache
@@ -528,6 +547,7 @@ def max_pool_backward_naive(dout: Array, cache: tuple) -> Array:
 # ---- losses -----------------------------------------------------------------------------------------------------
 
 
+@on_its_device
 def svm_loss(x: Array, y: Array) -> tuple[Any, Array]:
     """Multi-class hinge loss with margin 1, the mean over the batch.
 
@@ -548,6 +568,7 @@ def svm_loss(x: Array, y: Array) -> tuple[Any, Array]:
     return scalar(backend_of(x=x), loss), dx
 
 
+@on_its_device
 def softmax_loss(x: Array, y: Array) -> tuple[Any, Array]:
     """Cross-entropy of the softmax of the scores, the mean over the batch; arguments and results as of `svm_loss`."""
     loss, dx = F.softmax_cross_entropy(x, y)

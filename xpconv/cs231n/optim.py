@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from ..backends import backend_of
 from ..backends.protocol import Array
+from ._arrays import on_its_device
 
 __all__ = ["adam", "rmsprop", "sgd", "sgd_momentum"]
 
@@ -33,6 +34,7 @@ def _number(config: Config, name: str) -> float:
     return float(config[name])
 
 
+@on_its_device
 def sgd(w: Array, dw: Array, config: Config | None = None) -> tuple[Array, Config]:
     """Gradient descent: ``w - learning_rate * dw``.
 
@@ -42,6 +44,7 @@ def sgd(w: Array, dw: Array, config: Config | None = None) -> tuple[Array, Confi
     return w - _number(config, "learning_rate") * dw, config
 
 
+@on_its_device
 def sgd_momentum(w: Array, dw: Array, config: Config | None = None) -> tuple[Array, Config]:
     """Gradient descent with momentum: ``v = momentum * v - learning_rate * dw``, then ``w + v``.
 
@@ -53,6 +56,7 @@ def sgd_momentum(w: Array, dw: Array, config: Config | None = None) -> tuple[Arr
     return w + config["velocity"], config
 
 
+@on_its_device
 def rmsprop(w: Array, dw: Array, config: Config | None = None) -> tuple[Array, Config]:
     """RMSProp (Tieleman, Hinton 2012): steps divided by the root of a moving average of squared gradients.
 
@@ -65,6 +69,7 @@ def rmsprop(w: Array, dw: Array, config: Config | None = None) -> tuple[Array, C
     return w - learning_rate * dw / (root + _number(config, "epsilon")), config
 
 
+@on_its_device
 def adam(w: Array, dw: Array, config: Config | None = None) -> tuple[Array, Config]:
     """Adam (Kingma, Ba 2015) with the full bias correction; t is counted up before it is used.
 

@@ -137,8 +137,10 @@ class Solver:
         for start in range(0, count, batch_size):
             stop = min(start + batch_size, count)
             scores = self.model.loss(X[start:stop, ...])
-            xp = backend_of(scores=scores).xp
-            right += int(xp.count_nonzero(xp.argmax(scores, axis=1) == y[start:stop]))
+            backend = backend_of(scores=scores, y=y)
+            with backend.running():
+                hits = backend.xp.argmax(scores, axis=1) == y[start:stop]
+                right += int(backend.xp.count_nonzero(hits))
         return right / count
 
     def train(self) -> None:
@@ -176,4 +178,11 @@ class Solver:
 def _rows(array: Array, indices: np.ndarray) -> Array:
     """The examples at ``indices``."""
     backend = backend_of(array=array)
-    return backend.xp.take(array, backend.asarray(indices), axis=0)
+    with backend.running():
+        return backend.xp.take(array, backend.asarray(indices), axis=0)
+
+
+def _copy(array: Array) -> Array:
+    backend = backend_of(array=array)
+    with backend.running():
+        return backend.xp.asarray(array, copy=True)

@@ -33,6 +33,7 @@ def penalized(loss: Any, grads: dict[str, Array], params: dict[str, Array], weig
         w = params[name]
         backend = backend_of(w=w)
         if reg:
-            loss = loss + 0.5 * reg * scalar(backend, backend.xp.sum(w * w))
-            grads[name] = grads[name] + reg * w
+            with backend.running():
+                loss = loss + 0.5 * reg * scalar(backend, backend.xp.sum(w * w))
+                grads[name] = grads[name] + reg * w
     return loss
