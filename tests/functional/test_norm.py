@@ -94,6 +94,115 @@ def test_batch_norm_gradients(on, rng, shape, training, kinds):
     )
 
 
+def relu(x):
+    return np.where(x < 0, 0, x)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("with_residual", [True, False])
+def test_batch_norm_relu_is_the_chain(on, close, sparing, rng, training, with_residual):
+    sparing(training and with_residual)
+    x, residual, dy = rng.normal(2, 3, size=(3, 4, 3, 5, 2))
+    residual = residual if with_residual else None
+    weight, bias = parameters(rng, 3)
+    mean, var = rng.normal(size=3), rng.random(3) + 1
+    for dtype in on.dtypes:
+        arrays = numbers(on, dtype, x, weight, bias, mean, var)
+        beside, gradient = numbers(on, dtype, residual, dy)
+        plain, plain_cache = F.batch_norm(*arrays, training=training, momentum=0.2)
+        want, relu_cache = F.relu(plain if beside is None else plain + beside)
+        y, cache = F.batch_norm_relu(*arrays, residual=beside, training=training, momentum=0.2)
+        close(y, on.to_numpy(want), dtype, 4)
+        for name in ("running_mean", "running_var", "mean", "inv_std"):
+            close(getattr(cache, name), on.to_numpy(getattr(plain_cache, name)), dtype)
+        masked = F.relu_backward(gradient, relu_cache)
+        dx, dw, db, dresidual = F.batch_norm_relu_backward(gradient, cache)
+        for got, expected in zip((dx, dw, db), F.batch_norm_backward(masked, plain_cache), strict=True):
+            close(got, on.to_numpy(expected), dtype, 30)
+        assert (dresidual is None) == (beside is None)
+        if beside is not None:
+            np.testing.assert_array_equal(on.to_numpy(dresidual), on.to_numpy(masked))
+
+
+@pytest.mark.parametrize("shape", [(5, 3), (2, 3, 4, 2)])
+def test_batch_norm_relu_from_the_definition(on, close, sparing, rng, shape):
+    sparing(False)
+    x, residual = rng.normal(2, 3, size=(2, *shape))
+    weight, bias = parameters(rng, 3)
+    want = standardised(x, (0, *range(2, x.ndim))) * per_channel(weight, x) + per_channel(bias, x)
+    for dtype in on.dtypes:
+        x_, w_, b_, r_ = numbers(on, dtype, x, weight, bias, residual)
+        close(F.batch_norm_relu(x_, w_, b_, None, None, residual=r_, training=True)[0], relu(want + residual), dtype, 4)
+        close(F.batch_norm_relu(x_, w_, b_, None, None, training=True)[0], relu(want), dtype, 4)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_batch_norm_relu_gradients(on, rng, training):
+    if "float64" not in on.dtypes:
+        pytest.skip("gradients are checked in float64")
+    x, residual = rng.normal(2, 3, size=(2, 4, 3, 3, 2))
+    weight, bias = parameters(rng, 3)
+    mean, var = rng.normal(size=3), rng.random(3) + 1
+    x, weight, bias, residual, mean, var = numbers(on, "float64", x, weight, bias, residual, mean, var)
+    check_gradients(
+        lambda x, w, b, r: F.batch_norm_relu(x, w, b, mean, var, residual=r, training=training),
+        F.batch_norm_relu_backward,
+        [x, weight, bias, residual],
+        names=["x", "weight", "bias", "residual"],
+    )
+
+
+def test_what_relu_cuts_off_is_lost_whatever_it_is(on, sparing):
+    """As in the chain of single operators: NaN and infinities count where the result is positive, and only there."""
+    sparing(False)
+    x = on.asarray([[[[1.0, -1.0, 2.0, -2.0]]]], "float32")
+    zero, one = on.asarray([0.0], "float32"), on.asarray([1.0], "float32")
+    _, cache = F.batch_norm_relu(x, None, None, zero, one, residual=x, training=False, eps=0.0)
+    dy = on.asarray([[[[3.0, math.nan, math.inf, -math.inf]]]], "float32")
+    dx, _, _, dresidual = F.batch_norm_relu_backward(dy, cache)
+    want = [[[[3.0, 0.0, math.inf, 0.0]]]]
+    np.testing.assert_array_equal(on.to_numpy(dx), want)
+    np.testing.assert_array_equal(on.to_numpy(dresidual), want)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_nhwc_batch_norm(on, close, sparing, rng, training):
+    sparing(training)
+    x, residual, dy = rng.normal(2, 3, size=(3, 4, 3, 5, 2))
+    vectors = (*parameters(rng, 3), rng.normal(size=3), rng.random(3) + 1)
+
+    def last(array):
+        return None if array is None else np.moveaxis(array, 1, -1)
+
+    dtype = on.dtypes[-1]
+    vectors = numbers(on, dtype, *vectors)
+    for beside in (None, residual):
+        inputs = numbers(on, dtype, x, beside, dy)
+        inputs_last = numbers(on, dtype, last(x), last(beside), last(dy))
+        results = []
+        for (a, r, g), layout in ((inputs, "NCHW"), (inputs_last, "NHWC")):
+            y, cache = F.batch_norm(a, *vectors, training=training, layout=layout)
+            z, relu_cache = F.batch_norm_relu(a, *vectors, residual=r, training=training, layout=layout)
+            dx, dw, db = F.batch_norm_backward(g, cache)
+            dz, dw_relu, db_relu, dr = F.batch_norm_relu_backward(g, relu_cache)
+            results.append([y, z, dx, dz, *([] if r is None else [dr]), dw, db, dw_relu, db_relu])
+        for first, second in zip(*results, strict=True):
+            want = on.to_numpy(first)
+            close(second, last(want) if want.ndim == 4 else want, dtype, 30)
+
+
+def test_nhwc_copies_nothing(rng):
+    """What comes in channels-last memory goes through in it, on NumPy."""
+    x = rng.normal(size=(4, 5, 2, 3))
+    y, cache = F.batch_norm(x, None, None, None, None, training=True, layout="NHWC")
+    assert y.flags.c_contiguous
+    assert F.batch_norm_backward(y, cache)[0].flags.c_contiguous
+    y, cache = F.batch_norm_relu(x, None, None, None, None, residual=x, training=True, layout="NHWC")
+    assert y.flags.c_contiguous
+    assert all(array.flags.c_contiguous for array in F.batch_norm_relu_backward(y, cache) if array is not None)
+    assert np.shares_memory(F.norm._flat(load_backend("numpy"), x, "NHWC"), x)
+
+
 @pytest.mark.parametrize("kinds", ["weight and bias", "weight", "bias", "neither"])
 @pytest.mark.parametrize("axes", [1, 2, 4])
 def test_layer_norm(on, close, sparing, rng, kinds, axes):
@@ -162,6 +271,10 @@ def all_norms(x, weight, bias):
     w, b = np.tile(weight[:, None, None], (3, 2)), np.tile(bias[:, None, None], (3, 2))
     return {
         "batch, training": (lambda x: F.batch_norm(x, weight, bias, None, None, training=True), F.batch_norm_backward),
+        "batch, ReLU": (
+            lambda x: F.batch_norm_relu(x, weight, bias, None, None, residual=x, training=True),
+            F.batch_norm_relu_backward,
+        ),
         "batch, inference": (lambda x: F.batch_norm(x, weight, bias, zero, one, training=False), F.batch_norm_backward),
         "layer": (lambda x: F.layer_norm(x, w, b), F.layer_norm_backward),
         "group": (lambda x: F.group_norm(x, 2, weight, bias), F.group_norm_backward),
@@ -285,6 +398,10 @@ def test_half_precision_is_computed_in_float32(rng, name):
     results = [*F.batch_norm_backward(y, cache), y]
     results += [F.batch_norm(x, vector, vector, running, running + 1, training=False)[0]]
     for forward, backward in (
+        (
+            lambda: F.batch_norm_relu(x, vector, vector, None, None, residual=x, training=True),
+            F.batch_norm_relu_backward,
+        ),
         (lambda: F.group_norm(x, 1, vector, vector), F.group_norm_backward),
         (lambda: F.layer_norm(x, x[0], x[0]), F.layer_norm_backward),
     ):
@@ -300,12 +417,13 @@ def test_empty_batch(on, sparing):
     full = on.asarray(np.ones((4, 3, 2)), "float32")
     for (y, cache), backward in (
         (F.batch_norm(x, weight, bias, bias, weight, training=False), F.batch_norm_backward),
+        (F.batch_norm_relu(x, weight, bias, bias, weight, residual=x, training=False), F.batch_norm_relu_backward),
         (F.layer_norm(x, full, full), F.layer_norm_backward),
         (F.group_norm(x, 2, weight, bias), F.group_norm_backward),
         (F.instance_norm(x, weight, bias), F.instance_norm_backward),
     ):
         assert tuple(y.shape) == tuple(x.shape)
-        dx, dw, db = backward(y, cache)
+        dx, dw, db = backward(y, cache)[:3]
         assert tuple(dx.shape) == tuple(x.shape)
         assert not on.to_numpy(dw).any()
         assert not on.to_numpy(db).any()
@@ -379,6 +497,26 @@ X, VECTOR = np.ones((2, 4, 3, 2)), np.ones(4)
             lambda: F.batch_norm(X, None, None, None, None, training=True, eps=-1),
             ValueError,
             "eps: expected a number of at least 0, got -1",
+        ),
+        (
+            lambda: F.batch_norm(X, None, None, None, None, training=True, layout="NWHC"),
+            ValueError,
+            "layout: expected one of NCHW, NHWC, got 'NWHC'",
+        ),
+        (
+            lambda: F.batch_norm(X, np.ones(2), VECTOR[:2], VECTOR, None, training=True, layout="NHWC"),
+            ValueError,
+            r"running_mean: expected shape \(2\) \(C,\), got \(4,\)",
+        ),
+        (
+            lambda: F.batch_norm_relu(X, None, None, None, None, residual=X[:1], training=True),
+            ValueError,
+            r"residual: expected shape \(2, 4, 3, 2\) like x, got \(1, 4, 3, 2\)",
+        ),
+        (
+            lambda: F.batch_norm_relu(X, None, None, None, None, residual=X.astype("float32"), training=True),
+            TypeError,
+            "residual: expected float64 like x, got float32",
         ),
         (
             lambda: F.layer_norm(X, None, None, eps="small"),

@@ -67,6 +67,7 @@ ALL = {
     "adaptiveavgpool-channels-last": (lambda nn: nn.AdaptiveAvgPool2d((3, 2), layout="NHWC"), (2, 7, 5, 3)),
     "globalavgpool": (lambda nn: nn.GlobalAvgPool2d(), (2, 3, 4, 5)),
     "dropout": (lambda nn: nn.Dropout(0.4, rng=5), (3, 7)),
+    "batchnorm2d-relu": (lambda nn: nn.BatchNorm2d(3, activation="relu"), (4, 3, 5, 2)),
     "residual": (lambda nn: nn.Residual(nn.Linear(4, 4), nn.Linear(4, 4, bias=False)), (3, 4)),
     "concat": (lambda nn: nn.Concat(nn.Linear(4, 2), nn.Identity(), nn.Linear(4, 3)), (3, 4)),
 }
