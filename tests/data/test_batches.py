@@ -7,6 +7,7 @@ import xpconv
 from xpconv.backends import load_backend
 from xpconv.data import ArrayDataset, Batches, Compose, Normalize, RandomFlip, ShiftCrop, batches
 from xpconv.data.augment import Recipe
+from xpconv.training.pairs import ArrayPairs
 
 N = 23
 X = np.random.default_rng(6).integers(0, 256, (N, 2, 6, 5), dtype=np.uint8)
@@ -149,6 +150,15 @@ def test_a_set_is_moved_again_if_it_is_replaced_and_leaves_with_its_owner(device
     assert len(batches._residents) == count - 1
 
 
+def test_no_value_is_read_from_the_device(device):
+    from xpconv.testing.cuda_host import no_host_reads
+
+    for placement in "device", "host":
+        for transform in TRANSFORMS.values():
+            with no_host_reads():
+                assert len(list(Batches(DATASET, 5, placement=placement, transform=transform))) == 5
+
+
 @pytest.mark.parametrize("free", [None, 4 * X.nbytes - 1, 4 * X.nbytes])
 def test_a_set_that_does_not_fit_is_sent_one_batch_ahead(device, monkeypatch, free):
     backend, watched = device
@@ -226,6 +236,14 @@ def test_each_epoch_has_every_image_once_in_another_order():
     assert orders[0] != orders[1] != orders[2] != orders[0]
     assert order(Batches(DATASET, 4, seed=2).epoch(0)) != orders[0]
     assert order(Batches(DATASET, 9, seed=1).epoch(1)) == orders[1]  # whatever the size of the batches
+
+
+def test_pairs_of_arrays_come_in_the_same_order():
+    expected = [y for _, y in Batches(DATASET, 4, seed=7).epoch(3, 2)]
+    pairs = ArrayPairs(X / 255, DATASET.labels, 4, shuffle=True, seed=7, dtype="float32")
+    assert len(pairs) == len(Batches(DATASET, 4))
+    for (_, y), labels in zip(pairs.epoch(3, 2), expected, strict=True):
+        np.testing.assert_array_equal(y, labels)
 
 
 def test_labels_follow_their_images():

@@ -73,7 +73,8 @@ class ArrayPairs:
         """The batches of epoch ``number`` from step ``start`` on."""
         backend = get_backend()
         order = epoch_order(self.x.shape[0], shuffle=self.shuffle, seed=self.seed, number=number)
-        parts = [slice(k * self.batch_size, (k + 1) * self.batch_size) for k in range(start, len(self))]
+        first, size = start * self.batch_size, self.batch_size
+        parts = [slice(k, min(k + size, len(order))) for k in range(first, len(order), size)]
         # Rows of host arrays are cut out there and sent; of arrays on the device they are taken there, by an order that
         # is sent once.
         arrays = {"x": self.x, "y": self.y}
