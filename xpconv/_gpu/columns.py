@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -70,16 +70,15 @@ def im2col_into(backend: GpuBackend, x: Array, columns: Array, window: Window, r
     sizes = (index.scalar(n), index.scalar(c))
     dtype, of_window = backend.dtype_name(x), struct_of_window(window)
     tile = tile_for(window, x.dtype.itemsize, row, image, index)
+    arguments: tuple[Any, ...] = (Strided(source.array), columns, of_window, *steps)
     if tile is None:
-        arguments = (Strided(source.array), columns, of_window, *steps, *sizes)
         count = n * c * window.positions
-        launch(backend, "columns", "im2col", dtype, _template(window, index), count, arguments)
+        launch(backend, "columns", "im2col", dtype, _template(window, index), count, (*arguments, *sizes))
     else:
         of_tile = np.array(tile, np.int32).view([("members", np.int32, len(tile))])
-        arguments = (Strided(source.array), columns, of_window, *steps, of_tile, *sizes)
         blocks = min(c * ceil_div(n, tile.images) * ceil_div(window.out_h, tile.rows), MAX_BLOCKS)
         template = (index.name, str(window.kernel_h))
-        launch(backend, "columns", "im2col_tiled", dtype, template, (blocks,), arguments)
+        launch(backend, "columns", "im2col_tiled", dtype, template, (blocks,), (*arguments, of_tile, *sizes))
 
 
 def col2im_into(backend: GpuBackend, columns: Array, x: Array, window: Window, row: int, image: int) -> None:

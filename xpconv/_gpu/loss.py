@@ -26,8 +26,7 @@ def _of_rows(backend: GpuBackend, kernel: str, scores: Array, labels: Array, par
         index.scalar(count),
         index.scalar(classes),
     )
-    grid = (waves(backend, count * WARP),)
-    launch(backend, "loss", kernel, backend.dtype_name(scores), (index.name,), grid, arguments)
+    launch(backend, "loss", kernel, backend.dtype_name(scores), (index.name,), count * WARP, arguments)
     return _total(backend, losses, scores), gradient
 
 

@@ -17,7 +17,6 @@ from .launch import (
     index_for,
     launch,
     planes,
-    waves,
     wide_scalar,
 )
 from .reduce import MAX_ROWS, WARP, chunks_for
@@ -138,8 +137,7 @@ def _batch_norm(
     mean, rest, variance, inv_std = (backend.empty((c,), wide) for _ in range(4))
     counts = map(index.scalar, (c, chunks, count, chunk))
     arguments = (*partial, mean, rest, variance, inv_std, number(eps), *counts)
-    grid = (waves(backend, c * WARP),) if c else ()
-    launch(backend, "norm", "finish_batch_moments", dtype, (index.name,), grid, arguments)
+    launch(backend, "norm", "finish_batch_moments", dtype, (index.name,), c * WARP, arguments)
     y = _normalise(backend, source, weight, bias, residual, relu, mean, rest, inv_std)
     return y, mean, variance, inv_std
 
@@ -283,8 +281,7 @@ def _finish_gradient_sums(
     db, dw = (backend.empty((c,), narrow) for _ in range(2))
     wide_db, wide_dw = (backend.empty((c,), sums.dtype) for _ in range(2))
     arguments = (sums, dots, scale, db, dw, wide_db, wide_dw, index.scalar(c), index.scalar(chunks))
-    grid = (waves(backend, c * WARP),) if c else ()
-    launch(backend, "norm", "finish_gradient_sums", dtype, (index.name,), grid, arguments)
+    launch(backend, "norm", "finish_gradient_sums", dtype, (index.name,), c * WARP, arguments)
     return db, dw, wide_db, wide_dw
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..backends.protocol import Array
 from .backend import GpuBackend
-from .launch import BLOCKS_PER_MULTIPROCESSOR, THREADS, ceil_div, index_for, launch, waves
+from .launch import BLOCKS_PER_MULTIPROCESSOR, THREADS, ceil_div, index_for, launch
 
 __all__ = ["MAX_ROWS", "WARP", "chunks_for", "column_sums", "row_sums"]
 
@@ -62,5 +62,4 @@ def _finish(backend: GpuBackend, partial: Array, sums: Array) -> None:
     rows, chunks = partial.shape
     index = index_for(partial.size)
     arguments = (partial, sums, index.scalar(rows), index.scalar(chunks))
-    grid = (waves(backend, rows * WARP),) if rows else ()
-    launch(backend, "reduce", "finish_row_sums", backend.dtype_name(sums), (index.name,), grid, arguments)
+    launch(backend, "reduce", "finish_row_sums", backend.dtype_name(sums), (index.name,), rows * WARP, arguments)
