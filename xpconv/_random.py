@@ -9,7 +9,7 @@ import threading
 
 import numpy as np
 
-__all__ = ["as_generator", "host_generator", "manual_seed"]
+__all__ = ["as_generator", "host_generator", "is_step_on_device", "manual_seed"]
 
 _lock = threading.Lock()
 _generator: np.random.Generator | None = None
@@ -44,6 +44,12 @@ def host_generator() -> np.random.Generator:
         if _generator is None:  # not at import, which would load numpy.random for everybody
             _generator = np.random.default_rng()
         return _generator
+
+
+def is_step_on_device(step: object) -> bool:
+    """Whether ``step`` is an array of one uint32 on a device, from where a recorded graph reads the step's number."""
+    host = isinstance(step, (np.ndarray, np.generic)) and type(step).__module__.startswith("numpy")
+    return not host and getattr(step, "shape", None) == (1,) and str(getattr(step, "dtype", "")).endswith("uint32")
 
 
 def as_generator(rng: np.random.Generator | int | None) -> np.random.Generator:

@@ -8,6 +8,7 @@ Words are kept in an integer dtype of the backend, ``word_dtype``: uint32, or a 
 
 from __future__ import annotations
 
+from .._random import is_step_on_device
 from ..backends.protocol import Array, Backend
 
 __all__ = ["dropout_mask", "philox"]
@@ -71,7 +72,8 @@ def dropout_mask(backend: Backend, like: Array, p: float, key: tuple[int, int, i
     key
         (seed, layer, step). The generator's key is the seed's lower and upper 32 bits; its counter is (block's lower
         32 bits, block's upper 32 bits, layer, step), where element ``4 * block + word`` in C order of ``like`` gets
-        that word of the block. It is dropped if its word is below ``floor(p * 2**32)``.
+        that word of the block. It is dropped if its word is below ``floor(p * 2**32)``. The step may be an array of one
+        uint32.
     """
     xp, shape = backend.xp, tuple(like.shape)
     size = 1
@@ -82,12 +84,13 @@ def dropout_mask(backend: Backend, like: Array, p: float, key: tuple[int, int, i
         return backend.zeros(shape, like.dtype)
     seed, layer, step = key
     limit = _word(backend, threshold)
+    last = backend.astype(step, backend.word_dtype) if is_step_on_device(step) else _word(backend, step)
     blocks = -(-size // 4)
     parts = []
     for start in range(0, blocks, _BLOCKS):
         count = min(_BLOCKS, blocks - start)
         lower = backend.arange(count, backend.word_dtype) + _word(backend, start)
-        counter = (lower, _word(backend, start >> 32), _word(backend, layer), _word(backend, step))
+        counter = (lower, _word(backend, start >> 32), _word(backend, layer), last)
         words = philox(backend, counter, (seed & _WORD, seed >> 32))
         parts.append(xp.reshape(xp.stack(words, axis=1), (-1,)) >= limit)
     keep = parts[0] if len(parts) == 1 else xp.concat(parts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from .._random import is_step_on_device
 from ..backends.protocol import Array
 from .backend import GpuBackend
 from .launch import index_for, launch, wide_scalar
@@ -23,7 +24,7 @@ def dropout_mask(backend: GpuBackend, like: Array, p: float, key: tuple[int, int
     if threshold > _WORD:  # p is 1: everything is dropped
         return backend.zeros(like.shape, like.dtype)
     mask, index = backend.empty(like.shape, like.dtype), index_for(like.size)
-    on_device = hasattr(step, "dtype") and not isinstance(step, np.generic)
+    on_device = is_step_on_device(step)
     words = (threshold, seed & _WORD, seed >> 32, layer, 0 if on_device else step)
     arguments = (
         mask,

@@ -6,6 +6,7 @@ import operator
 from typing import NamedTuple
 
 from .._checks import check_integer, check_number
+from .._random import is_step_on_device
 from ..backends import compute, run
 from ..backends.protocol import Array, Backend
 from ._arguments import check_cache, check_gradient, floating_backend
@@ -33,8 +34,9 @@ def dropout(x: Array, p: float, *, training: bool, key: int | tuple[int, int, in
     training : bool
         False: y is x itself.
     key : int or (int, int, int)
-        A seed below 2**64, or (seed, layer, step) with layer and step below 2**32. Equal keys give equal masks, on
-        every backend; the mask of an element depends on nothing but the key, p and its index in C order. The random
+        A seed below 2**64, or (seed, layer, step) with layer and step below 2**32. The step may be an array of one
+        uint32 on the device of x, whose value counts when the mask is made. Equal keys give equal masks, on every
+        backend; the mask of an element depends on nothing but the key, p and its index in C order. The random
         words are those of Philox 4x32-10.
 
     Returns
@@ -98,5 +100,5 @@ def _checked_key(key: object) -> tuple[int, int, int]:
     return (
         check_integer("key: seed", seed, 0, 2**64 - 1),
         check_integer("key: layer", layer, 0, 2**32 - 1),
-        check_integer("key: step", step, 0, 2**32 - 1),
+        step if is_step_on_device(step) else check_integer("key: step", step, 0, 2**32 - 1),
     )

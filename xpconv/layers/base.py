@@ -29,7 +29,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 
 from .._checks import check_integer
-from .._random import as_generator
+from .._random import as_generator, is_step_on_device
 from ..backends import Backend, BackendMismatchError, asarray, backend_of, compute, load_backend
 from ..backends.protocol import Array
 
@@ -161,6 +161,7 @@ class Layer:
     _buffer_names: dict[str, None]
     _layer_names: dict[str, None]
     _stack: list[Any]
+    _keeps: bool = False  # in evaluation mode too, as a frozen layer within a network that is trained
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Make the empty layer here, so that a subclass may assign parts without calling ``super().__init__()``."""
@@ -186,8 +187,8 @@ class Layer:
         return self.forward(x)
 
     def push(self, cache: Any) -> None:
-        """Keep ``cache`` for `backward`; nothing is kept in evaluation mode."""
-        if self.training:
+        """Keep ``cache`` for `backward`; nothing is kept in evaluation mode, unless a `Trainer` trains the rest."""
+        if self.training or self._keeps:
             self._stack.append(cache)
 
     def pop(self) -> Any:
@@ -210,7 +211,7 @@ class Layer:
         for _, layer in self.named_layers():
             layer._stack.clear()
 
-    def begin_step(self, step: int, seed: int | None = None) -> None:
+    def begin_step(self, step: int | Array, seed: int | None = None) -> None:
         """Make what is random in the network a function of ``(seed, step)`` alone; call it on the whole network.
 
         Left-over caches are dropped.
@@ -218,7 +219,8 @@ class Layer:
         Parameters
         ----------
         step
-            Number of the training step, from 0 to 2**32 - 1.
+            Number of the training step, from 0 to 2**32 - 1; or an array of one uint32 on the device of the network,
+            whose value counts when the random numbers are drawn.
         seed
             0 to 2**64 - 1. None leaves each layer the seed that it drew when it was made.
 
@@ -227,7 +229,8 @@ class Layer:
         TypeError, ValueError
             Not integers, or out of range.
         """
-        step = check_integer("step", step, 0, 2**32 - 1)
+        if not is_step_on_device(step):
+            step = check_integer("step", step, 0, 2**32 - 1)
         seed = None if seed is None else check_integer("seed", seed, 0, 2**64 - 1)
         index = 0
         for _, layer in self.named_layers():
@@ -474,11 +477,13 @@ class RandomLayer(Layer):
 
     def __init__(self, rng: np.random.Generator | int | None = None) -> None:
         self._seed = int(as_generator(rng).integers(1 << 63))
-        self._key: tuple[int, int, int] | None = None
+        self._key: tuple[int, int, int | Array] | None = None
         self._uses = 0
 
-    def next_key(self) -> tuple[int, int, int]:
+    def next_key(self) -> tuple[int, int, int | Array]:
         """Key ``(seed, layer, step)`` of the next draw; to be called once a forward, in training mode only.
+
+        The step is what `Layer.begin_step` was given, in a recorded step an array on the device.
 
         Raises
         ------

@@ -31,9 +31,8 @@ class Dropout(RandomLayer):
 
     def forward(self, x: Array) -> Array:
         """``x`` with numbers dropped in training, ``x`` itself in evaluation."""
-        if not self.training:
-            return x
-        y, cache = functional.dropout(x, self.p, training=True, key=self.next_key())
+        key = self.next_key() if self.training else 0
+        y, cache = functional.dropout(x, self.p, training=self.training, key=key)
         self.push(cache)
         return y
 

@@ -7,17 +7,19 @@ import math
 import operator
 import os
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ..backends import asarray, backend_of, get_backend, to_numpy, use_backend
+from ..backends import CaptureError, asarray, backend_of, compute, get_backend, to_numpy, use_backend
 from ..backends.protocol import Array, Backend
 from ..data import ArrayDataset, Batches
-from ..optim import clip_grad_norm
+from ..optim.clip import check_norm, clip_grad_norm
 from .callbacks import Callback
+from .capture import SLOTS, WARM_UP, CapturedStep, Outcome, form_of
 from .checkpoint import Checkpoint, CheckpointError, read_checkpoint, write_checkpoint
 from .interrupt import on_first_interrupt
 from .pairs import ArrayPairs, check_source
@@ -32,9 +34,39 @@ Data = Any  # Batches, ArrayDataset or a pair of arrays
 
 # Values are read from the device at least this often: it bounds how late a loss that is not finite is noticed.
 _STEPS_BETWEEN_READS = 50
+assert _STEPS_BETWEEN_READS < SLOTS
+
+
+def _is_count(value: object, limit: float = math.inf) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < limit
+
+
+def _is_real(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _are_sums(value: Any) -> bool:
+    if not isinstance(value, dict) or set(value) != {"loss", "hits", "images"}:
+        return False
+    hits = value["hits"]
+    return _is_real(value["loss"]) and _is_count(value["images"]) and (hits is None or _is_count(hits))
+
+
+_COUNT = (_is_count, "an integer of at least 0")
 
 # What the state of a checkpoint must have; see `Trainer.save`.
-_STATE = ("seed", "step", "epoch", "epoch_step", "order", "sums", "seconds", "history", "best", "optimizer")
+_CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "seed": (lambda v: _is_count(v, 2**64), "an integer from 0 to 2**64 - 1"),
+    "step": _COUNT,
+    "epoch": _COUNT,
+    "epoch_step": _COUNT,
+    "order": (lambda v: v is None or isinstance(v, dict), "a mapping or null"),
+    "sums": (_are_sums, "a mapping of loss, hits and images"),
+    "seconds": (_is_real, "a number"),
+    "history": (lambda v: isinstance(v, list) and all(isinstance(r, dict) for r in v), "a list of mappings"),
+    "best": (lambda v: v is None or isinstance(v, dict), "a mapping or null"),
+    "optimizer": (lambda v: isinstance(v, dict), "a mapping"),
+}
 
 
 class TrainingError(RuntimeError):
@@ -64,6 +96,7 @@ class _Step(NamedTuple):
     loss: Any
     hits: Any | None
     lr: float
+    norm: Any | None = None  # of the gradients, where they are clipped
 
 
 class _Sums:
@@ -79,7 +112,7 @@ class _Sums:
         self.losses: list[float] = []
 
     def read(self) -> Metrics:
-        """Add up what is pending; TrainingError if a loss is not finite, then and ever after."""
+        """Add up what is pending; TrainingError if a loss or a norm is not finite, then and ever after."""
         while self.pending:
             step = self.pending[0]
             loss = float(to_numpy(step.loss))
@@ -88,6 +121,11 @@ class _Sums:
                     f"loss became {loss} at step {step.number}, with learning rate {step.lr:g}; try a smaller one, "
                     "clip_norm, or look for NaN and huge values in the data"
                 )
+            if step.norm is not None:
+                try:
+                    check_norm(float(to_numpy(step.norm)))
+                except FloatingPointError as error:
+                    raise TrainingError(f"step {step.number}, with learning rate {step.lr:g}: {error}") from error
             self.losses.append(loss)
             self.loss += loss * step.images
             self.images += step.images
@@ -122,9 +160,17 @@ class Trainer:
         Of the order of the data (where `fit` makes the batches) and of dropout. The initial weights are the model's.
     clip_norm : float, optional
         Gradients are scaled down together to at most this norm.
+    capture : bool
+        Whether to record a step as a CUDA graph and replay it for every further batch of the same shape, which spares
+        the time that Python takes to start each kernel. The first steps of a `fit` and those of other shapes are run
+        as always, and all results are the same. What is decided in Python is decided once: after a change inside of a
+        layer, end the `fit`. Where a step cannot be recorded there is one warning, with the reason, and every step is
+        run as always.
 
     Attributes
     ----------
+    capture_reason : str or None
+        Why the steps of the last `fit` could not be recorded, though that was asked for.
     history : list of dict
         One entry per epoch: ``epoch`` (from 1), ``step``, ``loss``, ``accuracy``, ``lr`` (of the last step),
         ``seconds``, with validation data also ``val_loss`` and ``val_accuracy``.
@@ -161,6 +207,7 @@ class Trainer:
         callbacks: Sequence[Callback] = (),
         seed: int = 0,
         clip_norm: float | None = None,
+        capture: bool = False,
     ) -> None:
         seed = _integer("seed", seed)  # a plain int: checkpoints are JSON
         if not 0 <= seed < 2**64:
@@ -177,6 +224,8 @@ class Trainer:
         self.callbacks = list(callbacks)
         self.seed = seed
         self.clip_norm = clip_norm
+        self.capture = bool(capture)
+        self.capture_reason: str | None = None
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, Any] | None = None
         self.step = 0
@@ -191,6 +240,10 @@ class Trainer:
         self._stop = False
         self._interrupt = False
         self._order: dict[str, Any] | None = None  # what the data order of the running epoch depends on
+        self._graph: CapturedStep | None = None
+        self._warm_up: tuple[Any, int] = (None, 0)  # form of the last batch, and ordinary steps that it has had
+        self._frozen: set[int] = set()
+        self._note_frozen()
 
     # ---- training -------------------------------------------------------------------------------------------
 
@@ -198,6 +251,10 @@ class Trainer:
         self, data: Data, *, epochs: int, validation: Data | None = None, batch_size: int = 128
     ) -> list[dict[str, Any]]:
         """Train until ``epochs`` epochs are done in all, those before a resume included.
+
+        The model is in training mode then, but layers that were put in evaluation mode on their own, with
+        ``layer.eval()``, stay so: they are frozen. (Of a model that is in evaluation mode as a whole, those stay so
+        which were when the trainer was made, or at the last `fit`.)
 
         The first Ctrl-C lets the running step finish, calls ``on_interrupt`` of the callbacks and raises
         KeyboardInterrupt; the trainer may then be saved, or `fit` be called again to go on. A second one stops at once.
@@ -239,7 +296,7 @@ class Trainer:
             with on_first_interrupt(self._request_interrupt):
                 self._call("on_fit_start")
                 try:
-                    self.model.train()
+                    self._start_training()
                     while self.epoch < epochs:
                         self._run_epoch(batches, held_out)
                         self._leave_if_asked()
@@ -248,11 +305,27 @@ class Trainer:
                 except BaseException:
                     self.model.clear_cache()  # of a step that did not come to its end
                     raise
+                finally:
+                    self._graph = None  # its memory is not needed any more
+                    for _, layer in self.model.named_layers():
+                        layer._keeps = False
                 self._call("on_interrupt" if self._interrupt else "on_fit_end")
             if self._interrupt:  # perhaps only while the callbacks ended the run
                 self.interrupted = True
                 raise KeyboardInterrupt
         return self.history
+
+    def _note_frozen(self) -> None:
+        """Remember which layers are in evaluation mode on their own."""
+        if self.model.training:
+            self._frozen = {id(layer) for _, layer in self.model.named_layers() if not layer.training}
+
+    def _start_training(self) -> None:
+        """Training mode, but for frozen layers."""
+        self._note_frozen()
+        for _, layer in self.model.named_layers():
+            layer.training = id(layer) not in self._frozen
+        self._graph, self._warm_up, self.capture_reason = None, (None, 0), None
 
     def stop(self) -> None:
         """Ask `fit` to return after the running step; for callbacks."""
@@ -297,23 +370,52 @@ class Trainer:
     def _train_step(self, x: Array, targets: Array) -> None:
         lr = self.optimizer.lr if self.schedule is None else float(self.schedule(self.step))
         self.optimizer.lr = lr
-        self.model.begin_step(self.step, self.seed)
-        self.model.zero_grad()
-        scores = self.model.forward(x)
-        loss, dscores = self.loss(scores, targets)
-        self.model.backward(dscores)
-        if self.clip_norm is not None:
-            try:
-                clip_grad_norm(self.model.parameters(), self.clip_norm)
-            except FloatingPointError as error:
-                raise TrainingError(f"step {self.step}, with learning rate {lr:g}: {error}") from error
-        self.optimizer.step()
+        graph = self._graph_for(x, targets)
+        outcome = self._step_on(x, targets, self.step) if graph is None else graph.replay(x, targets)
         self.batch_images = x.shape[0]
-        self._sums.pending.append(_Step(self.step, x.shape[0], loss, _hits(scores, targets), lr))
+        self._sums.pending.append(_Step(self.step, x.shape[0], outcome.loss, outcome.hits, lr, outcome.norm))
         self.step += 1
         self.epoch_step += 1
         if len(self._sums.pending) >= _STEPS_BETWEEN_READS:
             self._sums.read()
+
+    def _step_on(self, x: Array, targets: Array, step: Any) -> Outcome:
+        """A step on a batch; ``step`` is its number, in a graph an array on the device."""
+        self.model.begin_step(step, self.seed)
+        for _, layer in self.model.named_layers():
+            layer._keeps = not layer.training  # it is frozen, and the way back leads through it
+        self.model.zero_grad()
+        scores = self.model.forward(x)
+        loss, dscores = self.loss(scores, targets)
+        self.model.backward(dscores)
+        norm = None
+        if self.clip_norm is not None:
+            try:
+                norm = clip_grad_norm(self.model.parameters(), self.clip_norm)
+            except FloatingPointError as error:
+                raise TrainingError(f"step {self.step}, with learning rate {self.optimizer.lr:g}: {error}") from error
+        self.optimizer.step()
+        return Outcome(loss, _hits(scores, targets), norm)
+
+    def _graph_for(self, x: Array, targets: Array) -> CapturedStep | None:
+        """The recorded step for this batch, recorded now if it is time; None where it takes an ordinary step."""
+        if not self.capture or self.capture_reason is not None:
+            return None
+        if self._graph is not None and not self._graph.is_current():
+            self._graph, self._warm_up = None, (None, 0)
+        if self._graph is not None:
+            return self._graph if self._graph.takes(x, targets) else None
+        form = form_of(x, targets)
+        steps = self._warm_up[1] if self._warm_up[0] == form else 0
+        self._warm_up = (form, steps + 1)
+        if steps < WARM_UP:
+            return None
+        try:
+            self._graph = CapturedStep(self, x, targets)
+        except CaptureError as error:
+            self.capture_reason = str(error)
+            warnings.warn(f"capture: steps are not recorded: {error}", RuntimeWarning, stacklevel=2)
+        return self._graph
 
     def _finish_epoch(self, record: dict[str, Any]) -> None:
         self.history.append(record)
@@ -372,7 +474,7 @@ class Trainer:
             parts = []
             for start in range(0, max(x.shape[0], 1), batch_size):
                 parts.append(self.model.forward(asarray(x[start : start + batch_size], backend=backend)))
-            return parts[0] if len(parts) == 1 else backend.xp.concat(parts)
+            return parts[0] if len(parts) == 1 else compute(backend, "concat", backend.xp.concat, parts)
 
     def _measure(self, batches: Batches | ArrayPairs, between: Callable[[], None]) -> Metrics:
         loss_sum, hit_sum, images = 0.0, 0.0, 0
@@ -390,13 +492,14 @@ class Trainer:
 
     @contextlib.contextmanager
     def _evaluating(self) -> Iterator[None]:
-        modes = [(layer, layer.training) for _, layer in self.model.named_layers()]
-        self.model.eval()
+        modes = [(layer, layer.training, layer._keeps) for _, layer in self.model.named_layers()]
+        for layer, _, _ in modes:
+            layer.training = layer._keeps = False
         try:
             yield
         finally:
-            for layer, training in modes:  # each its own: some may be frozen
-                layer.training = training
+            for layer, training, keeps in modes:  # each its own: some may be frozen
+                layer.training, layer._keeps = training, keeps
 
     # ---- data -----------------------------------------------------------------------------------------------
 
@@ -405,7 +508,8 @@ class Trainer:
         parameters: Iterable[Any] = self.model.parameters()
         first = next(iter(parameters), None)
         backend = get_backend() if first is None else backend_of(parameter=first.data)
-        with use_backend(backend.name):
+        # both: where layers of a user's own compute, and where new arrays are born
+        with use_backend(backend.name), backend.running():
             yield backend
 
     def _batches(self, data: Data, batch_size: int, *, training: bool) -> Batches | ArrayPairs:
@@ -494,6 +598,7 @@ class Trainer:
         schedule: Callable[[int], float] | None = None,
         callbacks: Sequence[Callback] = (),
         clip_norm: float | None = None,
+        capture: bool = False,
     ) -> Trainer:
         """A trainer that continues from a checkpoint of `save`, bit for bit on the same backend.
 
@@ -501,8 +606,8 @@ class Trainer:
         ----------
         path
             The checkpoint.
-        model, loss, optimizer, schedule, callbacks, clip_norm
-            As they were; of model and optimizer the state is overwritten.
+        model, loss, optimizer, schedule, callbacks, clip_norm, capture
+            As they were (but for capture, which changes no result); of model and optimizer the state is overwritten.
 
         Raises
         ------
@@ -519,6 +624,7 @@ class Trainer:
             callbacks=callbacks,
             seed=state["seed"],
             clip_norm=clip_norm,
+            capture=capture,
         )
         trainer._check_optimizer("continues")
         before = model.state_dict()
@@ -527,7 +633,7 @@ class Trainer:
             optimizer.load_state_dict(
                 {"arrays": _below("optimizer.", checkpoint.arrays), "settings": state["optimizer"]}
             )
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             model.load_state_dict(before)
             raise CheckpointError(f"{os.fspath(path)}: does not fit the optimizer: {error}") from error
         for name in ("step", "epoch", "epoch_step", "history", "best"):
@@ -555,9 +661,15 @@ def _read_trainer(path: str | os.PathLike[str]) -> Checkpoint:
     checkpoint = read_checkpoint(path)
     if checkpoint.state.get("kind") != "trainer":
         raise CheckpointError(f"{os.fspath(path)}: not a checkpoint of a Trainer")
-    for name in _STATE:
+    for name in _CHECKS:
         if name not in checkpoint.state:
             raise CheckpointError(f"{os.fspath(path)}: its training state has no {name!r}")
+    for name, (test, words) in _CHECKS.items():
+        value = checkpoint.state[name]
+        if not test(value):
+            raise CheckpointError(
+                f"{os.fspath(path)}: {name!r} of its training state: expected {words}, got {value!r:.60}"
+            )
     return checkpoint
 
 
@@ -589,8 +701,9 @@ def _hits(scores: Array, targets: Array) -> Array | None:
     backend = backend_of(scores=scores, targets=targets)
     if backend.is_floating(targets):
         return None
-    guess = backend.xp.argmax(scores, axis=1)
-    return backend.xp.sum(backend.xp.astype(guess == backend.astype(targets, guess.dtype), guess.dtype))
+    with backend.running():
+        guess = backend.xp.argmax(scores, axis=1)
+        return backend.xp.sum(backend.xp.astype(guess == backend.astype(targets, guess.dtype), guess.dtype))
 
 
 def _is_labelled_images(images: Any, targets: Any) -> bool:
