@@ -16,7 +16,8 @@ REGIONS = {
 
 
 @pytest.mark.parametrize(("region", "stride"), REGIONS.values(), ids=REGIONS)
-def test_gradient_equals_the_loops(on, close, rng, region, stride):
+def test_gradient_equals_the_loops(on, close, sparing, rng, region, stride):
+    sparing(stride == 1)
     x = rng.normal(size=(2, 3, 6, 8))
     dout = rng.normal(size=naive.avg_pool2d(x, region, (stride, stride)).shape)
     want = naive.avg_pool2d_backward(dout, (6, 8), region, (stride, stride))

@@ -30,7 +30,8 @@ def bprop_conv_by_columns(imgs, imgs_cols, convout_grad, filters, stride, pad):
 
 @pytest.mark.parametrize("bprop", [bprop_conv, bprop_conv_by_columns])
 @pytest.mark.parametrize(("kernel", "stride", "pad"), [((3, 3), 1, 1), ((3, 2), 2, 0)])
-def test_gradients_equal_the_loops(on, close, rng, bprop, kernel, stride, pad):
+def test_gradients_equal_the_loops(on, close, sparing, rng, bprop, kernel, stride, pad):
+    sparing(stride == 1)
     imgs = rng.normal(size=(3, 2, 7, 6))
     filters = rng.normal(size=(2, 4, *kernel))
     w = filters.transpose(1, 0, 2, 3)

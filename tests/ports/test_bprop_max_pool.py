@@ -29,7 +29,8 @@ def bprop_max_pool(imgs, imgs_cols, imgs_argmax, poolout_grad, pool_height, pool
 
 
 @pytest.mark.parametrize(("kernel", "stride"), [((2, 2), 2), ((3, 2), 1), ((2, 3), 3)])
-def test_gradient_equals_the_loops(on, close, rng, kernel, stride):
+def test_gradient_equals_the_loops(on, close, sparing, rng, kernel, stride):
+    sparing(stride == 1)
     # few distinct values, so that there are ties in nearly every window
     imgs = rng.integers(0, 3, (2, 3, 7, 6)).astype(float)
     y, argmax = naive.max_pool2d(imgs, kernel, (stride, stride))

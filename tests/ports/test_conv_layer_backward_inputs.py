@@ -24,7 +24,8 @@ class ConvLayer:
 
 
 @pytest.mark.parametrize(("kernel_size", "pad", "stride"), [(3, 1, 1), (3, 0, 2), (2, 1, 2)])
-def test_equals_the_loops_and_the_adjoint_layer(on, close, rng, kernel_size, pad, stride):
+def test_equals_the_loops_and_the_adjoint_layer(on, close, sparing, rng, kernel_size, pad, stride):
+    sparing(kernel_size == 2)
     shape = (2, 3, 7, 6)
     w = rng.normal(size=(4, 3, kernel_size, kernel_size))
     geometry = ((stride, stride), ((pad, pad), (pad, pad)))
