@@ -1,0 +1,201 @@
+"""The script for a machine with a GPU, on the stand-in and with minute sizes: that it works, nothing about speed."""
+
+import argparse
+import json
+import math
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("threadpoolctl", reason="the benchmarks need the extra 'bench'")
+pytest.importorskip("benchmarks", reason="the benchmarks are in the repository, not in the package")
+
+from benchmarks.gpu import convolution, device, kernels, script
+from benchmarks.gpu.section import Options, Rows
+from xpconv.testing import Case
+
+ROOT = Path(script.__file__).resolve().parents[2]
+NEED_A_GPU = {"sanitizer", "cifar"}
+HOST = Case("cuda-host", "cuda-host")
+
+
+@pytest.fixture
+def host():
+    """A `Device` of the stand-in, with minute sizes."""
+    reason = HOST.why_unavailable()
+    if reason is not None:
+        pytest.skip(reason)
+    return device.Device(Options("cuda-host", tiny=True))
+
+
+def test_whole_script_on_the_stand_in(tmp_path, monkeypatch, capsys):
+    reason = HOST.why_unavailable()
+    if reason is not None:
+        pytest.skip(reason)
+    monkeypatch.chdir(ROOT)
+    out = tmp_path / "gpu.json"
+    assert script.main(["--backend", "cuda-host", "--tiny", "--out", str(out)]) == 0, capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert printed.startswith("minute sizes")
+    sections = json.loads(out.read_text())["sections"]
+    assert list(sections) == list(script.SECTIONS)
+    for name, section in sections.items():
+        if name in NEED_A_GPU:
+            assert (section["status"], section["reason"]) == ("skipped", "needs a GPU")
+            assert f"{name} (0 s): skipped: needs a GPU" in printed
+        else:
+            assert section["status"] == "ok"
+            assert section["rows"]
+            assert not [row for row in section["rows"] if row.get("error") or row.get("left_out")]
+    assert {row["contender"] for row in sections["training"]["rows"]} == {"xpconv eager", "xpconv recorded"}
+    assert all(row["us"] > 0 for row in sections["kernels"]["rows"] if "us" in row)
+    assert all(row["ok"] for row in sections["parity"]["rows"])
+
+
+def test_budgets_are_within_ten_minutes():
+    seconds = [script._module(name).SECONDS for name in script.SECTIONS]
+    assert sum(seconds) <= script.TOTAL_SECONDS == 600
+
+
+# ---- sections that go wrong ---------------------------------------------------------------------------------------
+
+PROGRAMS = {
+    "environment": "import os; os.abort()",
+    "ceilings": "import time; time.sleep(60)",
+    "parity": "import sys; print('no such tool', file=sys.stderr); sys.exit(77)",
+    "kernels": "raise ValueError('out of memory')",
+    "curve": "pass",
+}
+
+
+@pytest.fixture
+def planted(monkeypatch):
+    """Sections that write a row, then do what `PROGRAMS` says."""
+
+    def command(name, seconds, rows, arguments):
+        return [sys.executable, "-c", f"open({str(rows)!r}, 'w').write('{{\"a\": 1}}\\n{{\"b')\n{PROGRAMS[name]}"]
+
+    monkeypatch.setattr(script, "_command", command)
+    monkeypatch.setattr(script, "_GRACE", 0)
+    for name in PROGRAMS:
+        monkeypatch.setattr(script._module(name), "lines", lambda rows: [f"{len(rows)} rows"])
+    monkeypatch.setattr(script._module("ceilings"), "SECONDS", 1)
+
+
+def test_a_section_that_crashes_or_hangs_loses_itself_alone(planted, tmp_path, capsys):
+    out = tmp_path / "gpu.json"
+    if HOST.why_unavailable():
+        pytest.skip(HOST.why_unavailable())
+    assert script.main(["--backend", "cuda-host", "--tiny", "--out", str(out), *PROGRAMS]) == 1
+    sections = json.loads(out.read_text())["sections"]
+    assert {name: section["status"] for name, section in sections.items()} == {
+        "environment": "failed",
+        "ceilings": "failed",
+        "parity": "skipped",
+        "kernels": "failed",
+        "curve": "ok",
+    }
+    assert all(section["rows"] == [{"a": 1}] for section in sections.values())  # the half row is dropped
+    assert "exit status -6" in sections["environment"]["reason"]
+    assert "killed after 1 s" in sections["ceilings"]["reason"]
+    assert sections["parity"]["reason"] == "no such tool"
+    assert "ValueError: out of memory" in sections["kernels"]["reason"]
+    assert "ceilings" in capsys.readouterr().out
+
+
+def test_the_file_is_written_after_each_section(planted, tmp_path, monkeypatch):
+    if HOST.why_unavailable():
+        pytest.skip(HOST.why_unavailable())
+    out = tmp_path / "gpu.json"
+    seen = []
+    section = script._section
+
+    def watched(*arguments):
+        seen.append(list(json.loads(out.read_text())["sections"]) if out.exists() else [])
+        return section(*arguments)
+
+    monkeypatch.setattr(script, "_section", watched)
+    script.main(["--backend", "cuda-host", "--tiny", "--out", str(out), "parity", "curve"])
+    assert seen == [[], ["parity"]]
+
+
+def test_one_case_that_fails_makes_the_section_fail_and_leaves_the_others(monkeypatch, tmp_path):
+    def command(name, seconds, rows, arguments):
+        rows.write_text('{"operator": "a", "error": "OutOfMemory"}\n{"operator": "b"}\n')
+        return [sys.executable, "-c", ""]
+
+    monkeypatch.setattr(script, "_command", command)
+    found = script._section("kernels", 10, argparse.Namespace())
+    assert found["status"] == "failed"
+    assert found["reason"] == "1 cases, the first: OutOfMemory"
+    assert len(found["rows"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["kernel"], "unknown section kernel; known are environment"),
+        (["--backend", "cuda-host"], "needs --tiny"),
+        (["--backend", "numpy"], "takes cupy, cupy:N or cuda-host"),
+        (["--backend", "cupy:99"], "--backend cuda-host --tiny tries the script without a GPU"),
+    ],
+)
+def test_bad_usage_is_status_2(arguments, message, capsys):
+    with pytest.raises(SystemExit) as ended:
+        script.main(arguments)
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_no_new_case_is_begun_behind_the_deadline():
+    rows = Rows()
+    assert rows.attempt(Options(deadline=-1.0), lambda: pytest.fail("was begun"), case="x") == {
+        "case": "x",
+        "left_out": "the time of the section was up",
+    }
+
+
+# ---- what the figures rest on -------------------------------------------------------------------------------------
+
+
+def test_wrong_results_are_not_timed(host):
+    a = host.normal((3, 4))
+    assert host.check([a], [a], 0) == 0
+    for wrong in (a * 1.001, a * math.nan):
+        with pytest.raises(AssertionError, match="not timed"):
+            host.check([wrong], [a], 1e-5)
+    with pytest.raises(AssertionError, match="instead of"):
+        host.check([a[:1]], [a], 1e-5)
+
+
+def test_bytes_are_those_of_inputs_and_outputs_once(host):
+    row = kernels._measured(host, dict(kernels._table(host))["relu"], copy=1e9)
+    assert row["mb"] == 2 * 2 * 3 * 8 * 8 * 4 / 1e6
+    assert row["gb_per_s"] == pytest.approx(row["mb"] * 1e6 / (row["us"] * 1e-6) / 1e9)
+    assert row["share"] == pytest.approx(row["gb_per_s"])
+
+
+def test_a_wrong_kernel_has_no_figure(host, monkeypatch):
+    (engine, *rest) = host.backend.engines["relu"]
+    wrong = engine._replace(function=lambda *arguments: engine.function(*arguments) * np.float32(1.01))
+    monkeypatch.setattr(host.backend, "engines", {**host.backend.engines, "relu": (wrong, *rest)})
+    with pytest.raises(AssertionError, match="not timed"):
+        kernels._measured(host, dict(kernels._table(host))["relu"], copy=1e9)
+
+
+def test_buffers_are_together_beyond_the_cache(host):
+    host.l2_bytes = 50 << 20
+    for nbytes in (1 << 20, 30 << 20, 100 << 20, 1 << 30):
+        copies = host.copies(nbytes)
+        assert copies >= 2
+        assert copies * nbytes >= 4 * host.l2_bytes or copies == 8
+
+
+def test_shapes_have_the_padding_of_their_networks():
+    """Padding keeps the size at stride 1 and halves it, rounded up, at stride 2."""
+    assert len({str(shape) for shape in convolution.SHAPES}) == len(convolution.SHAPES)
+    for shape in convolution.SHAPES:
+        window = shape.geometry.window
+        assert window.out_h == -(-shape.size // shape.stride)
