@@ -86,7 +86,8 @@ def call(function: Callable[..., Any], args: tuple[Any, ...] = (), options: Mapp
         perform(lambda: function(*arguments, **settings), writes=outs)
         return out
     result = function(*arguments, **settings)
-    if isinstance(result, (bool, float, complex)) and name not in _OF_ARRAYS:
+    # numbers of Python: NumPy's own become arrays of the device
+    if type(result) in (bool, float, complex) and name not in _OF_ARRAYS:
         check_read(name)
     result = _to_device(result)
     memory = [a.view(np.ndarray) for a in _leaves(result) if isinstance(a, HostArray)]
