@@ -1,11 +1,17 @@
 """Fixtures for tests that change the registry of backends."""
 
+import importlib.util
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from xpconv.backends import registry
+
+_spec = importlib.util.spec_from_file_location("fake_cupy", Path(__file__).with_name("fake_cupy.py"))
+_fake_cupy = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(_fake_cupy)
 
 
 @pytest.fixture
@@ -17,6 +23,30 @@ def clean_registry(monkeypatch):
     monkeypatch.setattr(registry, "_default", None)
     monkeypatch.delenv("XPCONV_BACKEND", raising=False)
     return registry
+
+
+@pytest.fixture
+def fake_cupy(clean_registry, monkeypatch):
+    """The module ``fake_cupy.py`` beside this file; ``fake_cupy.install(...)`` puts the stand-in in CuPy's place."""
+    import array_api_compat
+
+    def install(*arguments, **options):
+        cupy, namespace = _fake_cupy.start(*arguments, **options)
+        monkeypatch.setitem(sys.modules, "cupy", cupy)
+        monkeypatch.setitem(sys.modules, "array_api_compat.cupy", namespace)
+        monkeypatch.setattr(array_api_compat, "cupy", namespace, raising=False)
+        registry.register_backend("cupy", registry._builtin("cupy"), packages=("fake_cupy", "cupy"))
+        return cupy
+
+    monkeypatch.setattr(_fake_cupy, "install", install, raising=False)
+    return _fake_cupy
+
+
+@pytest.fixture
+def two_gpus(fake_cupy):
+    """CuPy's stand-in with two devices; gives its `Machine`."""
+    fake_cupy.install()
+    return fake_cupy.machine
 
 
 @pytest.fixture

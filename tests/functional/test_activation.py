@@ -227,7 +227,7 @@ def test_bad_arguments(name):
     _, cache = forward_of(name)(np.ones((2, 3)))
     with pytest.raises(ValueError, match=r"dy: expected shape \(2, 3\), that of the forward result, got \(3, 2\)"):
         backward_of(name)(np.ones((3, 2)), cache)
-    with pytest.raises(TypeError, match="dy: expected float64 like cached, got float32"):
+    with pytest.raises(TypeError, match="dy: expected float64, the dtype of the forward result, got float32"):
         backward_of(name)(np.ones((2, 3), dtype="float32"), cache)
 
 

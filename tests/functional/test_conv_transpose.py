@@ -308,7 +308,7 @@ def test_wrong_gradients():
     y, cache = F.conv_transpose2d(X, W, B)
     with pytest.raises(ValueError, match=r"dy: expected shape \(2, 3, 7, 7\), that of the forward result, got \(2, 4"):
         F.conv_transpose2d_backward(X, cache)
-    with pytest.raises(TypeError, match="dy: expected float64 like cached, got float32"):
+    with pytest.raises(TypeError, match="dy: expected float64, the dtype of the forward result, got float32"):
         F.conv_transpose2d_backward(y.astype("float32"), cache)
     with pytest.raises(TypeError, match="cache: expected the ConvTranspose2dCache"):
         F.conv_transpose2d_backward(y, F.conv2d(X, W[:, :, :1, :1].transpose(1, 0, 2, 3))[1])

@@ -95,7 +95,7 @@ X, W, B = np.ones((4, 5)), np.ones((3, 5)), np.ones(3)
         (
             lambda: F.linear_backward(np.ones((4, 3), dtype="float32"), F.linear(X, W)[1]),
             TypeError,
-            "dy: expected float64 like cached, got float32",
+            "dy: expected float64, the dtype of the forward result, got float32",
         ),
     ],
 )

@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 from .._checks import check_integer, check_number
-from ..backends import backend_of
+from ..backends import backend_of, compute
 from ..backends.protocol import Array, Backend
 
-__all__ = ["check_cache", "check_gradient", "check_integer", "check_number", "check_shape", "floating_backend"]
+__all__ = [
+    "check_cache",
+    "check_gradient",
+    "check_integer",
+    "check_number",
+    "check_shape",
+    "floating_backend",
+    "reshaped",
+]
+
+
+def reshaped(backend: Backend, array: Array, shape: tuple[int, ...]) -> Array:
+    """``array`` in another shape: a view, or a copy where its strides do not allow one."""
+    return compute(backend, "reshape", backend.xp.reshape, array, shape)
 
 
 def floating_backend(**arrays: Array | None) -> Backend:
@@ -26,13 +39,22 @@ def floating_backend(**arrays: Array | None) -> Backend:
         if not dtype:
             first, dtype = name, this
             if not backend.is_floating(array):
-                raise TypeError(
-                    f"{name}: expected float32 or float64, got {this}; convert it first, for images for example "
-                    f"xpconv.asarray({name}, dtype='float32', backend={backend.name!r}) / 255"
-                )
+                raise TypeError(f"{name}: expected float32 or float64, got {this}{_advice(backend, name, this)}")
         elif this != dtype:
-            raise TypeError(f"{name}: expected {dtype} like {first}, got {this}")
+            other, to = (first, this) if backend.is_floating(array) else (name, dtype)
+            raise TypeError(
+                f"{name}: expected {dtype} like {first}, got {this}; convert one of them, as in "
+                f"xpconv.asarray({other}, {to!r}, backend={backend.name!r})"
+            )
     return backend
+
+
+def _advice(backend: Backend, name: str, dtype: str) -> str:
+    """What to do with an array that is not floating-point."""
+    if dtype.startswith("complex"):
+        return "; complex numbers are not supported"
+    scaled = " / 255, for images" if dtype == "uint8" else ""
+    return f"; convert it first: xpconv.asarray({name}, 'float32', backend={backend.name!r}){scaled}"
 
 
 def check_shape(name: str, array: Array, shape: tuple[int | None, ...], meaning: str) -> None:
@@ -75,7 +97,10 @@ def check_gradient(dy: Array, like: Array | None, shape: tuple[int, ...], *, dty
     """
     if dy is None:
         raise TypeError(f"dy: expected an array of shape {tuple(shape)}, that of the forward result, got None")
-    backend = floating_backend(cached=like, dy=dy) if like is not None else floating_backend(dy=dy)
+    backend = floating_backend(dy=dy)
+    if like is not None:
+        backend_of(cached=like, dy=dy)
+        dtype = backend.dtype_name(like)
     if tuple(dy.shape) != tuple(shape):
         raise ValueError(f"dy: expected shape {tuple(shape)}, that of the forward result, got {tuple(dy.shape)}")
     if dtype is not None and backend.dtype_name(dy) != dtype:

@@ -6,8 +6,8 @@ import math
 from typing import NamedTuple
 
 from ..backends import run
-from ..backends.protocol import Array
-from ._arguments import check_cache, check_gradient, check_shape, floating_backend
+from ..backends.protocol import Array, Backend
+from ._arguments import check_cache, check_gradient, check_shape, floating_backend, reshaped
 
 __all__ = ["LinearCache", "linear", "linear_backward"]
 
@@ -53,12 +53,12 @@ def linear(x: Array, w: Array, b: Array | None = None) -> tuple[Array, LinearCac
         raise ValueError(f"x: expected {w.shape[1]} features in the last axis, as w has, got shape {tuple(x.shape)}")
     if b is not None:
         check_shape("b", b, (w.shape[0],), "(out,)")
-    y = run(backend, "linear", _rows(backend.xp, x), w, b)
-    return backend.xp.reshape(y, (*x.shape[:-1], w.shape[0])), LinearCache(x, w, b is not None)
+    y = run(backend, "linear", _rows(backend, x), w, b)
+    return reshaped(backend, y, (*x.shape[:-1], w.shape[0])), LinearCache(x, w, b is not None)
 
 
-def _rows(xp, x: Array) -> Array:
-    return xp.reshape(x, (math.prod(x.shape[:-1]), x.shape[-1]))
+def _rows(backend: Backend, x: Array) -> Array:
+    return reshaped(backend, x, (math.prod(x.shape[:-1]), x.shape[-1]))
 
 
 def linear_backward(dy: Array, cache: LinearCache, *, need_dx: bool = True) -> tuple[Array | None, Array, Array | None]:
@@ -87,6 +87,5 @@ def linear_backward(dy: Array, cache: LinearCache, *, need_dx: bool = True) -> t
     check_cache(cache, LinearCache)
     x, w, has_bias = cache
     backend = check_gradient(dy, x, (*x.shape[:-1], w.shape[0]))
-    xp = backend.xp
-    dx, dw, db = run(backend, "linear_backward", _rows(xp, dy), _rows(xp, x), w, need_dx, has_bias)
-    return None if dx is None else xp.reshape(dx, tuple(x.shape)), dw, db
+    dx, dw, db = run(backend, "linear_backward", _rows(backend, dy), _rows(backend, x), w, need_dx, has_bias)
+    return None if dx is None else reshaped(backend, dx, tuple(x.shape)), dw, db

@@ -6,10 +6,11 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from .._checks import check_integer, check_number
 from .._geometry import check_layout
-from ..backends import backend_of, run
+from ..backends import backend_of, compute, run
 from ..backends.protocol import Array, Backend
-from ._arguments import check_cache, check_gradient, check_integer, check_number, check_shape, floating_backend
+from ._arguments import check_cache, check_gradient, check_shape, floating_backend, reshaped
 
 __all__ = [
     "BatchNormCache",
@@ -86,8 +87,8 @@ def _flat(backend: Backend, x: Array, layout: str) -> Array:
     if len(x.shape) == 2:
         return xp.matrix_transpose(x)[None, :, :]
     if layout == "NCHW":
-        return xp.reshape(x, (x.shape[0], x.shape[1], math.prod(x.shape[2:])))
-    return xp.matrix_transpose(xp.reshape(x, (x.shape[0], math.prod(x.shape[1:-1]), x.shape[-1])))
+        return reshaped(backend, x, (x.shape[0], x.shape[1], math.prod(x.shape[2:])))
+    return xp.matrix_transpose(reshaped(backend, x, (x.shape[0], math.prod(x.shape[1:-1]), x.shape[-1])))
 
 
 def _unflat(backend: Backend, y: Array, shape: tuple[int, ...], layout: str) -> Array:
@@ -95,7 +96,7 @@ def _unflat(backend: Backend, y: Array, shape: tuple[int, ...], layout: str) -> 
     xp = backend.xp
     if len(shape) == 2:
         return xp.matrix_transpose(y[0, :, :])
-    return xp.reshape(y if layout == "NCHW" else xp.matrix_transpose(y), shape)
+    return reshaped(backend, y if layout == "NCHW" else xp.matrix_transpose(y), shape)
 
 
 def _check_running(backend: Backend, x: Array, **statistics: Array | None) -> None:
@@ -110,12 +111,16 @@ def _check_running(backend: Backend, x: Array, **statistics: Array | None) -> No
             )
 
 
-def _updated(backend: Backend, running: Array | None, new: Array, momentum: float) -> Array | None:
-    """``(1 - momentum) * running + momentum * new``, in the dtype of the running statistic."""
+def _updated(backend: Backend, running: Array | None, new: Array, momentum: float, scale: float = 1) -> Array | None:
+    """``(1 - momentum) * running + momentum * scale * new``, in the dtype of the running statistic."""
     if running is None:
         return None
-    wide = backend.astype(running, new.dtype)
-    return backend.astype(wide * (1 - momentum) + new * momentum, running.dtype)
+
+    def mixed() -> Array:
+        wide = backend.astype(running, new.dtype)
+        return wide * (1 - momentum) + new * scale * momentum
+
+    return backend.astype(compute(backend, "batch_norm", mixed), running.dtype)
 
 
 class _Normalised(NamedTuple):
@@ -159,7 +164,7 @@ def _normalised(
             raise ValueError(f"x: training needs more than one value per channel, got {count} with shape {shape}")
         y, mean, variance, inv_std = run(backend, operator, flat, weight, bias, *beside, eps)
         running_mean = _updated(backend, running_mean, mean, momentum)
-        running_var = _updated(backend, running_var, variance * (count / (count - 1)), momentum)
+        running_var = _updated(backend, running_var, variance, momentum, count / (count - 1))
     else:
         for name, running in (("running_mean", running_mean), ("running_var", running_var)):
             if running is None:
@@ -378,7 +383,7 @@ def layer_norm(
     weight: Array | None,
     bias: Array | None,
     *,
-    normalized_shape: Sequence[int] | None = None,
+    normalized_shape: int | Sequence[int] | None = None,
     eps: float = 1e-5,
 ) -> tuple[Array, LayerNormCache]:
     """Normalise each example over its last axes (Ba, Kiros, Hinton 2016).
@@ -389,7 +394,7 @@ def layer_norm(
         Floating-point; half precision is computed in float32.
     weight, bias : array of shape normalized_shape, optional
         Scale and shift, of the dtype of x; 1 and 0 if None.
-    normalized_shape : sequence of int, optional
+    normalized_shape : int or sequence of int, optional
         Lengths of the axes to normalise over; the shape of weight, or of bias, if None.
     eps : float
         Added to the variance.
@@ -407,7 +412,8 @@ def layer_norm(
     """
     backend = floating_backend(x=x, weight=weight, bias=bias)
     if normalized_shape is not None:
-        axes = tuple(check_integer("normalized_shape", length, 1) for length in normalized_shape)
+        lengths = normalized_shape if isinstance(normalized_shape, (list, tuple)) else (normalized_shape,)
+        axes = tuple(check_integer("normalized_shape", n, 1, takes="an integer or several") for n in lengths)
     elif weight is not None or bias is not None:
         axes = tuple((bias if weight is None else weight).shape)  # type: ignore[union-attr]
     else:
@@ -419,11 +425,11 @@ def layer_norm(
         if vector is not None:
             check_shape(name, vector, axes, "like the last axes of x")
     eps = check_number("eps", eps, 0)
-    xp, length = backend.xp, math.prod(axes)
-    flat_weight, flat_bias = (None if v is None else xp.reshape(v, (length,)) for v in (weight, bias))
-    rows = xp.reshape(x, (math.prod(shape[: -len(axes)]), length))
+    length = math.prod(axes)
+    flat_weight, flat_bias = (None if v is None else reshaped(backend, v, (length,)) for v in (weight, bias))
+    rows = reshaped(backend, x, (math.prod(shape[: -len(axes)]), length))
     y, mean, inv_std = run(backend, "layer_norm", rows, flat_weight, flat_bias, eps)
-    return xp.reshape(y, shape), LayerNormCache(x, flat_weight, bias is not None, mean, inv_std, axes)
+    return reshaped(backend, y, shape), LayerNormCache(x, flat_weight, bias is not None, mean, inv_std, axes)
 
 
 def layer_norm_backward(dy: Array, cache: LayerNormCache) -> tuple[Array, Array | None, Array | None]:
@@ -450,12 +456,13 @@ def layer_norm_backward(dy: Array, cache: LayerNormCache) -> tuple[Array, Array 
     x, weight, has_bias, mean, inv_std, axes = cache
     shape = tuple(x.shape)
     backend = check_gradient(dy, x, shape)
-    xp, rows = backend.xp, (math.prod(shape[: -len(axes)]), math.prod(axes))
-    dx, dw, db = run(backend, "layer_norm_backward", xp.reshape(dy, rows), xp.reshape(x, rows), weight, mean, inv_std)
+    rows = (math.prod(shape[: -len(axes)]), math.prod(axes))
+    arrays = (reshaped(backend, dy, rows), reshaped(backend, x, rows), weight, mean, inv_std)
+    dx, dw, db = run(backend, "layer_norm_backward", *arrays)
     return (
-        xp.reshape(dx, shape),
-        None if weight is None else xp.reshape(dw, axes),
-        xp.reshape(db, axes) if has_bias else None,
+        reshaped(backend, dx, shape),
+        None if weight is None else reshaped(backend, dw, axes),
+        reshaped(backend, db, axes) if has_bias else None,
     )
 
 
@@ -508,9 +515,9 @@ def group_norm(
         raise ValueError(f"x: examples need at least one channel and one pixel, got shape {shape}")
     _check_channels(shape[1], weight=weight, bias=bias)
     eps = check_number("eps", eps, 0)
-    images = backend.xp.reshape(x, _images(shape))
+    images = reshaped(backend, x, _images(shape))
     y, mean, inv_std = run(backend, "group_norm", images, weight, bias, num_groups, eps)
-    return backend.xp.reshape(y, shape), GroupNormCache(x, weight, bias is not None, mean, inv_std, num_groups)
+    return reshaped(backend, y, shape), GroupNormCache(x, weight, bias is not None, mean, inv_std, num_groups)
 
 
 def _images(shape: tuple[int, ...]) -> tuple[int, int, int]:
@@ -542,18 +549,18 @@ def group_norm_backward(dy: Array, cache: GroupNormCache) -> tuple[Array, Array 
     x, weight, has_bias, mean, inv_std, num_groups = cache
     shape = tuple(x.shape)
     backend = check_gradient(dy, x, shape)
-    xp, images = backend.xp, _images(shape)
+    images = _images(shape)
     dx, dw, db = run(
         backend,
         "group_norm_backward",
-        xp.reshape(dy, images),
-        xp.reshape(x, images),
+        reshaped(backend, dy, images),
+        reshaped(backend, x, images),
         weight,
         mean,
         inv_std,
         num_groups,
     )
-    return xp.reshape(dx, shape), None if weight is None else dw, db if has_bias else None
+    return reshaped(backend, dx, shape), None if weight is None else dw, db if has_bias else None
 
 
 def instance_norm(

@@ -9,8 +9,9 @@ import numpy as np
 from .. import functional
 from .._checks import check_integer
 from .._random import as_generator
-from ..backends import backend_of, compute
+from ..backends import backend_of
 from ..backends.protocol import Array
+from ..functional._arguments import reshaped
 from ._initial import uniform
 from .base import Layer, Parameter
 
@@ -76,11 +77,6 @@ class Linear(Layer):
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
 
 
-def _reshaped(array: Array, shape: tuple[int, ...]) -> Array:
-    backend = backend_of(array=array)
-    return compute(backend, "Flatten", backend.xp.reshape, array, shape)  # a copy, if array is not contiguous
-
-
 class Flatten(Layer):
     """(N, ...) to (N, product of the rest), as the input of a `Linear`."""
 
@@ -91,7 +87,7 @@ class Flatten(Layer):
             raise ValueError("x: expected at least 1 dimension (N, ...), got a 0-dimensional array")
         self.push(shape)
         # not -1, which is ambiguous for an empty batch
-        return _reshaped(x, (shape[0], math.prod(shape[1:])))
+        return reshaped(backend_of(x=x), x, (shape[0], math.prod(shape[1:])))
 
     def backward(self, dy: Array) -> Array:
         """``dy`` in the shape of the input."""
@@ -99,7 +95,7 @@ class Flatten(Layer):
         flat = (shape[0], math.prod(shape[1:]))
         if tuple(dy.shape) != flat:
             raise ValueError(f"dy: expected shape {flat}, that of the forward result, got {tuple(dy.shape)}")
-        return _reshaped(dy, shape)
+        return reshaped(backend_of(dy=dy), dy, shape)
 
 
 class Identity(Layer):

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from operator import add
 from typing import Any
 
 import numpy as np
 
 from .. import functional
-from ..backends import backend_of, get_backend
+from .._checks import check_integer, check_number
+from ..backends import backend_of, compute, get_backend
 from ..backends.protocol import Array
-from ..functional._arguments import check_integer, check_number, check_shape
+from ..functional._arguments import check_shape
 from ._initial import constant
 from .base import Layer, Parameter
 
@@ -75,7 +77,7 @@ class _BatchNorm(Layer):
             )
         _check_channels(x, self.num_features)
         update = self.training and self.num_batches_tracked is not None
-        count: Array = self.num_batches_tracked + 1 if update else None  # type: ignore[operator]
+        count: Array = compute(backend_of(x=x), "BatchNorm", add, self.num_batches_tracked, 1) if update else None
         momentum = 0.0 if self.momentum is None else self.momentum
         if update and self.momentum is None:
             momentum = 1.0 / int(count)  # the plain average of all batches
