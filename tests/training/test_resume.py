@@ -231,6 +231,34 @@ def test_an_entry_that_is_missing(saved, make_net, name):
     assert_refused(saved, net, optim.AdamW(net.parameters()), f"has no '{name}'")
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "match"),
+    [
+        ("seed", "11", "'seed' of its training state: expected an integer from 0 to 2.*64 - 1, got '11'"),
+        ("seed", 2**64, "'seed' .* got 18446744073709551616"),
+        ("seed", True, "'seed' .* got True"),
+        ("step", 6.0, "'step' of its training state: expected an integer of at least 0, got 6.0"),
+        ("epoch", -1, "'epoch' .* got -1"),
+        ("epoch_step", None, "'epoch_step' .* got None"),
+        ("order", 3, "'order' .* expected a mapping or null, got 3"),
+        ("sums", [0.0, 0, 0], "'sums' .* expected a mapping of loss, hits and images"),
+        ("sums", {"loss": "0", "hits": 0, "images": 0}, "'sums' .* expected a mapping of loss, hits and images"),
+        ("sums", {"loss": 0.0, "hits": 0.5, "images": 0}, "'sums'"),
+        ("sums", {"loss": 0.0, "hits": 0, "images": 0, "more": 1}, "'sums'"),
+        ("seconds", "0", "'seconds' .* expected a number"),
+        ("history", [1], "'history' .* expected a list of mappings"),
+        ("best", {"epoch": 1}, "'best' .* expected a mapping of epoch, val_loss and val_accuracy"),
+        ("optimizer", [], "'optimizer' .* expected a mapping"),
+        ("optimizer", {"kind": "AdamW", "groups": 5, "parameters": []}, "does not fit the optimizer"),
+    ],
+)
+def test_an_entry_of_the_wrong_type(saved, make_net, name, value, match):
+    arrays, contents = read_checkpoint(saved)
+    write_checkpoint(saved, arrays, {**contents, name: value})
+    net = make_net()
+    assert_refused(saved, net, optim.AdamW(net.parameters()), match)
+
+
 def test_not_of_a_trainer(saved, make_net):
     write_checkpoint(saved, {"w": np.ones(3)}, {"step": 3})
     net = make_net()

@@ -52,6 +52,11 @@ def _are_sums(value: Any) -> bool:
     return _is_real(value["loss"]) and _is_count(value["images"]) and (hits is None or _is_count(hits))
 
 
+def _is_best(value: Any) -> bool:
+    names = ("epoch", "val_loss", "val_accuracy")
+    return value is None or (isinstance(value, dict) and all(_is_real(value.get(name)) for name in names))
+
+
 _COUNT = (_is_count, "an integer of at least 0")
 
 # What the state of a checkpoint must have; see `Trainer.save`.
@@ -64,7 +69,7 @@ _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "sums": (_are_sums, "a mapping of loss, hits and images"),
     "seconds": (_is_real, "a number"),
     "history": (lambda v: isinstance(v, list) and all(isinstance(r, dict) for r in v), "a list of mappings"),
-    "best": (lambda v: v is None or isinstance(v, dict), "a mapping or null"),
+    "best": (_is_best, "a mapping of epoch, val_loss and val_accuracy, or null"),
     "optimizer": (lambda v: isinstance(v, dict), "a mapping"),
 }
 
