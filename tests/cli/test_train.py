@@ -65,8 +65,8 @@ def test_a_run_on_a_device(train, tmp_path, monkeypatch, fits):
     if find_compiler() is None:
         pytest.skip("no C++ compiler")
     monkeypatch.setattr(HostCudaBackend, "free_bytes", lambda self: 4 * 81 * 144 - (not fits))
-    options = ("--epochs", 1, "--matmul-precision", "highest", "--batch-size", 27)
-    lines = train("--backend", "cuda-host", *options).splitlines()
+    options = ("--epochs", 1, "--matmul-precision", "highest", "--batch-size", 16)
+    lines = train("--backend", "cuda-host", *options, "--capture" if fits else "--no-capture").splitlines()
     how = "images on the device" if fits else "images are sent batch by batch"
     assert re.fullmatch(rf"backend +cuda-host \(.*; {how}\)", lines[2])
     records = log(tmp_path / "r")
@@ -75,6 +75,12 @@ def test_a_run_on_a_device(train, tmp_path, monkeypatch, fits):
     expected = log(tmp_path / "r")
     assert [r["kind"] for r in records] == [r["kind"] for r in expected]
     assert records[0]["loss"] == pytest.approx(expected[0]["loss"], rel=1e-4)
+    assert not any(line.startswith("capture") for line in lines)
+
+
+def test_a_step_that_cannot_be_recorded(train):
+    lines = train("--epochs", 1, "--capture").splitlines()
+    assert "capture   steps were not recorded: the backend numpy records no graphs" in lines
 
 
 def test_it_learns(train):

@@ -112,6 +112,9 @@ class TrainConfig:
         metavar="NAME",
         check=_one_of(MATMUL_PRECISIONS),
     )
+    capture: bool = _option(
+        False, "record a training step on the GPU once, as a CUDA graph, and replay it: the same numbers, sooner"
+    )
     threads: int | None = _option(
         None,
         "threads of the compiled CPU kernels (default: all cores)",

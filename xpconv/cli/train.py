@@ -8,6 +8,7 @@ import math
 import os
 import re
 import shlex
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ _RUNS = "runs"
 _INTERRUPTED = 130
 
 # What may differ when a run goes on: the rest would make it another run.
-_RESUMABLE = ("epochs", "data_dir", "backend", "threads")
+_RESUMABLE = ("epochs", "data_dir", "backend", "threads", "capture")
 
 _DESCRIPTION = """\
 Train a network on images and test it.
@@ -228,14 +229,11 @@ def _train(
     optimizer, schedule = _optimizer(config, model), _schedule(config, config.epochs * len(batches))
     # the progress first: its line of an epoch should not wait for the checkpoint
     callbacks = [progress, RunRecorder(folder)]
+    options: dict[str, Any] = {"schedule": schedule, "callbacks": callbacks, "capture": config.capture}
     if folder.last.exists():
-        trainer = Trainer.resume(
-            folder.last, model, softmax_cross_entropy, optimizer, schedule=schedule, callbacks=callbacks
-        )
+        trainer = Trainer.resume(folder.last, model, softmax_cross_entropy, optimizer, **options)
     else:
-        trainer = Trainer(
-            model, softmax_cross_entropy, optimizer, schedule=schedule, callbacks=callbacks, seed=config.seed
-        )
+        trainer = Trainer(model, softmax_cross_entropy, optimizer, seed=config.seed, **options)
     _announce(config, folder, trainer, batches, held_out, test)
     validation = (
         None
@@ -243,7 +241,9 @@ def _train(
         else data.Batches(held_out, 256, shuffle=False, transform=transform, dtype=config.dtype)
     )
     try:
-        trainer.fit(batches, epochs=config.epochs, validation=validation)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="capture: ")  # said below
+            trainer.fit(batches, epochs=config.epochs, validation=validation)
     except KeyboardInterrupt:
         if isinstance(progress, LiveProgress):
             progress.close()
@@ -252,6 +252,8 @@ def _train(
     finally:
         if isinstance(progress, LiveProgress):
             progress.close()
+    if trainer.capture_reason is not None:
+        say("capture", f"steps were not recorded: {trainer.capture_reason}")
     _test(config, folder, trainer, test, transform)
     return 0
 
