@@ -314,27 +314,61 @@ __global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
 }
 
 // Sums for the gradients of weight and bias over a chunk of the examples: one thread for each parameter and chunk, and
-// neighbouring threads read neighbouring parameters.
+// neighbouring threads read neighbouring parameters, which have one pixel each.
+//
+//     (examples, parameters)    . . . . . .  } chunk 0          thread 0 adds up column 0 of chunk 0
+//                               . . . . . .                     thread 1            column 1
+//                               . . . . . .  } chunk 1
 template <class T, class I>
 __global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
     row_parameter_sums(const T* __restrict__ dy, const T* __restrict__ x, const Wide<T>* __restrict__ mean,
                        const Wide<T>* __restrict__ inv_std, Wide<T>* __restrict__ sums, Wide<T>* __restrict__ dots,
-                       I examples, I groups, I channels, I pixels, I chunk, I chunks) {
+                       I examples, I groups, I channels, I chunk, I chunks) {
     typedef Wide<T> W;
     GRID_STRIDE_LOOP(I, index, channels * chunks) {
         const I c = index % channels, start = index / channels * chunk;
         const I stop = examples - start < chunk ? examples : start + chunk;
         W sum = 0, dot = 0;
         for (I n = start; n < stop; n++) {
-            const I row = n * groups + c / (channels / groups), from = (n * channels + c) * pixels;
-            const W centre = mean[row], scale = inv_std[row];
-            for (I i = 0; i < pixels; i++) {
-                const W gradient = widen<T>(dy[from + i]);
-                sum += gradient;
-                dot += gradient * (widen<T>(x[from + i]) - centre) * scale;
-            }
+            const I row = n * groups + c / (channels / groups), at = n * channels + c;
+            const W gradient = widen<T>(dy[at]);
+            sum += gradient;
+            dot += gradient * (widen<T>(x[at]) - mean[row]) * inv_std[row];
         }
         sums[c * chunks + start / chunk] = sum;
         dots[c * chunks + start / chunk] = dot;
+    }
+}
+
+// The same where a channel has many pixels: one block for each chunk (in x) of each channel (in y, from `first` on), and
+// neighbouring threads read neighbouring pixels.
+template <class T, class I>
+__global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
+    plane_parameter_sums(const T* __restrict__ dy, const T* __restrict__ x, const Wide<T>* __restrict__ mean,
+                         const Wide<T>* __restrict__ inv_std, Wide<T>* __restrict__ sums, Wide<T>* __restrict__ dots,
+                         I first, I examples, I groups, I channels, I pixels, I chunk) {
+    typedef Wide<T> W;
+    const I c = first + (I)blockIdx.y, group = c / (channels / groups);
+    const I count = examples * pixels, start = (I)blockIdx.x * chunk;
+    const I stop = count - start < chunk ? count : start + chunk;
+    const bool vectors = aligned(dy) && aligned(x) && pixels % VECTOR<T> == 0 && chunk % VECTOR<T> == 0;
+    W sum = 0, dot = 0;
+    over_chunk<T>(vectors, start, stop, [&](I i, auto width) {
+        constexpr int N = decltype(width)::value;
+        const I n = i / pixels, row = n * groups + group, at = (n * channels + c) * pixels + (i - n * pixels);
+        const Pack<T, N> gradients = load<N>(dy + at), inputs = load<N>(x + at);
+        const W centre = mean[row], scale = inv_std[row];
+#pragma unroll
+        for (int k = 0; k < N; k++) {
+            const W gradient = widen<T>(gradients.of[k]);
+            sum += gradient;
+            dot += gradient * (widen<T>(inputs.of[k]) - centre) * scale;
+        }
+    });
+    sum = block_sum(sum);
+    dot = block_sum(dot);
+    if (threadIdx.x == 0) {
+        sums[c * (I)gridDim.x + (I)blockIdx.x] = sum;
+        dots[c * (I)gridDim.x + (I)blockIdx.x] = dot;
     }
 }

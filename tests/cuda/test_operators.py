@@ -27,9 +27,18 @@ def dtype_of(name):
     return np.dtype(name)
 
 
+def offset(array):
+    """In C order, but an element behind a multiple of 16 bytes, where no vector can be read."""
+    memory = np.empty(array.size + 16 // array.itemsize, array.dtype)
+    first = (1 - memory.ctypes.data // array.itemsize) % (16 // array.itemsize)
+    view = memory[first : first + array.size].reshape(array.shape)
+    view[...] = array
+    return view
+
+
 def device(array, layout="contiguous"):
     """A `HostArray` whose memory is laid out so."""
-    return np.asarray(LAYOUTS[layout](array)).view(HostArray)
+    return np.asarray({**LAYOUTS, "offset": offset}[layout](array)).view(HostArray)
 
 
 def arguments_for(call, dtype, make):
@@ -114,11 +123,18 @@ def test_any_order_of_threads(host, rng, group, schedule):
             check(host, call, np.dtype(np.float32))
 
 
-@pytest.mark.parametrize("layout", ["fortran", "transposed", "channels-last", "sliced", "negative"])
+@pytest.mark.parametrize("layout", ["fortran", "transposed", "channels-last", "sliced", "negative", "offset"])
 @pytest.mark.parametrize("group", list(operators.GROUPS))
 def test_memory_layouts(host, rng, group, layout):
     for call in operators.GROUPS[group](rng):
         check(host, call, np.dtype(np.float32), layout)
+
+
+@pytest.mark.parametrize("group", ["batch_norm", "batch_norm_relu", "row_norms"])
+def test_more_channels_than_a_grid_has_in_y(host, rng, group, monkeypatch):
+    monkeypatch.setattr("xpconv._gpu.norm.MAX_ROWS", 2)
+    for call in operators.GROUPS[group](rng):
+        check(host, call, np.dtype(np.float32))
 
 
 @pytest.mark.parametrize("operator", list(_gpu.ENGINES))

@@ -86,6 +86,7 @@ INSTANCES: dict[str, tuple[_Template, ...]] = {
         _indexed("row_norm"),
         _indexed("row_norm_backward"),
         _indexed("row_parameter_sums"),
+        _indexed("plane_parameter_sums"),
     ),
     "optim": (
         _indexed("sgd_steps"),

@@ -9,6 +9,7 @@ import numpy as np
 from ..backends.protocol import Array
 from .backend import GpuBackend
 from .launch import (
+    THREADS,
     Index,
     Planes,
     Strided,
@@ -345,23 +346,42 @@ def _rows_backward(
         *map(index.scalar, (rows, x.size // rows if rows else 0)),
     )
     launch(backend, "norm", "row_norm_backward", dtype, (index.name,), (min(rows, 1 << 16),), arguments)
-    examples = rows // groups
-    chunks, chunk = chunks_for(backend, ceil_div(channels, 256), examples * 256)
-    chunk = max(1, chunk // 256)
-    chunks = ceil_div(max(examples, 1), chunk)
-    sums, dots = (backend.empty((channels, chunks), wide) for _ in range(2))
-    arguments = (
-        dy,
-        x,
-        mean,
-        inv_std,
-        sums,
-        dots,
-        *map(index.scalar, (examples, groups, channels, pixels, chunk, chunks)),
-    )
-    launch(backend, "norm", "row_parameter_sums", dtype, (index.name,), channels * chunks, arguments)
+    sums, dots = _parameter_sums(backend, dy, x, mean, inv_std, groups, channels, pixels, index)
     db, dw, _, _ = _finish_gradient_sums(backend, sums, dots, None, dtype, dy.dtype, index)
     return dx, dw, db
+
+
+def _parameter_sums(
+    backend: GpuBackend,
+    dy: Array,
+    x: Array,
+    mean: Array,
+    inv_std: Array,
+    groups: int,
+    channels: int,
+    pixels: int,
+    index: Index,
+) -> tuple[Array, Array]:
+    """Sums over chunks of the examples for the gradients of bias and weight, each (channels, chunks)."""
+    wide, dtype = mean.dtype, backend.dtype_name(dy)
+    examples = mean.shape[0] // groups
+    if pixels > 1:
+        chunks, chunk = chunks_for(backend, channels, examples * pixels)
+        sums, dots = (backend.empty((channels, chunks), wide) for _ in range(2))
+        for first in range(0, channels, MAX_ROWS):
+            sizes = map(index.scalar, (first, examples, groups, channels, pixels, chunk))
+            grid = (chunks, min(MAX_ROWS, channels - first))
+            arguments = (dy, x, mean, inv_std, sums, dots, *sizes)
+            launch(backend, "norm", "plane_parameter_sums", dtype, (index.name,), grid, arguments)
+        return sums, dots
+    chunks, chunk = chunks_for(backend, ceil_div(channels, THREADS), examples * THREADS)
+    chunk = max(1, chunk // THREADS)
+    chunks = ceil_div(max(examples, 1), chunk)
+    sums, dots = (backend.empty((channels, chunks), wide) for _ in range(2))
+    sizes = map(index.scalar, (examples, groups, channels, chunk, chunks))
+    arguments = (dy, x, mean, inv_std, sums, dots, *sizes)
+    launch(backend, "norm", "row_parameter_sums", dtype, (index.name,), channels * chunks, arguments)
+    return sums, dots
 
 
 def layer_norm(
