@@ -83,22 +83,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ``XPCONV_TRACEBACK=1`` errors are raised instead.
     """
     _prepare_streams()
-    from ..backends import BackendUnavailableError, KernelUnavailableError
-    from ..training import CheckpointError, RunFolderError, TrainingError
-
-    expected = (
-        BackendUnavailableError,
-        CheckpointError,
-        ImportError,
-        KernelUnavailableError,
-        MemoryError,
-        OSError,
-        RunFolderError,
-        TrainingError,
-        TypeError,
-        ValueError,
-    )
+    expected: tuple[type[Exception], ...] = ()
     try:
+        # here, since Ctrl-C may come while they are imported
+        from ..backends import BackendUnavailableError, KernelUnavailableError
+        from ..training import CheckpointError, RunFolderError, TrainingError
+
+        expected = (
+            BackendUnavailableError,
+            CheckpointError,
+            ImportError,
+            KernelUnavailableError,
+            MemoryError,
+            OSError,
+            RunFolderError,
+            TrainingError,
+            TypeError,
+            ValueError,
+        )
         options = _parser().parse_args(arguments)
         _check_environment()
         status = options.run(options)
