@@ -49,7 +49,8 @@ class Batches:
     Where the backend is a device with memory of its own, the images are copied there once and batches are put together
     there, if the set takes at most a quarter of the memory that is free; else each batch is on its way to the device
     while the one before it is being used. `ShiftCrop`, `RandomFlip` and `Normalize`, in this order and with any left
-    out, are one kernel for sets of uint8. Nothing of this changes a batch.
+    out, are one kernel for sets of uint8. Nothing of this changes a batch. What is written into the arrays of a set
+    once it was copied has no effect on the device; other arrays in their place have.
 
     Iterating goes through epoch 0 the first time, epoch 1 the second time, and so on; `epoch` gives any one.
 
@@ -74,8 +75,8 @@ class Batches:
     training : bool, optional
         What the transform is told; None means the value of ``shuffle``.
     placement : str
-        ``"device"``: the set is copied to the backend in the first epoch there, once for all batches of this set, and
-        what is written into its arrays later has no effect; ``"host"``: it stays on the host; ``"auto"``: see above.
+        ``"device"``: the set is copied to the backend in the first epoch there, once for all `Batches` of this set;
+        ``"host"``: it stays on the host; ``"auto"``: see above.
 
     Raises
     ------

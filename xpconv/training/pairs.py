@@ -75,16 +75,17 @@ class ArrayPairs:
         order = epoch_order(self.x.shape[0], shuffle=self.shuffle, seed=self.seed, number=number)
         first, size = start * self.batch_size, self.batch_size
         parts = [slice(k, min(k + size, len(order))) for k in range(first, len(order), size)]
-        # Rows of host arrays are cut out there and sent; of arrays on the device they are taken there, by an order that
+        # Rows of host arrays are cut out there and sent; of arrays on a device they are taken there, by an order that
         # is sent once.
         arrays = {"x": self.x, "y": self.y}
         on_host = [name for name, array in arrays.items() if backend_of(array=array).name == "numpy"]
         there = [name for name in arrays if name not in on_host]
         cut = ([arrays[name][order[part]] for name in on_host] for part in parts)  # indexing copies
-        device_order = backend.asarray(order if there else order[:0])
+        order_there = backend.asarray(order) if there and not backend.on_host else None
         for part, sent in zip(parts, sent_ahead(backend, cut), strict=True):
             rows = dict(zip(on_host, sent, strict=True))
             for name in there:
-                rows[name] = compute(backend, "batch", backend.xp.take, arrays[name], device_order[part], axis=0)
+                chosen = backend.asarray(order[part]) if order_there is None else order_there[part]
+                rows[name] = compute(backend, "batch", backend.xp.take, arrays[name], chosen, axis=0)
             x, y = (backend.astype(a, self.dtype) if backend.is_floating(a) else a for a in (rows["x"], rows["y"]))
             yield x, y
