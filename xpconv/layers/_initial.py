@@ -19,7 +19,7 @@ def uniform(generator: np.random.Generator, shape: Sequence[int], fan_in: int, d
     It is He's uniform initialisation with a negative slope of sqrt(5) (He et al. 2015, arXiv:1502.01852, eq. 14).
     """
     bound = 1 / math.sqrt(fan_in)
-    return Parameter(get_backend().asarray(generator.uniform(-bound, bound, tuple(shape)), dtype))
+    return Parameter(get_backend().rng(generator).uniform(-bound, bound, shape, dtype=dtype))
 
 
 def constant(shape: Sequence[int], value: float, dtype: str) -> Parameter:

@@ -26,8 +26,9 @@ def _conv(
 ) -> Conv2d:
     """A convolution without bias that keeps the size at stride 1; weights of He's normal initialisation, by fan-out."""
     conv = Conv2d(in_channels, out_channels, size, stride, padding=size // 2, bias=False, rng=generator, dtype=dtype)
-    values = generator.normal(0.0, math.sqrt(2 / (out_channels * size * size)), conv.weight.shape)
-    conv.weight.data = backend_of(weight=conv.weight.data).asarray(values, dtype)
+    random = backend_of(weight=conv.weight.data).rng(generator)
+    scale = math.sqrt(2 / (out_channels * size * size))
+    conv.weight.data = random.normal(conv.weight.shape, scale=scale, dtype=dtype)
     return conv
 
 

@@ -36,7 +36,7 @@ def _draw_normal(network: Layer, scale: float, generator: np.random.Generator) -
         if isinstance(layer, (Conv2d, Linear)):
             backend = backend_of(weight=layer.weight.data)
             dtype = backend.dtype_name(layer.weight.data)
-            layer.weight.data = backend.asarray(generator.normal(0.0, scale, layer.weight.shape), dtype)
+            layer.weight.data = backend.rng(generator).normal(layer.weight.shape, scale=scale, dtype=dtype)
             if layer.bias is not None:
                 layer.bias.data = backend.zeros(layer.bias.shape, dtype)
 
