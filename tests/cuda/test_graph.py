@@ -156,7 +156,7 @@ def gpu():
     )
     return SimpleNamespace(
         _cupy=SimpleNamespace(cuda=cuda), running=lambda: noted("device"), events=events, pool=pool,
-        blas=SimpleNamespace(workspaces=lambda: ["workspace"]), why_no_blas="no cuBLAS here",
+        blas=SimpleNamespace(take_workspace=lambda: "workspace"), why_no_blas="no cuBLAS here",
     )  # fmt: skip
 
 
@@ -168,7 +168,7 @@ def test_the_course_of_a_capture(gpu):
         "end", "leave stream", f"leave {gpu.pool.malloc}", "leave device",
     ]  # fmt: skip
     assert recorded._pool is gpu.pool  # else its memory would go to others
-    assert recorded._held[1] == ["workspace"]
+    assert recorded._workspace == "workspace"
     gpu.events.clear()
     recorded.replay()
     assert gpu.events == ["enter device", "launch", "leave device"]

@@ -362,10 +362,13 @@ class Cublas:
             )  # fmt: skip
         _check_status(status, f"a product of {p.m} x {p.k} by {p.k} x {p.n} in {types[0]}")
 
-    def workspaces(self) -> list[Any]:
-        """The workspaces of this thread: a recorded graph must keep them."""
-        handle = getattr(self._local, "handle", None)
-        return [] if handle is None else list(handle.held.workspaces.values())
+    def take_workspace(self) -> Any:
+        """The workspace of the current stream, if there is one; from now on it is the caller's, a recorded graph."""
+        lease = getattr(self._local, "handle", None)
+        if lease is None:
+            return None
+        lease.held.stream = None  # the next product looks for one anew
+        return lease.held.workspaces.pop(self._current_stream(), None)
 
     def _handle(self) -> ctypes.c_void_p:
         """The handle of this thread, set to the current stream and a workspace that no other stream uses."""

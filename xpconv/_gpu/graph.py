@@ -93,7 +93,8 @@ class CupyCapture:
                     self._graph = stream.end_capture()
                 except Exception as error:
                     raise CaptureError(f"{type(error).__name__}: {error}") from error
-                self._held = (stream, backend.blas.workspaces())
+                # products in the graph work in it
+                self._workspace = backend.blas.take_workspace()
 
     def replay(self) -> None:
         """Start the graph on the current stream; does not wait for it."""

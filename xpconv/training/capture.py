@@ -103,6 +103,8 @@ class CapturedStep:
             self._step = backend.zeros((1,), "uint32")
             self._row = backend.zeros((3,), "float64")
             self._ring = backend.zeros((SLOTS, 3), "float64")
+            for dtype in (x.dtype, "float32", "int64"):  # kernels of the library that ordinary steps have not compiled
+                self._row[0] = backend.astype(backend.zeros((), dtype), "float64")
         self._has_hits = self._has_norm = False
         gradients = [(parameter, parameter.grad) for parameter in trainer.model.parameters()]
         try:

@@ -78,6 +78,5 @@ class HostBlas:
 
         perform(run, writes=(out,))
 
-    def workspaces(self) -> list[Any]:
-        """None are needed."""
-        return []
+    def take_workspace(self) -> None:
+        """None is needed."""
