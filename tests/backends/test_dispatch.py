@@ -123,7 +123,7 @@ def test_native_raises_instead_of_falling_back(backend):
             run(backend, "im2col", array("float16"))
         # nothing to fall back from
         assert serving(backend, "col2im", "float16").name == "generic"
-        assert serving(load_backend("numpy"), "sgd_step", "float32") is not None
+        assert serving(load_backend("numpy"), "sgd_steps", "float32") is not None
 
 
 def test_use_kernels_is_undone_by_exceptions():
