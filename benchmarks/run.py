@@ -22,7 +22,15 @@ from .timing import ALLOCATORS, environment
 
 __all__ = ["BENCHMARKS", "main"]
 
-BENCHMARKS = ("naive_loops", "convolution", "pooling_and_layers", "training_step", "memory", "import_time")
+BENCHMARKS = (
+    "naive_loops",
+    "course_convolution",
+    "convolution",
+    "pooling_and_layers",
+    "training_step",
+    "memory",
+    "import_time",
+)
 RESULTS = Path(__file__).parent / "results"
 
 

@@ -21,7 +21,7 @@ from benchmarks.command import main as command
 from benchmarks.report import Row, markdown, plain, row_of_samples
 
 ROOT = Path(run.__file__).resolve().parents[1]
-IN_PROCESS = ("naive_loops", "convolution", "pooling_and_layers", "training_step")
+IN_PROCESS = ("naive_loops", "course_convolution", "convolution", "pooling_and_layers", "training_step")
 
 
 @pytest.mark.parametrize("name", IN_PROCESS)

@@ -42,7 +42,7 @@ def test_every_case(subject, dtype):
 def test_every_public_operator_is_in_the_table():
     called = {operator for case in TABLE.values() for operator, _ in case.bounds(host(case))}
     assert set(F.__all__) <= called
-    assert {"Normalize", "RandomFlip", "ShiftCrop"} <= called & set(data.__all__)
+    assert {"Batches", "Normalize", "RandomFlip", "ShiftCrop"} <= called & set(data.__all__)
     optimizers = {
         name
         for name in optim.__all__
@@ -62,7 +62,7 @@ def test_names_of_cases_are_unique():
 
 
 def test_equal_results_are_demanded_where_they_are_promised():
-    exact = {key for case in TABLE.values() for key, bound in case.bounds(host(case)).items() if bound == parity.EXACT}
+    exact = {key for case in TABLE.values() for key, bound in case.bounds(host(case)).items() if bound.length == 0}
     assert exact >= {
         ("dropout", "mask"),
         ("im2col", "columns"),
@@ -150,10 +150,15 @@ def test_one_bit_is_found_where_results_must_be_equal(monkeypatch):
 
 
 def test_a_wrong_gradient_is_found_in_the_training_run(monkeypatch):
-    """Batch norm's dx off by a thousandth of it: much less than one sees in a loss curve."""
+    """A hundredth of batch norm's dx lands on the wrong image; scaling it would be nothing to Adam."""
     subject = Case("cuda-host", "cuda-host")
     skip_unless_available(subject)
-    plant(monkeypatch, "cuda-host", "batch_norm_backward", lambda r: (r[0] * np.float32(1.001), *r[1:]))
+    plant(
+        monkeypatch,
+        "cuda-host",
+        "batch_norm_backward",
+        lambda r: (r[0] + np.roll(r[0], 1, 0) * np.float32(0.01), *r[1:]),
+    )
     (case,) = (case for case in TABLE.values() if case.name.startswith("training run"))
     findings = parity.compare(case, subject, NUMPY)
     assert not findings[0].problem  # the first loss sees no gradient

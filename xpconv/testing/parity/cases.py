@@ -21,9 +21,9 @@ from ... import optim
 from ..._workspace import get_workspace_mb, set_workspace_mb
 from ...backends import backend_of, to_numpy, use_kernels
 from ...backends.protocol import Array, Backend
-from ...data import Normalize, RandomFlip, ShiftCrop
+from ...data import ArrayDataset, Batches, Normalize, RandomFlip, ShiftCrop, standard_transform
 from ...layers import Parameter
-from .bounds import ELEMENTARY, EXACT, Bound
+from .bounds import ELEMENTARY, EXACT, Bound, gamma
 
 __all__ = ["Draw", "ParityCase", "cases", "on_backend", "on_host"]
 
@@ -533,17 +533,18 @@ def _batch_norm(
     running: bool = True,
     training: bool = True,
     memory: str = "contiguous",
+    layout: str = "NCHW",
     eps: float = 1e-5,
 ) -> ParityCase:
-    channels = (shape[1],)
+    channel = 1 if layout == "NCHW" else len(shape) - 1
+    channels = (shape[channel],)
     momentum = 0.1
+    options: dict[str, Any] = {"training": training, "momentum": momentum, "eps": eps, "layout": layout}
 
     def call(draw: Draw) -> Results:
         x, (weight, bias) = draw.normal("x", shape, shift=shift, layout=memory), _parameters(draw, channels, affine)
         statistics = (draw.normal("mean", channels, shift=shift), draw.positive("var", channels))
-        y, cache = F.batch_norm(
-            x, weight, bias, *(statistics if running else (None, None)), training=training, momentum=momentum, eps=eps
-        )
+        y, cache = F.batch_norm(x, weight, bias, *(statistics if running else (None, None)), **options)
         gradients = F.batch_norm_backward(draw.like("dy", y, layout=memory), cache)
         updated = ("running_mean", cache.running_mean), ("running_var", cache.running_var)
         return {
@@ -555,8 +556,8 @@ def _batch_norm(
     def bounds(draw: Draw) -> Bounds:
         x, (weight, bias) = draw.normal("x", shape, shift=shift), _parameters(draw, channels, affine)
         mean, var, dy = draw.normal("mean", channels, shift=shift), draw.positive("var", channels), draw.like("dy", x)
-        axes = (0, *range(2, x.ndim))
-        along = (1, -1, *(1 for _ in axes[1:]))
+        axes = tuple(axis for axis in range(x.ndim) if axis != channel)
+        along = tuple(-1 if axis == channel else 1 for axis in range(x.ndim))
         weight_, bias_ = (None if v is None else v.reshape(along) for v in (weight, bias))
         moments = _Moments.of(x, axes, eps)
         if not training:  # the given moments take the place of those of x; nothing is summed up but dw and db
@@ -572,6 +573,43 @@ def _batch_norm(
         return found
 
     return ParityCase(f"batch_norm, {name}", call, bounds)
+
+
+def _batch_norm_relu(name: str, shape: tuple[int, ...], *, residual: bool, memory: str = "contiguous") -> ParityCase:
+    channels, axes, eps = (shape[1],), (0, *range(2, len(shape))), 1e-5
+
+    def call(draw: Draw) -> Results:
+        x, (weight, bias) = draw.normal("x", shape, layout=memory), _parameters(draw, channels, True)
+        beside = draw.normal("residual", shape, layout=memory) if residual else None
+        statistics = draw.normal("mean", channels), draw.positive("var", channels)
+        y, cache = F.batch_norm_relu(x, weight, bias, *statistics, residual=beside, training=True, eps=eps)
+        gradients = F.batch_norm_relu_backward(draw.like("dy", y, layout=memory), cache)
+        return {
+            ("batch_norm_relu", "y"): y,
+            **_named("batch_norm_relu_backward", ("dx", "dw", "db", "dresidual"), gradients),
+        }
+
+    def bounds(draw: Draw) -> Bounds:
+        x, beside = draw.normal("x", shape), draw.normal("residual", shape) if residual else 0.0
+        along = (1, -1, *(1 for _ in axes[1:]))
+        weight, bias = (draw.normal(parameter, channels).reshape(along) for parameter in ("weight", "bias"))
+        moments = _Moments.of(x, axes, eps)
+        before_relu = (x - x.mean(axis=axes, keepdims=True)) * moments.inv_std * weight + bias + beside
+        dy = draw.like("dy", x) * (before_relu > 0)
+        found = _normalisation_bounds("batch_norm_relu", moments, dy, weight, bias, axes, shape, channels)
+        y = found["batch_norm_relu", "y"]
+        y = Bound(y.length + 1, y.scale + np.abs(beside))
+        _check_kink(before_relu, y, draw.dtype)
+        found["batch_norm_relu", "y"] = y
+        return found | ({("batch_norm_relu_backward", "dresidual"): EXACT} if residual else {})
+
+    return ParityCase(f"batch_norm_relu, {name}", call, bounds)
+
+
+def _check_kink(values: np.ndarray, bound: Bound, dtype: str) -> None:
+    """Raise unless all values are further from zero than rounding goes: the gradient of a ReLU or hinge jumps there."""
+    if not np.all(np.abs(values) > gamma(bound.length, dtype) * np.asarray(bound.scale)):
+        raise AssertionError("the inputs of this case are so near to a kink that rounding decides about its gradient")
 
 
 def _layer_norm(name: str, shape: tuple[int, ...], last: int, *, shift: float = 0.0, affine: bool = True) -> ParityCase:
@@ -629,6 +667,9 @@ def _normalisations() -> Iterator[ParityCase]:
     yield _batch_norm("a batch of vectors", (12, 7))
     yield _batch_norm("no weight and statistics, far from zero", (2, 3, 6, 5), shift=100.0, affine=False, running=False)
     yield _batch_norm("long sums, channels-last view", (8, 4, 20, 20), memory="channels-last")
+    yield _batch_norm("NHWC", (2, 5, 6, 4), layout="NHWC")
+    yield _batch_norm_relu("images", (3, 4, 6, 7), residual=False)
+    yield _batch_norm_relu("residual, channels-last view", (2, 5, 6, 4), residual=True, memory="channels-last")
     yield _batch_norm("evaluation", (2, 4, 5, 6), training=False)
     yield _layer_norm("last axis", (5, 40), 1, shift=2.0)
     yield _layer_norm("last two axes, no weight", (3, 2, 6, 7), 2, affine=False)
@@ -736,7 +777,10 @@ def _hinge(name: str, count: int, classes: int, margin: float = 1.0) -> ParityCa
     def bounds(draw: Draw) -> Bounds:
         scores, labels = draw.normal("scores", (count, classes)), draw.integers("labels", 0, classes, (count,))
         own = np.take_along_axis(scores, labels[:, None], axis=1)
-        terms = (scores - own + margin > 0) * (np.abs(scores) + np.abs(own) + margin)
+        others = np.arange(classes) != labels[:, None]
+        size = np.abs(scores) + np.abs(own) + margin
+        _check_kink((scores - own + margin)[others], Bound(3, size[others]), draw.dtype)
+        terms = others * (scores - own + margin > 0) * size
         # dscores are counts of classes times 1 / N
         return {
             ("multiclass_hinge", "loss"): Bound(classes + count + 4, np.sum(terms) / count),
@@ -922,6 +966,32 @@ def _augmentations() -> Iterator[ParityCase]:
         return {("Normalize", "images"): Bound(4, images(draw) / 255 / stds + means / stds)}
 
     yield ParityCase("Normalize, bytes", normalised, bounds)
+    yield _batches()
+
+
+def _batches() -> ParityCase:
+    """An epoch of a data set, shuffled, shifted, mirrored and normalised; where it fits it lies on the device."""
+
+    def dataset() -> ArrayDataset:
+        rng = np.random.default_rng(8)
+        images = rng.integers(0, 256, (20, 3, 12, 10)).astype(np.uint8)
+        return ArrayDataset(images, rng.integers(0, 4, 20), name="cifar10")
+
+    def call(draw: Draw) -> Results:
+        data = dataset()
+        transform = standard_transform(data, dtype=draw.dtype)
+        found: Results = {}
+        for number, (images, labels) in enumerate(Batches(data, 7, seed=5, transform=transform, dtype=draw.dtype)):
+            found |= {("Batches", f"images {number}"): images, ("Batches", f"labels {number}"): labels}
+        return found
+
+    def bounds(draw: Draw) -> Bounds:
+        normalize: Any = standard_transform(dataset()).transforms[-1]
+        means, stds = (np.reshape(v, (1, 3, 1, 1)) for v in (normalize.mean, normalize.std))
+        pixels = Bound(4, (1 + means) / stds)  # that a pixel is another one shows, bytes being 1 / 255 apart
+        return {key: pixels if key[1].startswith("images") else EXACT for key in call(draw)}
+
+    return ParityCase("Batches, shuffled and augmented", call, bounds)
 
 
 def cases() -> list[ParityCase]:
