@@ -46,6 +46,8 @@ cdef extern from "pool.h" nogil:
     void xpc_avg_pool_f64(const xpc_array4 *, const xpc_array4 *, xpc_axis, xpc_axis, xpc_counted)
     void xpc_avg_pool_backward_f32(const xpc_array4 *, const xpc_array4 *, xpc_axis, xpc_axis, xpc_counted)
     void xpc_avg_pool_backward_f64(const xpc_array4 *, const xpc_array4 *, xpc_axis, xpc_axis, xpc_counted)
+    void xpc_adaptive_avg_pool_f32(const xpc_array4 *, const xpc_array4 *)
+    void xpc_adaptive_avg_pool_f64(const xpc_array4 *, const xpc_array4 *)
 
 cdef extern from "dropout.h" nogil:
     ctypedef struct xpc_dropout_key:
@@ -393,6 +395,22 @@ def avg_pool_backward(
             xpc_avg_pool_backward_f32(&pooled, &images, vertical, horizontal, counted)
         else:
             xpc_avg_pool_backward_f64(&pooled, &images, vertical, horizontal, counted)
+
+
+def adaptive_avg_pool(const real[:, :, :, :] x, real[:, :, :, :] y):
+    """Write the means y (N, C, oh, ow) of oh * ow bins of the pixels of x (N, C, H, W)."""
+    cdef xpc_array4 images = _array4[real](x)
+    cdef xpc_array4 pooled = _array4[real](y)
+    _check_pooled(&images, &pooled, 1)
+    if min(images.shape[2], images.shape[3], pooled.shape[2], pooled.shape[3]) < 1:
+        raise ValueError("images and bins: expected at least one pixel")
+    for axis in range(2, 4):
+        _check_positive_product(<double> images.shape[axis] * (<double> pooled.shape[axis] + 1))
+    with nogil:
+        if real is float:
+            xpc_adaptive_avg_pool_f32(&images, &pooled)
+        else:
+            xpc_adaptive_avg_pool_f64(&images, &pooled)
 
 
 # ---- dropout --------------------------------------------------------------------------------------------------------

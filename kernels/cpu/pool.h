@@ -36,7 +36,7 @@ int xpc_max_pool_backward_f32(const xpc_array4 *dy, const xpc_array4 *argmax, in
 int xpc_max_pool_backward_f64(const xpc_array4 *dy, const xpc_array4 *argmax, int argmax_size, const xpc_array4 *dx,
                               xpc_axis vertical, xpc_axis horizontal);
 
-/* Sums of the windows divided by the number of their taps inside `counted`. */
+/* Sums of the windows, in double, divided by the number of their taps inside `counted`. */
 void xpc_avg_pool_f32(const xpc_array4 *x, const xpc_array4 *y, xpc_axis vertical, xpc_axis horizontal,
                       xpc_counted counted);
 void xpc_avg_pool_f64(const xpc_array4 *x, const xpc_array4 *y, xpc_axis vertical, xpc_axis horizontal,
@@ -46,5 +46,10 @@ void xpc_avg_pool_backward_f32(const xpc_array4 *dy, const xpc_array4 *dx, xpc_a
                                xpc_counted counted);
 void xpc_avg_pool_backward_f64(const xpc_array4 *dy, const xpc_array4 *dx, xpc_axis vertical, xpc_axis horizontal,
                                xpc_counted counted);
+
+/* Means of as many bins as y (N, C, oh, ow) has pixels: bin k of n reaches from floor(k * size / n) to
+ * ceil((k + 1) * size / n). y has at least one pixel, and so has x. */
+void xpc_adaptive_avg_pool_f32(const xpc_array4 *x, const xpc_array4 *y);
+void xpc_adaptive_avg_pool_f64(const xpc_array4 *x, const xpc_array4 *y);
 
 #endif

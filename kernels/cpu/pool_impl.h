@@ -84,15 +84,6 @@ XPC_INLINE void NAME(better_row)(REAL *best, INDEX *at, const char *row, ptrdiff
     }
 }
 
-XPC_INLINE void NAME(store)(char *to, ptrdiff_t step, const REAL *from, ptrdiff_t count)
-{
-    if (step == sizeof(REAL))
-        memcpy(to, from, (size_t)count * sizeof(REAL));
-    else
-        for (ptrdiff_t k = 0; k < count; k++)
-            *(REAL *)(to + k * step) = from[k];
-}
-
 XPC_INLINE void NAME(store_index)(char *to, ptrdiff_t step, int size, const INDEX *restrict from, ptrdiff_t count)
 {
     if (size == 1 && step == 1) {
@@ -139,9 +130,49 @@ static void NAME(max_pool_rows)(const void *argument, ptrdiff_t plane, ptrdiff_t
                 NAME(better_row)(
                     best, at, from + (p * vertical.stride - vertical.pad + i * vertical.dilation) * x->strides[2],
                     x->strides[3], horizontal, width, first, last, (INDEX)(i * horizontal.kernel));
-            NAME(store)(to + p * y->strides[2] + first * y->strides[3], y->strides[3], best, count);
+            NAME(copy)(to + p * y->strides[2] + first * y->strides[3], y->strides[3], (const char *)best, sizeof(REAL),
+                       count);
             NAME(store_index)(to_index + p * argmax->strides[2] + first * argmax->strides[3], argmax->strides[3],
                               job->argmax_size, at, count);
+        }
+    }
+}
+
+/* The same where channels are innermost; a plane is a whole image. */
+XPC_CLONES
+static void NAME(max_pool_pixels)(const void *argument, ptrdiff_t n, ptrdiff_t row_begin, ptrdiff_t row_end)
+{
+    const NAME(pool_job) *job = argument;
+    const xpc_array4 *x = &job->image, *y = &job->out, *argmax = &job->argmax;
+    xpc_axis vertical = job->vertical, horizontal = job->horizontal;
+    ptrdiff_t channels = x->shape[1], unit = x->strides[1];
+    REAL best[CHUNK];
+    INDEX at[CHUNK];
+
+    for (ptrdiff_t p = row_begin; p < row_end; p++) {
+        xpc_range rows = taps_between(vertical, p, 0, x->shape[2]);
+        for (ptrdiff_t q = 0; q < y->shape[3]; q++) {
+            xpc_range columns = taps_between(horizontal, q, 0, x->shape[3]);
+            const char *window = x->data + n * x->strides[0] + (p * vertical.stride - vertical.pad) * x->strides[2] +
+                                 (q * horizontal.stride - horizontal.pad) * x->strides[3];
+            char *to = y->data + n * y->strides[0] + p * y->strides[2] + q * y->strides[3];
+            char *to_index = argmax->data + n * argmax->strides[0] + p * argmax->strides[2] + q * argmax->strides[3];
+            for (ptrdiff_t first = 0; first < channels; first += CHUNK) {
+                ptrdiff_t count = xpc_min(CHUNK, channels - first);
+                for (ptrdiff_t k = 0; k < count; k++) {
+                    best[k] = -(REAL)INFINITY;
+                    at[k] = (INDEX)(rows.begin * horizontal.kernel + columns.begin);
+                }
+                for (ptrdiff_t i = rows.begin; i < rows.end; i++)
+                    for (ptrdiff_t j = columns.begin; j < columns.end; j++)
+                        NAME(better)(best, at,
+                                     window + i * vertical.dilation * x->strides[2] +
+                                         j * horizontal.dilation * x->strides[3] + first * unit,
+                                     unit, count, (INDEX)(i * horizontal.kernel + j));
+                NAME(copy)(to + first * y->strides[1], y->strides[1], (const char *)best, sizeof(REAL), count);
+                NAME(store_index)(to_index + first * argmax->strides[1], argmax->strides[1], job->argmax_size, at,
+                                  count);
+            }
         }
     }
 }
@@ -151,20 +182,26 @@ void NAME(xpc_max_pool)(const xpc_array4 *x, const xpc_array4 *y, const xpc_arra
 {
     NAME(pool_job) job = {.image = *x, .out = *y, .argmax = *argmax, .vertical = vertical, .horizontal = horizontal,
                           .argmax_size = argmax_size};
-    xpc_parallel_rows(NAME(max_pool_rows), &job, y->shape[0] * y->shape[1], y->shape[2],
-                      y->shape[3] * vertical.kernel * horizontal.kernel);
+    ptrdiff_t row_cost = y->shape[3] * vertical.kernel * horizontal.kernel;
+    if (channels_innermost(x))
+        xpc_parallel_rows(NAME(max_pool_pixels), &job, y->shape[0], y->shape[2], row_cost * y->shape[1]);
+    else
+        xpc_parallel_rows(NAME(max_pool_rows), &job, y->shape[0] * y->shape[1], y->shape[2], row_cost);
 }
 
 XPC_INLINE void NAME(zero_rows)(const xpc_array4 *images, char *plane, ptrdiff_t row_begin, ptrdiff_t row_end)
 {
-    for (ptrdiff_t h = row_begin; h < row_end; h++) {
-        char *row = plane + h * images->strides[2];
-        if (images->strides[3] == sizeof(REAL))
-            memset(row, 0, (size_t)images->shape[3] * sizeof(REAL));
-        else
-            for (ptrdiff_t w = 0; w < images->shape[3]; w++)
-                *(REAL *)(row + w * images->strides[3]) = 0;
-    }
+    for (ptrdiff_t h = row_begin; h < row_end; h++)
+        NAME(fill_zero)(plane + h * images->strides[2], images->strides[3], images->shape[3]);
+}
+
+/* The same rows of all channels of an image, where channels are innermost. */
+XPC_INLINE void NAME(zero_pixels)(const xpc_array4 *images, char *image, ptrdiff_t row_begin, ptrdiff_t row_end)
+{
+    for (ptrdiff_t h = row_begin; h < row_end; h++)
+        for (ptrdiff_t w = 0; w < images->shape[3]; w++)
+            NAME(fill_zero)(image + h * images->strides[2] + w * images->strides[3], images->strides[1],
+                            images->shape[1]);
 }
 
 /* A row of dx where windows are 2 x 2 pixels side by side and one after the other in memory: selects instead of zeroing
@@ -221,12 +258,8 @@ static void NAME(max_pool_backward_rows)(const void *argument, ptrdiff_t plane, 
                 NAME(zero_rows)(dx, to, h, h + 1);
         }
     } else {
-        ptrdiff_t down[TABLE_TAPS], right[TABLE_TAPS];
-        if (taps <= TABLE_TAPS)
-            for (ptrdiff_t tap = 0; tap < taps; tap++) {
-                down[tap] = tap / horizontal.kernel * vertical.dilation;
-                right[tap] = tap % horizontal.kernel * horizontal.dilation;
-            }
+        tap_table table;
+        fill_table(&table, vertical, horizontal);
         NAME(zero_rows)(dx, to, row_begin, row_end);
         xpc_range rows = outputs_touching(vertical, row_begin, row_end, out_h);
         for (ptrdiff_t p = rows.begin; p < rows.end; p++) {
@@ -235,14 +268,7 @@ static void NAME(max_pool_backward_rows)(const void *argument, ptrdiff_t plane, 
             for (ptrdiff_t q = 0; q < out_w; q++) {
                 ptrdiff_t tap = load_index(index, job->argmax_size);
                 if (tap >= 0 && tap < taps) {
-                    ptrdiff_t h = top, w = left;
-                    if (taps <= TABLE_TAPS) {
-                        h += down[tap];
-                        w += right[tap];
-                    } else {
-                        h += tap / horizontal.kernel * vertical.dilation;
-                        w += tap % horizontal.kernel * horizontal.dilation;
-                    }
+                    ptrdiff_t h = top + tap_down(&table, tap), w = left + tap_right(&table, tap);
                     if (h < 0 || h >= height || w < 0 || w >= width)
                         good = 0;
                     else if (h >= row_begin && h < row_end) /* else another call has that row */
@@ -260,19 +286,62 @@ static void NAME(max_pool_backward_rows)(const void *argument, ptrdiff_t plane, 
         *job->bad_index = 1;
 }
 
+/* The same where channels are innermost; a plane is a whole image. */
+XPC_CLONES
+static void NAME(max_pool_backward_pixels)(const void *argument, ptrdiff_t n, ptrdiff_t row_begin, ptrdiff_t row_end)
+{
+    const NAME(pool_job) *job = argument;
+    const xpc_array4 *dx = &job->image, *dy = &job->out, *argmax = &job->argmax;
+    xpc_axis vertical = job->vertical, horizontal = job->horizontal;
+    ptrdiff_t height = dx->shape[2], width = dx->shape[3], taps = vertical.kernel * horizontal.kernel;
+    char *image = dx->data + n * dx->strides[0];
+    tap_table table;
+    int good = 1;
+
+    fill_table(&table, vertical, horizontal);
+    NAME(zero_pixels)(dx, image, row_begin, row_end);
+    xpc_range rows = outputs_touching(vertical, row_begin, row_end, dy->shape[2]);
+    for (ptrdiff_t p = rows.begin; p < rows.end; p++)
+        for (ptrdiff_t q = 0; q < dy->shape[3]; q++) {
+            const char *gradient = dy->data + n * dy->strides[0] + p * dy->strides[2] + q * dy->strides[3];
+            const char *index =
+                argmax->data + n * argmax->strides[0] + p * argmax->strides[2] + q * argmax->strides[3];
+            ptrdiff_t top = p * vertical.stride - vertical.pad, left = q * horizontal.stride - horizontal.pad;
+            for (ptrdiff_t c = 0; c < dx->shape[1]; c++) {
+                ptrdiff_t tap = load_index(index + c * argmax->strides[1], job->argmax_size);
+                if (tap < 0 || tap >= taps) {
+                    good = 0;
+                    continue;
+                }
+                ptrdiff_t h = top + tap_down(&table, tap), w = left + tap_right(&table, tap);
+                if (h < 0 || h >= height || w < 0 || w >= width)
+                    good = 0;
+                else if (h >= row_begin && h < row_end) /* else another call has that row */
+                    *(REAL *)(image + h * dx->strides[2] + w * dx->strides[3] + c * dx->strides[1]) +=
+                        *(const REAL *)(gradient + c * dy->strides[1]);
+            }
+        }
+    if (!good)
+        *job->bad_index = 1;
+}
+
 int NAME(xpc_max_pool_backward)(const xpc_array4 *dy, const xpc_array4 *argmax, int argmax_size, const xpc_array4 *dx,
                                 xpc_axis vertical, xpc_axis horizontal)
 {
     xpc_flag bad_index = 0;
     NAME(pool_job) job = {.image = *dx, .out = *dy, .argmax = *argmax, .vertical = vertical, .horizontal = horizontal,
                           .argmax_size = argmax_size, .bad_index = &bad_index};
-    xpc_parallel_rows(NAME(max_pool_backward_rows), &job, dx->shape[0] * dx->shape[1], dx->shape[2], dx->shape[3]);
+    if (channels_innermost(dx))
+        xpc_parallel_rows(NAME(max_pool_backward_pixels), &job, dx->shape[0], dx->shape[2],
+                          dx->shape[3] * dx->shape[1]);
+    else
+        xpc_parallel_rows(NAME(max_pool_backward_rows), &job, dx->shape[0] * dx->shape[1], dx->shape[2], dx->shape[3]);
     return !bad_index;
 }
 
 /* ---- average --------------------------------------------------------------------------------------------------- */
 
-XPC_INLINE void NAME(add_step)(REAL *restrict sum, const char *from, ptrdiff_t step, ptrdiff_t count)
+XPC_INLINE void NAME(accumulate)(wide *restrict sum, const char *from, ptrdiff_t step, ptrdiff_t count)
 {
     const REAL *restrict source = (const REAL *)from;
     if (step == sizeof(REAL))
@@ -286,18 +355,20 @@ XPC_INLINE void NAME(add_step)(REAL *restrict sum, const char *from, ptrdiff_t s
             sum[k] += *(const REAL *)(from + k * step);
 }
 
-XPC_INLINE void NAME(add_to_step)(char *to, ptrdiff_t step, const REAL *restrict from, ptrdiff_t count)
+XPC_INLINE wide NAME(sum_run)(const char *from, ptrdiff_t step, ptrdiff_t count)
 {
-    REAL *restrict target = (REAL *)to;
+    wide lanes[LANES] = {0}, sum = 0;
+    const REAL *source = (const REAL *)from;
+    ptrdiff_t k = 0;
     if (step == sizeof(REAL))
-        for (ptrdiff_t k = 0; k < count; k++)
-            target[k] += from[k];
-    else if (step == 2 * sizeof(REAL))
-        for (ptrdiff_t k = 0; k < count; k++)
-            target[2 * k] += from[k];
-    else
-        for (ptrdiff_t k = 0; k < count; k++)
-            *(REAL *)(to + k * step) += from[k];
+        for (; k + LANES <= count; k += LANES)
+            for (int lane = 0; lane < LANES; lane++)
+                lanes[lane] += source[k + lane];
+    for (; k < count; k++)
+        sum += *(const REAL *)(from + k * step);
+    for (int lane = 0; lane < LANES; lane++)
+        sum += lanes[lane];
+    return sum;
 }
 
 /* How many tap columns of outputs [first, last) count. */
@@ -316,6 +387,27 @@ static REAL NAME(count_rows)(const NAME(pool_job) *job, ptrdiff_t p)
     return (REAL)(taps.end - taps.begin);
 }
 
+/* Means of all channels over the pixels of some rows and columns, where channels are innermost. */
+XPC_INLINE void NAME(mean_of_pixels)(char *to, ptrdiff_t to_step, const char *window, const xpc_array4 *x,
+                                     xpc_range rows, ptrdiff_t row_step, xpc_range columns, ptrdiff_t column_step,
+                                     wide divisor)
+{
+    wide sum[CHUNK];
+    for (ptrdiff_t first = 0; first < x->shape[1]; first += CHUNK) {
+        ptrdiff_t count = xpc_min(CHUNK, x->shape[1] - first);
+        for (ptrdiff_t k = 0; k < count; k++)
+            sum[k] = 0;
+        for (ptrdiff_t i = rows.begin; i < rows.end; i++)
+            for (ptrdiff_t j = columns.begin; j < columns.end; j++)
+                NAME(accumulate)(sum,
+                                 window + i * row_step * x->strides[2] + j * column_step * x->strides[3] +
+                                     first * x->strides[1],
+                                 x->strides[1], count);
+        for (ptrdiff_t k = 0; k < count; k++)
+            *(REAL *)(to + (first + k) * to_step) = (REAL)(sum[k] / divisor);
+    }
+}
+
 XPC_CLONES
 static void NAME(avg_pool_rows)(const void *argument, ptrdiff_t plane, ptrdiff_t row_begin, ptrdiff_t row_end)
 {
@@ -326,7 +418,8 @@ static void NAME(avg_pool_rows)(const void *argument, ptrdiff_t plane, ptrdiff_t
     ptrdiff_t c = plane % x->shape[1], n = plane / x->shape[1];
     const char *from = x->data + n * x->strides[0] + c * x->strides[1];
     char *to = y->data + n * y->strides[0] + c * y->strides[1];
-    REAL sum[CHUNK], columns[CHUNK];
+    wide sum[CHUNK];
+    REAL mean[CHUNK], columns[CHUNK];
 
     for (ptrdiff_t first = 0; first < out_w; first += CHUNK) {
         ptrdiff_t last = xpc_min(first + CHUNK, out_w);
@@ -342,14 +435,39 @@ static void NAME(avg_pool_rows)(const void *argument, ptrdiff_t plane, ptrdiff_t
                     if (inside.begin == inside.end)
                         continue;
                     ptrdiff_t w = inside.begin * horizontal.stride + j * horizontal.dilation - horizontal.pad;
-                    NAME(add_step)(sum + (inside.begin - first),
-                                   from + (top + i * vertical.dilation) * x->strides[2] + w * x->strides[3],
-                                   x->strides[3] * horizontal.stride, inside.end - inside.begin);
+                    NAME(accumulate)(sum + (inside.begin - first),
+                                     from + (top + i * vertical.dilation) * x->strides[2] + w * x->strides[3],
+                                     x->strides[3] * horizontal.stride, inside.end - inside.begin);
                 }
             REAL rows = NAME(count_rows)(job, p);
             for (ptrdiff_t k = 0; k < last - first; k++)
-                sum[k] /= rows * columns[k];
-            NAME(store)(to + p * y->strides[2] + first * y->strides[3], y->strides[3], sum, last - first);
+                mean[k] = (REAL)(sum[k] / (rows * columns[k]));
+            NAME(copy)(to + p * y->strides[2] + first * y->strides[3], y->strides[3], (const char *)mean, sizeof(REAL),
+                       last - first);
+        }
+    }
+}
+
+/* The same where channels are innermost; a plane is a whole image. */
+XPC_CLONES
+static void NAME(avg_pool_pixels)(const void *argument, ptrdiff_t n, ptrdiff_t row_begin, ptrdiff_t row_end)
+{
+    const NAME(pool_job) *job = argument;
+    const xpc_array4 *x = &job->image, *y = &job->out;
+    xpc_axis vertical = job->vertical, horizontal = job->horizontal;
+    REAL column_count;
+
+    for (ptrdiff_t p = row_begin; p < row_end; p++) {
+        xpc_range rows = taps_between(vertical, p, 0, x->shape[2]);
+        REAL row_count = NAME(count_rows)(job, p);
+        for (ptrdiff_t q = 0; q < y->shape[3]; q++) {
+            xpc_range columns = taps_between(horizontal, q, 0, x->shape[3]);
+            const char *window = x->data + n * x->strides[0] + (p * vertical.stride - vertical.pad) * x->strides[2] +
+                                 (q * horizontal.stride - horizontal.pad) * x->strides[3];
+            char *to = y->data + n * y->strides[0] + p * y->strides[2] + q * y->strides[3];
+            NAME(count_columns)(&column_count, horizontal, job->counted.horizontal, q, q + 1);
+            NAME(mean_of_pixels)(to, y->strides[1], window, x, rows, vertical.dilation, columns, horizontal.dilation,
+                                 row_count * column_count);
         }
     }
 }
@@ -358,8 +476,11 @@ void NAME(xpc_avg_pool)(const xpc_array4 *x, const xpc_array4 *y, xpc_axis verti
                         xpc_counted counted)
 {
     NAME(pool_job) job = {.image = *x, .out = *y, .vertical = vertical, .horizontal = horizontal, .counted = counted};
-    xpc_parallel_rows(NAME(avg_pool_rows), &job, y->shape[0] * y->shape[1], y->shape[2],
-                      y->shape[3] * vertical.kernel * horizontal.kernel);
+    ptrdiff_t row_cost = y->shape[3] * vertical.kernel * horizontal.kernel;
+    if (channels_innermost(x))
+        xpc_parallel_rows(NAME(avg_pool_pixels), &job, y->shape[0], y->shape[2], row_cost * y->shape[1]);
+    else
+        xpc_parallel_rows(NAME(avg_pool_rows), &job, y->shape[0] * y->shape[1], y->shape[2], row_cost);
 }
 
 XPC_CLONES
@@ -393,10 +514,45 @@ static void NAME(avg_pool_backward_rows)(const void *argument, ptrdiff_t plane, 
                     if (inside.begin == inside.end)
                         continue;
                     ptrdiff_t w = inside.begin * horizontal.stride + j * horizontal.dilation - horizontal.pad;
-                    NAME(add_to_step)(to + (top + i * vertical.dilation) * dx->strides[2] + w * dx->strides[3],
-                                      dx->strides[3] * horizontal.stride, share + (inside.begin - first),
-                                      inside.end - inside.begin);
+                    NAME(add)(to + (top + i * vertical.dilation) * dx->strides[2] + w * dx->strides[3],
+                              dx->strides[3] * horizontal.stride, (const char *)(share + (inside.begin - first)),
+                              sizeof(REAL), inside.end - inside.begin);
                 }
+        }
+    }
+}
+
+/* The same where channels are innermost; a plane is a whole image. */
+XPC_CLONES
+static void NAME(avg_pool_backward_pixels)(const void *argument, ptrdiff_t n, ptrdiff_t row_begin, ptrdiff_t row_end)
+{
+    const NAME(pool_job) *job = argument;
+    const xpc_array4 *dx = &job->image, *dy = &job->out;
+    xpc_axis vertical = job->vertical, horizontal = job->horizontal;
+    xpc_range rows = outputs_touching(vertical, row_begin, row_end, dy->shape[2]);
+    char *image = dx->data + n * dx->strides[0];
+    REAL share[CHUNK], column_count;
+
+    NAME(zero_pixels)(dx, image, row_begin, row_end);
+    for (ptrdiff_t p = rows.begin; p < rows.end; p++) {
+        xpc_range down = taps_between(vertical, p, row_begin, row_end);
+        REAL row_count = NAME(count_rows)(job, p);
+        for (ptrdiff_t q = 0; q < dy->shape[3]; q++) {
+            xpc_range right = taps_between(horizontal, q, 0, dx->shape[3]);
+            const char *gradient = dy->data + n * dy->strides[0] + p * dy->strides[2] + q * dy->strides[3];
+            char *window = image + (p * vertical.stride - vertical.pad) * dx->strides[2] +
+                           (q * horizontal.stride - horizontal.pad) * dx->strides[3];
+            NAME(count_columns)(&column_count, horizontal, job->counted.horizontal, q, q + 1);
+            for (ptrdiff_t first = 0; first < dx->shape[1]; first += CHUNK) {
+                ptrdiff_t count = xpc_min(CHUNK, dx->shape[1] - first);
+                for (ptrdiff_t k = 0; k < count; k++)
+                    share[k] = *(const REAL *)(gradient + (first + k) * dy->strides[1]) / (row_count * column_count);
+                for (ptrdiff_t i = down.begin; i < down.end; i++)
+                    for (ptrdiff_t j = right.begin; j < right.end; j++)
+                        NAME(add)(window + i * vertical.dilation * dx->strides[2] +
+                                      j * horizontal.dilation * dx->strides[3] + first * dx->strides[1],
+                                  dx->strides[1], (const char *)share, sizeof(REAL), count);
+            }
         }
     }
 }
@@ -408,8 +564,63 @@ void NAME(xpc_avg_pool_backward)(const xpc_array4 *dy, const xpc_array4 *dx, xpc
                           .counted = counted};
     ptrdiff_t taps = vertical.kernel * horizontal.kernel;
     ptrdiff_t overlap = xpc_max(1, taps / (vertical.stride * horizontal.stride));
-    xpc_parallel_rows(NAME(avg_pool_backward_rows), &job, dx->shape[0] * dx->shape[1], dx->shape[2],
-                      dx->shape[3] * overlap);
+    ptrdiff_t row_cost = dx->shape[3] * overlap;
+    if (channels_innermost(dx))
+        xpc_parallel_rows(NAME(avg_pool_backward_pixels), &job, dx->shape[0], dx->shape[2], row_cost * dx->shape[1]);
+    else
+        xpc_parallel_rows(NAME(avg_pool_backward_rows), &job, dx->shape[0] * dx->shape[1], dx->shape[2], row_cost);
+}
+
+/* ---- adaptive average -------------------------------------------------------------------------------------------- */
+
+XPC_CLONES
+static void NAME(adaptive_rows)(const void *argument, ptrdiff_t plane, ptrdiff_t row_begin, ptrdiff_t row_end)
+{
+    const NAME(pool_job) *job = argument;
+    const xpc_array4 *x = &job->image, *y = &job->out;
+    ptrdiff_t c = plane % x->shape[1], n = plane / x->shape[1];
+    const char *from = x->data + n * x->strides[0] + c * x->strides[1];
+    char *to = y->data + n * y->strides[0] + c * y->strides[1];
+
+    for (ptrdiff_t p = row_begin; p < row_end; p++) {
+        xpc_range rows = bin(p, y->shape[2], x->shape[2]);
+        for (ptrdiff_t q = 0; q < y->shape[3]; q++) {
+            xpc_range columns = bin(q, y->shape[3], x->shape[3]);
+            ptrdiff_t count = columns.end - columns.begin;
+            wide sum = 0;
+            for (ptrdiff_t h = rows.begin; h < rows.end; h++)
+                sum += NAME(sum_run)(from + h * x->strides[2] + columns.begin * x->strides[3], x->strides[3], count);
+            *(REAL *)(to + p * y->strides[2] + q * y->strides[3]) =
+                (REAL)(sum / ((wide)(rows.end - rows.begin) * (wide)count));
+        }
+    }
+}
+
+XPC_CLONES
+static void NAME(adaptive_pixels)(const void *argument, ptrdiff_t n, ptrdiff_t row_begin, ptrdiff_t row_end)
+{
+    const NAME(pool_job) *job = argument;
+    const xpc_array4 *x = &job->image, *y = &job->out;
+
+    for (ptrdiff_t p = row_begin; p < row_end; p++) {
+        xpc_range rows = bin(p, y->shape[2], x->shape[2]);
+        for (ptrdiff_t q = 0; q < y->shape[3]; q++) {
+            xpc_range columns = bin(q, y->shape[3], x->shape[3]);
+            NAME(mean_of_pixels)(y->data + n * y->strides[0] + p * y->strides[2] + q * y->strides[3], y->strides[1],
+                                 x->data + n * x->strides[0], x, rows, 1, columns, 1,
+                                 (wide)(rows.end - rows.begin) * (wide)(columns.end - columns.begin));
+        }
+    }
+}
+
+void NAME(xpc_adaptive_avg_pool)(const xpc_array4 *x, const xpc_array4 *y)
+{
+    NAME(pool_job) job = {.image = *x, .out = *y};
+    ptrdiff_t row_cost = (x->shape[2] / y->shape[2] + 1) * x->shape[3];
+    if (channels_innermost(x))
+        xpc_parallel_rows(NAME(adaptive_pixels), &job, y->shape[0], y->shape[2], row_cost * y->shape[1]);
+    else
+        xpc_parallel_rows(NAME(adaptive_rows), &job, y->shape[0] * y->shape[1], y->shape[2], row_cost);
 }
 
 #undef BETTER

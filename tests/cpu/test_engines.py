@@ -23,8 +23,9 @@ def test_signatures_are_the_generic_ones(operator, engine):
 
 def test_the_operators_that_matter_are_native():
     assert set(ENGINES) >= {
-        *("im2col", "col2im", "conv2d", "conv2d_backward", "dropout_mask"),
-        *("max_pool2d", "max_pool2d_backward", "avg_pool2d", "avg_pool2d_backward"),
+        *("im2col", "col2im", "conv2d", "conv2d_backward", "conv_transpose2d", "conv_transpose2d_backward"),
+        *("max_pool2d", "max_pool2d_backward", "avg_pool2d", "avg_pool2d_backward", "adaptive_avg_pool2d"),
+        "dropout_mask",
     }
 
 

@@ -43,7 +43,7 @@ def special(rng, shape, dtype):
 def test_max_in_any_memory(dtype, index, rng, scattered):
     for _ in range(40):
         window, arguments, dilation, ceil_mode = random_window(rng)
-        n, c = (int(k) for k in rng.integers(1, 4, 2))
+        n, c = int(rng.integers(1, 4)), int(rng.choice([1, 2, 3, 9]))  # nine: enough for loops over channels
         x = scattered(special(rng, (n, c, window.height, window.width), dtype))
         expected, at = naive.max_pool2d(x.view, *arguments, dilation, ceil_mode)
         y, argmax = scattered(expected.shape, dtype), scattered(expected.shape, index)
@@ -64,7 +64,7 @@ def test_max_in_any_memory(dtype, index, rng, scattered):
 def test_average_in_any_memory(dtype, count_include_pad, rng, scattered):
     for _ in range(40):
         window, arguments, _, ceil_mode = random_window(rng, most_dilation=1)
-        n, c = (int(k) for k in rng.integers(1, 4, 2))
+        n, c = int(rng.integers(1, 4)), int(rng.choice([1, 2, 3, 9]))  # nine: enough for loops over channels
         x = scattered(rng.integers(-9, 9, (n, c, window.height, window.width)).astype(dtype))
         counted = pool._counted(count_include_pad, window)
         expected = naive.avg_pool2d(x.view, *arguments, ceil_mode, count_include_pad)
@@ -124,6 +124,88 @@ def test_large_arrays_whatever_the_threads(threads, dtype, kind, shape, rng):
             dx = pool.avg_pool2d_backward(backend, dy, count_include_pad, window)
             expected = _generic.avg_pool2d_backward(backend, dy, count_include_pad, window)
             np.testing.assert_allclose(dx, expected, **tolerance)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("kind", ["2x2", "2x2, overlapping", "3x3, stride 2", "3x3, dilated", "16x16"])
+def test_channels_last_whatever_the_threads(threads, dtype, kind, rng):
+    """More channels than one chunk; results are channels last in memory too."""
+    backend = load_backend("numpy")
+    kernel, stride, padding, dilation = KINDS[kind]
+    window = pool_window((19, 22), kernel, stride, padding, dilation, True)
+    x = rng.integers(-9, 10, (3, 19, 22, 300)).astype(dtype).transpose(0, 3, 1, 2)
+    y, argmax = pool.max_pool2d(backend, x, window)
+    expected, at = _generic.max_pool2d(backend, x, window)
+    assert np.array_equal(y, expected)
+    assert np.array_equal(argmax, at)
+    dy = np.empty_like(y)
+    dy[...] = rng.integers(-8, 9, y.shape)
+    dx = pool.max_pool2d_backward(backend, dy, argmax, window)
+    assert np.array_equal(dx, _generic.max_pool2d_backward(backend, dy, at, window))
+    results = [y, argmax, dx]
+    if dilation == 1:
+        for count_include_pad in (False, True):
+            mean = pool.avg_pool2d(backend, x, count_include_pad, window)
+            expected = _generic.avg_pool2d(backend, x, count_include_pad, window)
+            np.testing.assert_allclose(mean, expected, rtol=0, atol=1e-5 if dtype == "float32" else 1e-14)
+            dx = pool.avg_pool2d_backward(backend, dy, count_include_pad, window)
+            expected = _generic.avg_pool2d_backward(backend, dy, count_include_pad, window)
+            np.testing.assert_allclose(dx, expected, rtol=0, atol=1e-4 if dtype == "float32" else 1e-13)
+            results += [mean, dx]
+    assert all(result.transpose(0, 2, 3, 1).flags.c_contiguous for result in results)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_adaptive_average_in_any_memory(dtype, rng, scattered):
+    for _ in range(40):
+        shape = (int(rng.integers(1, 4)), int(rng.choice([1, 2, 3, 9])), *rng.integers(1, 25, 2).tolist())
+        x, out = scattered(rng.integers(-9, 9, shape).astype(dtype)), rng.integers(1, 9, 2).tolist()
+        y = scattered((*shape[:2], *out), dtype)
+        _kernels.adaptive_avg_pool(x.view, y.view)
+        for p in range(out[0]):
+            for q in range(out[1]):
+                rows = slice(p * shape[2] // out[0], -(-(p + 1) * shape[2] // out[0]))
+                columns = slice(q * shape[3] // out[1], -(-(q + 1) * shape[3] // out[1]))
+                expected = x.view[:, :, rows, columns].mean(axis=(2, 3), dtype="float64")
+                tolerance = 1e-6 if dtype == "float32" else 1e-14
+                np.testing.assert_allclose(y.view[:, :, p, q], expected, rtol=0, atol=tolerance)
+        assert y.margin_is_whole()
+
+
+def test_adaptive_average_whatever_the_threads(threads, rng):
+    backend = load_backend("numpy")
+    for memory in ((0, 1, 2, 3), (0, 2, 3, 1), (1, 0, 2, 3)):
+        x = np.array(rng.standard_normal((5, 270, 33, 41)).transpose(memory), order="C").transpose(np.argsort(memory))
+        for size in ((1, 1), (4, 7)):
+            y = pool.adaptive_avg_pool2d(backend, x, size)
+            np.testing.assert_allclose(y, _generic.adaptive_avg_pool2d(backend, x, size), rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("channels", [1, 8])
+def test_means_of_many_pixels_keep_their_digits(channels):
+    """A running sum in float32 would be off by some percent."""
+    x = np.full((1, 1024, 2048, channels), 0.1, np.float32).transpose(0, 3, 1, 2)
+    y = np.empty((1, channels, 1, 1), np.float32)
+    if channels > 1:  # else every pixel is a loop of its own
+        _kernels.avg_pool(x, y, 1024, 2048, 1, 1, 0, 0, 1, 1, 0, 0, 0, 0)
+        assert np.all(y == np.float32(0.1))
+    y[...] = 0
+    _kernels.adaptive_avg_pool(x, y)
+    assert np.all(y == np.float32(0.1))
+    rows = np.full((1, 1, 3000, 256), 0.1, np.float32)
+    y = np.empty((1, 1, 1, 128), np.float32)
+    _kernels.avg_pool(rows, y, 3000, 2, 2, 2, 0, 0, 1, 1, 0, 0, 0, 0)
+    assert np.all(y == np.float32(0.1))
+
+
+def test_wrong_arrays_of_the_adaptive_average():
+    x = np.ones((2, 3, 4, 5), np.float32)
+    with pytest.raises(ValueError, match="differ in batch or channels"):
+        _kernels.adaptive_avg_pool(x, np.empty((2, 4, 1, 1), np.float32))
+    with pytest.raises(ValueError, match="expected at least one pixel"):
+        _kernels.adaptive_avg_pool(x, np.empty((2, 3, 0, 1), np.float32))
+    with pytest.raises(ValueError, match="expected at least one pixel"):
+        _kernels.adaptive_avg_pool(x[:, :, :0], np.empty((2, 3, 1, 1), np.float32))
 
 
 def test_overlapping_windows_add_up_in_one_order(rng):
@@ -238,6 +320,18 @@ def test_a_wrong_call_is_refused(x, y, arguments, message):
     for call in calls(np.zeros(x), np.zeros(y), np.zeros(y, np.uint8), arguments):
         with pytest.raises(ValueError, match=message):
             call()
+
+
+@pytest.mark.parametrize("tap", [4, 200])
+def test_an_argmax_that_is_no_tap_is_refused(tap):
+    """In images of both memory orders."""
+    for memory in ((0, 1, 2, 3), (0, 2, 3, 1)):
+        x, y = (np.zeros([shape[axis] for axis in memory]) for shape in ((1, 9, 4, 4), (1, 9, 2, 2)))
+        x, y = x.transpose(np.argsort(memory)), y.transpose(np.argsort(memory))
+        argmax = np.zeros_like(y, np.uint8)
+        argmax[0, 8, 1, 1] = tap
+        with pytest.raises(ValueError, match="argmax: has an entry that is no tap of its window inside the image"):
+            _kernels.max_pool_backward(y, argmax, x, 2, 2, 2, 2, 0, 0, 1, 1)
 
 
 def test_an_argmax_that_does_not_fit_is_refused():

@@ -407,6 +407,26 @@ def test_the_cap_holds(kernels, one_mebibyte):
     assert backward <= 2 * x.nbytes + (3 << 20)
 
 
+@pytest.mark.parametrize("padding", ["same", "valid"])
+def test_channels_last_needs_no_copy_of_the_images(padding):
+    """Views of the images go straight into im2col; besides results there is one slice's workspace."""
+    x, w = np.ones((8, 64, 64, 32), dtype="float32"), np.ones((2, 2, 32, 4), dtype="float32")
+    arguments = {"padding": padding, "layout": "NHWC", "weight_layout": "HWIO"}
+    for _ in range(2):  # the first call makes the workspace
+        tracemalloc.start()
+        try:
+            y, cache = conv2d(x, w, stride=2, **arguments)
+            forward = tracemalloc.get_traced_memory()[1]
+            tracemalloc.reset_peak()
+            conv2d_backward(y, cache)
+            backward = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert y.shape == (8, 32, 32, 4)
+    assert forward < y.nbytes + x.nbytes / 8
+    assert backward < y.nbytes + x.nbytes * 1.25  # dx, and partial sums of dw
+
+
 def test_the_last_slice_may_be_shorter(on, one_mebibyte):
     """The array API knows no slice beyond the end of an array."""
     x, w = on.asarray(np.ones((4, 1, 96, 96), dtype="float32")), on.asarray(np.ones((1, 1, 3, 3), dtype="float32"))

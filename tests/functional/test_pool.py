@@ -1,5 +1,7 @@
 """Pooling against plain loops and PyTorch, on every backend."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -111,6 +113,68 @@ def test_channels_last_layout(on, sparing, rng, name):
     dx = on.to_numpy(backward(on.asarray(dy), cache))
     last_dx = on.to_numpy(backward(on.asarray(dy.transpose(0, 2, 3, 1)), last_cache))
     np.testing.assert_array_equal(last_dx, dx.transpose(0, 2, 3, 1))
+
+
+@pytest.mark.parametrize("name", POOLINGS)
+@pytest.mark.parametrize("padding", ["valid", "same"])
+def test_channels_last_needs_no_copy_of_the_images(name, padding):
+    """Results are channels last in memory, and nothing of the size of the images is made on the way."""
+    forward, backward = POOLINGS[name]
+    padded = {} if name in ("adaptive", "global") else {"padding": padding}
+    x = np.ones((4, 62, 61, 32), "float32")
+    forwards = {
+        "max": lambda: F.max_pool2d(x, 4, stride=4, layout="NHWC", **padded),
+        "avg": lambda: F.avg_pool2d(x, 4, stride=4, layout="NHWC", **padded),
+    }
+    call = forwards.get(name, lambda: forward(x, layout="NHWC"))
+    peaks = []
+    for _ in range(2):  # the first call imports what it needs
+        tracemalloc.start()
+        try:
+            y, cache = call()
+            peaks.append(tracemalloc.get_traced_memory()[1])
+            dy = np.array(y, order="C")
+            tracemalloc.reset_peak()
+            before = tracemalloc.get_traced_memory()[0]
+            dx = backward(dy, cache)
+            grown = tracemalloc.get_traced_memory()[1] - before
+        finally:
+            tracemalloc.stop()
+    assert y.flags.c_contiguous
+    assert peaks[-1] < x.nbytes / 4
+    if name in ("max", "avg"):
+        assert dx.flags.c_contiguous
+        assert grown < 1.1 * x.nbytes
+
+
+# size, kernel, stride: the padding (before, behind) and the number of windows of TensorFlow's SAME
+SAME = {(5, 2, 1): (0, 1, 5), (6, 3, 2): (0, 1, 3), (13, 6, 5): (1, 2, 3), (10, 2, 7): (0, 0, 2), (1, 4, 3): (1, 2, 1)}
+
+
+@pytest.mark.parametrize("vertical", SAME)
+@pytest.mark.parametrize("horizontal", [(5, 2, 1), (6, 3, 2)])
+def test_same_padding(vertical, horizontal, rng):
+    """TensorFlow's windows. Its means never count padding, which is ``count_include_pad=False``."""
+    size, kernel, stride = zip(vertical, horizontal, strict=True)
+    (top, bottom, out_h), (left, right, out_w) = SAME[vertical], SAME[horizontal]
+    padding = ((top, bottom), (left, right))
+    x = image(rng, (2, 3, *size))
+    y, cache = F.max_pool2d(x, kernel, stride=stride, padding="same")
+    want, argmax = naive.max_pool2d(x, kernel, stride, padding)
+    assert y.shape == (2, 3, out_h, out_w)
+    np.testing.assert_array_equal(y, want)
+    np.testing.assert_array_equal(cache.argmax, argmax)
+    for include in (False, True):
+        y, cache = F.avg_pool2d(x, kernel, stride=stride, padding="same", count_include_pad=include)
+        np.testing.assert_allclose(y, naive.avg_pool2d(x, kernel, stride, padding, False, include), rtol=1e-13)
+        dx = naive.avg_pool2d_backward(y, size, kernel, stride, padding, False, include)
+        np.testing.assert_allclose(F.avg_pool2d_backward(y, cache), dx, rtol=1e-12)
+
+
+def test_a_mean_without_padding_is_that_of_the_pixels():
+    ones = np.ones((1, 1, 5, 6))
+    assert (F.avg_pool2d(ones, 3, stride=2, padding="same", count_include_pad=False)[0] == 1).all()
+    assert F.avg_pool2d(ones, 3, stride=2, padding="same")[0].min() == 4 / 9
 
 
 @pytest.mark.parametrize("name", POOLINGS)

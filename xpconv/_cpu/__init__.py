@@ -34,5 +34,6 @@ ENGINES: dict[str, tuple[tuple[str, Callable[..., Any], Callable[[str, Any], boo
     "max_pool2d_backward": (("cpu", pool.max_pool2d_backward, _real),),
     "avg_pool2d": (("cpu", pool.avg_pool2d, _real),),
     "avg_pool2d_backward": (("cpu", pool.avg_pool2d_backward, _real),),
+    "adaptive_avg_pool2d": (("cpu", pool.adaptive_avg_pool2d, _real),),
     "dropout_mask": (("cpu", dropout.dropout_mask, _real),),
 }

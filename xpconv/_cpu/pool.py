@@ -9,15 +9,18 @@ from ..backends.protocol import Array, Backend
 from . import _kernels
 from .columns import steps
 
-__all__ = ["avg_pool2d", "avg_pool2d_backward", "max_pool2d", "max_pool2d_backward"]
+__all__ = ["adaptive_avg_pool2d", "avg_pool2d", "avg_pool2d_backward", "max_pool2d", "max_pool2d_backward"]
 
 
 def _planes(like: np.ndarray, height: int, width: int) -> np.ndarray:
     """Uninitialised (N, C, height, width) with its planes in the order of those of ``like``.
 
-    Convolutions return channel-major memory and read it without a copy; pooling keeps it so.
+    Convolutions return channel-major memory and read it without a copy; pooling keeps it so. Images (N, H, W, C) give
+    such images.
     """
     n, c = like.shape[:2]
+    if c > 1 and abs(like.strides[1]) < min(abs(like.strides[2]), abs(like.strides[3])):
+        return np.empty((n, height, width, c), like.dtype).transpose(0, 3, 1, 2)
     if abs(like.strides[1]) > abs(like.strides[0]):
         return np.empty((c, n, height, width), like.dtype).transpose(1, 0, 2, 3)
     return np.empty((n, c, height, width), like.dtype)
@@ -59,3 +62,10 @@ def avg_pool2d_backward(backend: Backend, dy: Array, count_include_pad: bool, wi
     counted = _counted(count_include_pad, window)
     _kernels.avg_pool_backward(dy, dx, window.kernel_h, window.kernel_w, *steps(window), *counted)
     return dx
+
+
+def adaptive_avg_pool2d(backend: Backend, x: Array, output_size: tuple[int, int]) -> Array:
+    """Means (N, C, out_h, out_w) of as many bins as asked for."""
+    y = _planes(x, *output_size)
+    _kernels.adaptive_avg_pool(x, y)
+    return y

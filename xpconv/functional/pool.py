@@ -166,9 +166,10 @@ def avg_pool2d(
     ceil_mode : bool
         Keep a last window that reaches beyond the frame; pixels out there never count.
     count_include_pad : bool
-        Whether the zeros count in the mean; if not, it is that of the pixels of the image alone.
+        Whether the zeros count in the mean; if not, it is that of the pixels of the image alone. It says so for "same"
+        too: TensorFlow's mean, which never counts them, is that of False.
     layout : str
-        Order of the axes of x and y.
+        Order of the axes of x and y; with "NHWC" y is channels last in memory too on NumPy, and nothing is copied.
 
     Returns
     -------
