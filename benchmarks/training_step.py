@@ -75,8 +75,10 @@ def torch_twin(torch: ModuleType, layer: layers.Layer) -> Any:
             )  # fmt: skip
         case layers.Linear():
             return nn.Linear(layer.in_features, layer.out_features, layer.bias is not None)
-        case layers.BatchNorm2d():
-            return nn.BatchNorm2d(layer.num_features, layer.eps, layer.momentum)
+        case layers.BatchNorm2d(activation=None):
+            return _batch_norm(torch, layer)
+        case layers.BatchNorm2d(activation="relu"):
+            return _batch_norm(torch, layer, relu=True)
         case layers.MaxPool2d():
             return nn.MaxPool2d(layer.kernel_size, layer.stride, layer.padding, layer.dilation)
         case layers.GlobalAvgPool2d():
@@ -90,12 +92,25 @@ def torch_twin(torch: ModuleType, layer: layers.Layer) -> Any:
     raise TypeError(f"layer: no twin known for {type(layer).__name__}")
 
 
+def _batch_norm(torch: ModuleType, layer: layers.BatchNorm2d, *, relu: bool = False) -> Any:
+    """With the ReLU that is part of xpconv's layer, so that names of parameters stay."""
+
+    class BatchNormRelu(torch.nn.BatchNorm2d):
+        def forward(self, x):
+            return torch.relu(super().forward(x))
+
+    kind = BatchNormRelu if relu else torch.nn.BatchNorm2d
+    return kind(layer.num_features, layer.eps, layer.momentum)
+
+
 def _block(torch: ModuleType, block: models.BasicBlock) -> Any:
     class Block(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
             for name, child in block.named_children():
-                setattr(self, name, torch_twin(torch, child))
+                # the ReLU behind bn2 comes after the addition
+                norm = isinstance(child, layers.BatchNorm2d)
+                setattr(self, name, _batch_norm(torch, child) if norm else torch_twin(torch, child))
 
         def forward(self, x):
             y = self.bn2(self.conv2(torch.relu(self.bn1(self.conv1(x)))))
