@@ -9,6 +9,8 @@ import threading
 
 import numpy as np
 
+from ._checks import check_integer
+
 __all__ = ["as_generator", "host_generator", "is_step_on_device", "manual_seed"]
 
 _lock = threading.Lock()
@@ -28,13 +30,10 @@ def manual_seed(seed: int) -> None:
     TypeError, ValueError
         Not an integer, or negative.
     """
-    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)):
-        raise TypeError(f"seed: expected a non-negative integer, got {seed!r}")
-    if seed < 0:
-        raise ValueError(f"seed: must be at least 0, got {seed}")
     global _generator
+    fresh = np.random.default_rng(check_integer("seed", seed, 0, takes="a non-negative integer"))
     with _lock:
-        _generator = np.random.default_rng(int(seed))
+        _generator = fresh
 
 
 def host_generator() -> np.random.Generator:
@@ -58,8 +57,4 @@ def as_generator(rng: np.random.Generator | int | None) -> np.random.Generator:
         return host_generator()
     if isinstance(rng, np.random.Generator):
         return rng
-    if isinstance(rng, bool) or not isinstance(rng, (int, np.integer)):
-        raise TypeError(f"rng: expected a numpy.random.Generator, an integer or None, got {rng!r}")
-    if rng < 0:
-        raise ValueError(f"rng: a seed must be at least 0, got {rng}")
-    return np.random.default_rng(int(rng))
+    return np.random.default_rng(check_integer("rng", rng, 0, takes="a numpy.random.Generator, an integer or None"))

@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-import operator
 import os
 from types import ModuleType
 
+from ._checks import check_integer
+
 __all__ = ["get_num_threads", "set_num_threads"]
-
-
-def _checked(name: str, number: object) -> int:
-    if isinstance(number, bool):
-        raise TypeError(f"{name}: expected an integer, got {number!r}")
-    try:
-        count = operator.index(number)  # type: ignore[arg-type]
-    except TypeError:
-        raise TypeError(f"{name}: expected an integer, got {number!r}") from None
-    if not 1 <= count <= _MOST:
-        raise ValueError(f"{name}: must be between 1 and {_MOST}, got {count}")
-    return count
 
 
 def _available() -> int:
@@ -33,7 +22,7 @@ def _initial() -> int:
     if not text:
         return min(_available(), _MOST)
     try:
-        return _checked("XPCONV_NUM_THREADS", int(text))
+        return check_integer("XPCONV_NUM_THREADS", int(text), 1, _MOST)
     except ValueError:
         raise ValueError(f"XPCONV_NUM_THREADS: expected a whole number between 1 and {_MOST}, got {text!r}") from None
 
@@ -81,7 +70,7 @@ def set_num_threads(number: int) -> None:
         ``number`` is no integer, or out of range.
     """
     global _number
-    _number = _checked("number", number)
+    _number = check_integer("number", number, 1, _MOST)
     kernels = _kernels()
     if kernels is not None:
         kernels.set_num_threads(_number)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from ._checks import check_integer
 from ._geometry import ConvGeometry
 
 __all__ = ["get_workspace_mb", "images_per_slice", "set_workspace_mb"]
@@ -15,17 +16,9 @@ DEFAULT_MB = 64
 def _read() -> int:
     text = os.environ.get("XPCONV_WORKSPACE_MB") or str(DEFAULT_MB)
     try:
-        return _checked(int(text))
+        return check_integer("XPCONV_WORKSPACE_MB", int(text), 1)
     except ValueError:
         raise ValueError(f"XPCONV_WORKSPACE_MB: expected a whole number of MiB, at least 1, got {text!r}") from None
-
-
-def _checked(megabytes: int) -> int:
-    if isinstance(megabytes, bool) or not hasattr(megabytes, "__index__"):
-        raise TypeError(f"megabytes: expected a whole number of MiB, got {megabytes!r}")
-    if megabytes < 1:
-        raise ValueError(f"megabytes: must be at least 1, got {megabytes}")
-    return int(megabytes)
 
 
 _cap_mb: int | None = None  # read when first asked for: `import xpconv` is no place to complain
@@ -42,7 +35,7 @@ def get_workspace_mb() -> int:
 def set_workspace_mb(megabytes: int) -> None:
     """Set the cap on the columns of one convolution, in MiB. One image is always taken, whatever its size."""
     global _cap_mb
-    _cap_mb = _checked(megabytes)
+    _cap_mb = check_integer("megabytes", megabytes, 1, takes="a whole number of MiB")
 
 
 def images_per_slice(geometry: ConvGeometry, dtype: Any, cap_bytes: int | None = None) -> int:

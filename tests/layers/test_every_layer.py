@@ -236,7 +236,7 @@ def test_input_on_another_backend(kind, rng):
         (lambda: layers.Conv2d(4, 6, 3, dtype="float33"), TypeError, "float33"),
         (lambda: layers.Conv2d(4, 6, 3, dtype="int32"), TypeError, "floating-point, got int32"),
         (lambda: layers.Conv2d(4, 6, 3, rng="seed"), TypeError, "rng: expected a numpy.random.Generator"),
-        (lambda: layers.Conv2d(4, 6, 3, rng=-1), ValueError, "rng: a seed must be at least 0, got -1"),
+        (lambda: layers.Conv2d(4, 6, 3, rng=-1), ValueError, "rng: must be at least 0, got -1"),
         (lambda: layers.Linear(True, 4), TypeError, "in_features"),
         (lambda: layers.BatchNorm2d(-3), ValueError, "num_features"),
         (lambda: layers.BatchNorm2d(3, momentum=1.5), ValueError, "momentum"),

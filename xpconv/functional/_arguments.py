@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-from .._checks import check_integer, check_number
 from ..backends import backend_of, compute
 from ..backends.protocol import Array, Backend
 
-__all__ = [
-    "check_cache",
-    "check_gradient",
-    "check_integer",
-    "check_number",
-    "check_shape",
-    "floating_backend",
-    "reshaped",
-]
+__all__ = ["check_cache", "check_gradient", "check_shape", "floating_backend", "reshaped"]
 
 
 def reshaped(backend: Backend, array: Array, shape: tuple[int, ...]) -> Array:

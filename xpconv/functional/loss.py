@@ -6,9 +6,10 @@ import math
 
 import numpy as np
 
+from .._checks import check_number
 from ..backends import backend_of, run
 from ..backends.protocol import Array, Backend
-from ._arguments import check_number, check_shape, floating_backend
+from ._arguments import check_shape, floating_backend
 
 __all__ = ["mse", "multiclass_hinge", "softmax_cross_entropy"]
 

@@ -7,13 +7,13 @@ The state of an optimizer is plain data: arrays that safetensors can store and s
 from __future__ import annotations
 
 import math
-import numbers
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from .._checks import is_number
 from ..backends import Backend, BackendMismatchError, asarray, backend_of, run, serving, to_numpy
 from ..backends.protocol import Array
 from ..layers import Parameter
@@ -28,16 +28,12 @@ class _Kind(NamedTuple):
     words: str
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, numbers.Real) and not isinstance(value, (bool, np.bool_))
-
-
 def _is_fraction(value: Any) -> bool:
-    return _is_number(value) and 0 <= value < 1
+    return is_number(value) and 0 <= value < 1
 
 
-_NUMBER = _Kind(lambda v: _is_number(v) and math.isfinite(v), "a finite number")
-_AT_LEAST_ZERO = _Kind(lambda v: _is_number(v) and 0 <= v < math.inf, "a finite number of at least 0")
+_NUMBER = _Kind(lambda v: is_number(v) and math.isfinite(v), "a finite number")
+_AT_LEAST_ZERO = _Kind(lambda v: is_number(v) and 0 <= v < math.inf, "a finite number of at least 0")
 _FRACTION = _Kind(_is_fraction, "a number of at least 0 and below 1")
 _FLAG = _Kind(lambda v: isinstance(v, bool), "True or False")
 _BETAS = _Kind(
@@ -168,7 +164,7 @@ class Optimizer:
             if name not in self._kinds:
                 raise TypeError(f"{name}: {type(self).__name__} has no such setting; it has {', '.join(self._kinds)}")
             if not self._kinds[name].test(value):
-                kind = ValueError if _is_number(value) or isinstance(value, (list, tuple)) else TypeError
+                kind = ValueError if is_number(value) or isinstance(value, (list, tuple)) else TypeError
                 raise kind(f"{name}: expected {self._kinds[name].words}, got {value!r}")
         missing = [name for name in self._kinds if name not in settings]
         if missing:
@@ -214,20 +210,18 @@ class Optimizer:
             self._recording._take(buckets)
             return
         parameters = self._parameters()
-        self._last = []
         for bucket in buckets:
-            for index in bucket.indexes:
-                self._steps[index] = bucket.steps + 1
-            self._last += bucket.indexes
             data, kept = self._run(bucket, bucket.settings["lr"], bucket.steps + 1)
             for place, index in enumerate(bucket.indexes):
                 parameter, mine = parameters[index], self._arrays.setdefault(index, {})
+                self._steps[index] = bucket.steps + 1
                 # what was updated in place stays; asarray, since NumPy makes scalars of arrays without axes
                 if data[place] is not parameter.data:
                     parameter.data = bucket.backend.asarray(data[place])
                 for name, arrays in kept.items():
                     if arrays is not None and arrays[place] is not mine.get(name):
                         mine[name] = bucket.backend.asarray(arrays[place])
+        self._last = [index for bucket in buckets for index in bucket.indexes]
 
     def _buckets(self, indexes: Sequence[int], *, graded: bool = True) -> list[_Bucket]:
         """The parameters of these numbers in buckets; everything is checked, the gradients if ``graded``."""

@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..functional._arguments import check_integer, check_number
+from .._checks import check_integer, check_number
 
 __all__ = ["ConstantSchedule", "CosineSchedule", "OneCycleSchedule", "Schedule", "StepSchedule", "WarmupSchedule"]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import operator
 import os
 import time
 import warnings
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from .._checks import check_integer
 from ..backends import CaptureError, asarray, backend_of, compute, get_backend, to_numpy, use_backend
 from ..backends.protocol import Array, Backend
 from ..data import ArrayDataset, Batches
@@ -214,9 +214,7 @@ class Trainer:
         clip_norm: float | None = None,
         capture: bool = False,
     ) -> None:
-        seed = _integer("seed", seed)  # a plain int: checkpoints are JSON
-        if not 0 <= seed < 2**64:
-            raise ValueError(f"seed: must be in [0, 2**64), got {seed}")
+        seed = check_integer("seed", seed, 0, 2**64 - 1)  # a plain int: checkpoints are JSON
         if clip_norm is not None:
             if isinstance(clip_norm, bool) or not isinstance(clip_norm, (int, float, np.integer, np.floating)):
                 raise TypeError(f"clip_norm: expected a positive number or None, got {clip_norm!r}")
@@ -289,8 +287,7 @@ class Trainer:
             The trainer has no optimizer; or it stands in the middle of an epoch and these batches are not those of
             that epoch.
         """
-        if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 0:
-            raise ValueError(f"epochs: expected a number of epochs, at least 0, got {epochs!r}")
+        epochs = check_integer("epochs", epochs, 0)
         self._check_optimizer("trains")
         self.epochs = epochs
         self.interrupted = self._interrupt = self._stop = False
@@ -471,9 +468,7 @@ class Trainer:
         BackendMismatchError
             An array of a third backend.
         """
-        batch_size = _integer("batch_size", batch_size)
-        if batch_size < 1:
-            raise ValueError(f"batch_size: must be at least 1, got {batch_size}")
+        batch_size = check_integer("batch_size", batch_size, 1)
         with self._on_model_backend() as backend, self._evaluating():
             check_source("x", x)
             parts = []
@@ -687,16 +682,6 @@ def _load_model(path: str | os.PathLike[str], model: Layer, arrays: dict[str, An
         model.load_state_dict(_below("model.", arrays))
     except (ValueError, TypeError, KeyError) as error:
         raise CheckpointError(f"{os.fspath(path)}: does not fit the model: {error}") from error
-
-
-def _integer(name: str, value: Any) -> int:
-    """A Python int of any whole number, NumPy's too; TypeError names the argument."""
-    if isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name}: expected an integer, got {value!r}")
-    try:
-        return operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name}: expected an integer, got {value!r}") from None
 
 
 def _hits(scores: Array, targets: Array) -> Array | None:
