@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from .. import asarray, to_numpy
+from .._extras import require
 from ..data import DataError
 from ..functional import softmax_cross_entropy
 from ..training import Trainer, load_weights
-from ..training._extras import require
 from .config import add_options, flags_of
 from .run import build_model, choose_weights, machine, open_run
 

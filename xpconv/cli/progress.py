@@ -6,8 +6,8 @@ import sys
 import time
 from typing import Any, TextIO
 
+from .._extras import require
 from ..training import Callback, Trainer
-from ..training._extras import require
 
 __all__ = ["LiveProgress", "PlainProgress", "progress_for"]
 

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from .. import data, get_num_threads, models, set_num_threads, use_matmul_precision
+from .._extras import require
 from ..backends import Backend, get_backend, use_backend
 from ..layers import Layer
 from ..training import RunFolder, RunFolderError
-from ..training._extras import require
 from .config import TrainConfig, restore
 
 __all__ = ["DataInfo", "build_model", "choose_weights", "machine", "open_run", "say"]

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from .. import __version__, data, get_backend, get_matmul_precision, get_num_threads, optim
+from .._extras import require
 from ..functional import softmax_cross_entropy
 from ..layers import Layer
 from ..training import RunFolder, RunFolderError, RunRecorder, Trainer, TrainingError, load_weights
-from ..training._extras import require
 from .config import TrainConfig, add_options, collect, flags_of, key_of, read_toml
 from .progress import LiveProgress, progress_for
 from .run import DataInfo, build_model, machine, open_run, say

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .._extras import require
 from ..backends import to_numpy
 from ..backends.protocol import Array
-from ._extras import require
 from ._files import write_atomically
 
 __all__ = ["FORMAT_VERSION", "Checkpoint", "CheckpointError", "read_checkpoint", "write_checkpoint"]

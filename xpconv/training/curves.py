@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ._extras import require
+from .._extras import require
 
 __all__ = ["draw_curves"]
 
