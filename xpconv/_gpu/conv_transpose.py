@@ -6,11 +6,10 @@ The geometry is that of the convolution from the result to x: ``in_channels`` ar
 from __future__ import annotations
 
 from .._geometry import ConvGeometry
-from .._workspace import images_per_slice
 from ..backends.protocol import Array
 from .backend import GpuBackend
 from .columns import col2im_into
-from .conv import _channel_major, _columns, _is_pointwise, _product
+from .conv import _channel_major, _columns, _images_per_slice, _memory, _product
 from .elementwise import add_bias
 from .reduce import row_sums
 
@@ -21,23 +20,26 @@ def conv_transpose2d(backend: GpuBackend, x: Array, w: Array, b: Array | None, g
     """Transposed convolution of x (N, C, H, W) with w (C, F / groups, kh, kw); returns (N, F, out_h, out_w)."""
     xp, window, filters = backend.xp, geometry.window, geometry.in_channels
     batch, positions = geometry.batch, window.positions
+    area = window.height * window.width
     pixels = _channel_major(backend, x)
     weight = xp.reshape(backend.contiguous(w), (geometry.out_channels, -1))
-    y = backend.empty((filters, batch, window.height, window.width), x.dtype)
-    step = images_per_slice(geometry, x.dtype)
+    y = backend.empty((filters, batch * area), x.dtype)
+    step = _images_per_slice(backend, geometry, x.dtype)
+    memory = _memory(backend, geometry, step, x.dtype)
     for start in range(0, batch, step):
         stop = min(start + step, batch)
         part = pixels[:, start * positions : stop * positions]
-        columns = _product(backend, weight, part, geometry.groups, "a")
-        if _is_pointwise(geometry):
-            y[:, start:stop, ...] = xp.reshape(columns, (filters, -1, window.height, window.width))
-        else:
-            images = xp.permute_dims(y[:, start:stop, ...], (1, 0, 2, 3))
-            col2im_into(backend, columns, images, window, (stop - start) * positions, positions)
-        del columns  # before the next ones are made: the cap holds for one set of them
+        if memory is None:
+            _product(backend, weight, part, geometry.groups, "a", out=y[:, start * area : stop * area])
+            continue
+        rows, width = filters * window.taps, (stop - start) * positions
+        columns = xp.reshape(memory[: rows * width], (rows, width))
+        _product(backend, weight, part, geometry.groups, "a", out=columns)
+        images = xp.reshape(y, (filters, batch, window.height, window.width))[:, start:stop, ...]
+        col2im_into(backend, columns, xp.permute_dims(images, (1, 0, 2, 3)), window, width, positions)
     if b is not None:
-        add_bias(backend, xp.reshape(y, (filters, batch * window.height * window.width)), b)
-    return xp.permute_dims(y, (1, 0, 2, 3))
+        add_bias(backend, y, b)
+    return xp.permute_dims(xp.reshape(y, (filters, batch, window.height, window.width)), (1, 0, 2, 3))
 
 
 def conv_transpose2d_backward(
@@ -48,21 +50,20 @@ def conv_transpose2d_backward(
     batch, channels, positions = geometry.batch, geometry.out_channels, window.positions
     pixels = _channel_major(backend, x)
     weight = xp.reshape(backend.contiguous(w), (channels, -1))
+    step = _images_per_slice(backend, geometry, x.dtype)
+    memory = _memory(backend, geometry, step, x.dtype)
+    # half precision is added up in float32, over the slices too
+    dw = backend.empty(weight.shape, x.dtype if step >= batch else backend.accumulator(x))
+    if not batch:
+        dw[...] = 0
     dx = backend.empty((channels, batch * positions), x.dtype) if need_dx else None
-    dw = None
-    step = images_per_slice(geometry, x.dtype)
-    for start in range(0, max(batch, 1), step):
+    for start in range(0, batch, step):
         stop = min(start + step, batch)
         part = slice(start * positions, stop * positions)
-        columns = _columns(backend, dy[start:stop, ...], geometry)
-        product = backend.astype(_product(backend, pixels[:, part], columns, groups, "b"), backend.accumulator(x))
-        if dw is None:
-            dw = product
-        else:
-            dw += product
+        columns = _columns(backend, dy[start:stop, ...], geometry, memory)
+        _product(backend, pixels[:, part], columns, groups, "b", out=dw, accumulate=start > 0)
         if dx is not None:
-            dx[:, part] = _product(backend, weight, columns, groups)
-        del columns  # before the next ones are made
+            _product(backend, weight, columns, groups, out=dx[:, part])
     if dx is not None:
         dx = xp.permute_dims(xp.reshape(dx, (channels, batch, window.out_h, window.out_w)), (1, 0, 2, 3))
     db = row_sums(backend, _channel_major(backend, dy)) if need_db else None
