@@ -30,6 +30,8 @@ __all__ = [
     "backend_of",
     "get_backend",
     "load_backend",
+    "loaded_backend",
+    "packages_of",
     "register_backend",
     "registered_backends",
     "set_backend",

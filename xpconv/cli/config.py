@@ -12,7 +12,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-__all__ = ["OPTIMIZERS", "SCHEDULES", "TrainConfig", "add_options", "collect", "read_toml"]
+__all__ = [
+    "DTYPES",
+    "MATMUL_PRECISIONS",
+    "OPTIMIZERS",
+    "SCHEDULES",
+    "TrainConfig",
+    "add_options",
+    "collect",
+    "flags_of",
+    "key_of",
+    "read_toml",
+    "restore",
+]
 
 OPTIMIZERS = ("adamw", "adam", "sgd", "rmsprop")
 SCHEDULES = ("one-cycle", "cosine", "step", "constant")
