@@ -57,10 +57,13 @@ def test_versions_and_settings(monkeypatch):
     assert value(text, "NumPy").startswith(np.__version__)
     assert value(text, "threads").startswith(f"{xpconv.get_num_threads()}, on ")
     assert value(text, "workspace").startswith("37 MiB")
+    assert value(text, "matmul").startswith("highest")
     assert value(text, "kernels").startswith("auto")
     assert value(text, "backend").startswith("numpy")
-    with use_kernels("generic"):
-        assert value(shown(), "kernels").startswith("generic")
+    with use_kernels("generic"), xpconv.use_matmul_precision("tf32"):
+        text = shown()
+    assert value(text, "kernels").startswith("generic")
+    assert value(text, "matmul").startswith("tf32")
 
 
 def test_it_fits_a_terminal_of_100_columns(fresh_registry):

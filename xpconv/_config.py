@@ -116,7 +116,7 @@ def _environment() -> list[tuple[str, str]]:
         ("processor", _processor()),
         ("threads", _try(_threads)),
         ("workspace", f"{get_workspace_mb()} MiB (set_workspace_mb, XPCONV_WORKSPACE_MB)"),
-        ("products", _try(lambda: f"{get_matmul_precision()} (set_matmul_precision, XPCONV_MATMUL_PRECISION)")),
+        ("matmul", _try(lambda: f"{get_matmul_precision()} (set_matmul_precision, XPCONV_MATMUL_PRECISION)")),
         ("kernels", f"{get_kernels()} (backends.set_kernels, XPCONV_KERNELS)"),
         ("backend", _try(lambda: f"{get_backend().name} (set_backend, XPCONV_BACKEND)")),
     ]

@@ -24,7 +24,17 @@ from ..backends.protocol import Array
 if TYPE_CHECKING:
     from .backend import GpuBackend
 
-__all__ = ["COMPUTE", "DATA_TYPES", "Cublas", "CublasError", "Product", "load_library", "multiply", "product_of"]
+__all__ = [
+    "COMPUTE",
+    "DATA_TYPES",
+    "OUT_OF_MEMORY",
+    "Cublas",
+    "CublasError",
+    "Product",
+    "load_library",
+    "multiply",
+    "product_of",
+]
 
 # numbers of cudaDataType_t and cublasComputeType_t
 DATA_TYPES = {"float32": 0, "float64": 1, "float16": 2, "bfloat16": 14}
@@ -38,9 +48,10 @@ _INT_MAX = 2**31 - 1
 # which it could not while a graph is recorded.
 _WORKSPACE_BYTES = 32 << 20
 
+OUT_OF_MEMORY = 3  # CUBLAS_STATUS_ALLOC_FAILED
 _STATUS = {
     1: "not initialised",
-    3: "out of memory",
+    OUT_OF_MEMORY: "out of memory",
     7: "invalid value",
     8: "not supported by this device",
     11: "device memory cannot be reached",
@@ -52,7 +63,11 @@ _STATUS = {
 
 
 class CublasError(RuntimeError):
-    """cuBLAS has refused a call or failed in it."""
+    """A call that cuBLAS has refused or failed in; ``status`` is its number for that, 0 for none."""
+
+    def __init__(self, message: str, status: int = 0) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 # ---- what cuBLAS is told ---------------------------------------------------------------------------------------------
@@ -413,4 +428,5 @@ class _Lease:
 
 def _check_status(status: int, what: str) -> None:
     if status:
-        raise CublasError(f"cuBLAS: {what} failed: {_STATUS.get(status, 'unknown error')} (status {status})")
+        text = f"cuBLAS: {what} failed: {_STATUS.get(status, 'unknown error')} (status {status})"
+        raise CublasError(text, status)

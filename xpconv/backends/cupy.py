@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .._gpu import GpuBackend
-from .._gpu.cublas import Cublas, load_library
+from .._gpu import GpuBackend, cublas
 from .._gpu.graph import CupyCapture, check_transfer
 from ._pinned import PinnedTransfers
 from .dispatch import KernelUnavailableError
@@ -103,15 +102,15 @@ class CupyBackend(GpuBackend):
         return load_backend("cupy" if number == 0 else f"cupy:{number}")
 
     @cached_property
-    def blas(self) -> Cublas | None:  # type: ignore[override]
+    def blas(self) -> cublas.Cublas | None:  # type: ignore[override]
         """cuBLAS, loaded when first asked for: it is large."""
         cuda = self._cupy.cuda
         try:
-            library = load_library(cuda.runtime.runtimeGetVersion() // 1000)
+            library = cublas.load_library(cuda.runtime.runtimeGetVersion() // 1000)
         except OSError as error:
             self.why_no_blas = str(error)
             return None
-        return Cublas(library, lambda: cuda.get_current_stream().ptr, cuda.alloc)
+        return cublas.Cublas(library, lambda: cuda.get_current_stream().ptr, cuda.alloc)
 
     def capture(self, function: Callable[[], Any]) -> CupyCapture:
         return CupyCapture(self, function)
@@ -136,6 +135,9 @@ class CupyBackend(GpuBackend):
         cuda = self._cupy.cuda
         if isinstance(error, (cuda.runtime.CUDARuntimeError, cuda.driver.CUDADriverError)):
             if error.status != _OUT_OF_MEMORY:
+                return None
+        elif isinstance(error, cublas.CublasError):
+            if error.status != cublas.OUT_OF_MEMORY:
                 return None
         elif not isinstance(error, cuda.memory.OutOfMemoryError):
             return None
