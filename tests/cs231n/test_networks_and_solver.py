@@ -96,14 +96,14 @@ def test_what_is_printed(small, capsys, on):
 def test_the_loss_falls_by_a_rule_of_ones_own():
     def half_step(w, dw, config):
         calls.append(config)
-        return optim.sgd(w, 0.5 * dw, config)
+        return w - 0.25 * dw, config
 
     calls = []
     X, y = images()
     np.random.seed(2)
     net = TwoLayerNet(input_dim=48, hidden_dim=20, weight_scale=0.1)
     data = {"X_train": X, "y_train": y, "X_val": X, "y_val": y}
-    solver = Solver(net, data, update_rule=half_step, optim_config={"learning_rate": 0.5}, batch_size=50, verbose=False)
+    solver = Solver(net, data, update_rule=half_step, lr_decay=0.5, batch_size=50, verbose=False)
     solver.train()
     assert len(calls) == 10 * 4
     assert solver.loss_history[-1] < solver.loss_history[0]

@@ -155,7 +155,8 @@ class Solver:
             if epoch_end:
                 self.epoch += 1
                 for config in self.optim_configs.values():
-                    config["learning_rate"] *= self.lr_decay
+                    if "learning_rate" in config:  # a rule of one's own may have none
+                        config["learning_rate"] *= self.lr_decay
             if t == 0 or t == num_iterations - 1 or epoch_end:
                 self._measure()
         if self.best_params:
