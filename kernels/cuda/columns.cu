@@ -23,15 +23,13 @@ template <class I> struct ColumnsLayout {
 template <class T, class I, int KH, int KW>
 __global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
     im2col(const T* __restrict__ x, T* __restrict__ columns, Window window, Planes<I> planes, ColumnsLayout<I> layout,
-           I batch, I channels) {
+           Walk<I> walk) {
     const int kernel_h = KH ? KH : window.kernel_h, kernel_w = KW ? KW : window.kernel_w;
-    const I positions = (I)window.out_h * window.out_w;
-    GRID_STRIDE_LOOP(I, index, channels * batch * positions) {
-        const I p = index % positions, plane = index / positions, n = plane % batch, c = plane / batch;
-        const int top = (int)(p / window.out_w) * window.stride_h - window.pad_top;
-        const int left = (int)(p % window.out_w) * window.stride_w - window.pad_left;
-        const T* image = x + n * planes.image + c * planes.channel;
-        T* out = columns + c * kernel_h * kernel_w * layout.row + n * layout.image + p;
+    GRID_STRIDE_LOOP(I, index, walk.count) {
+        const Pixel<I> to = walk(index);
+        const int top = to.h * window.stride_h - window.pad_top, left = to.w * window.stride_w - window.pad_left;
+        const T* image = x + to.n * planes.image + to.c * planes.channel;
+        T* out = columns + to.c * kernel_h * kernel_w * layout.row + to.n * layout.image + to.at;
         constexpr int ROWS_UNROLLED = KH && KH <= 5 ? KH : 1;  // all rows of 7 x 7 take too many registers
 #pragma unroll ROWS_UNROLLED
         for (int i = 0; i < kernel_h; i++) {
@@ -126,21 +124,17 @@ __global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
     }
 }
 
-// A quotient that is no division where the stride is 1, as it mostly is.
-__device__ __forceinline__ int by_stride(int number, int stride) { return stride == 1 ? number : number / stride; }
-
 // One thread for each pixel (c, n, h, w) gathers what the windows over it hold, in the order of the taps: no atomics,
 // the same bits every time.
 template <class T, class I, int KH, int KW>
 __global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
     col2im(const T* __restrict__ columns, T* __restrict__ x, Window window, Planes<I> planes, ColumnsLayout<I> layout,
-           I batch, I channels) {
+           Walk<I> walk) {
     const int kernel_h = KH ? KH : window.kernel_h, kernel_w = KW ? KW : window.kernel_w;
-    const I pixels = (I)window.height * window.width;
-    GRID_STRIDE_LOOP(I, index, channels * batch * pixels) {
-        const I pixel = index % pixels, plane = index / pixels, n = plane % batch, c = plane / batch;
-        const int h = (int)(pixel / window.width) + window.pad_top, w = (int)(pixel % window.width) + window.pad_left;
-        const T* in = columns + c * kernel_h * kernel_w * layout.row + n * layout.image;
+    GRID_STRIDE_LOOP(I, index, walk.count) {
+        const Pixel<I> to = walk(index);
+        const int h = to.h + window.pad_top, w = to.w + window.pad_left;
+        const T* in = columns + to.c * kernel_h * kernel_w * layout.row + to.n * layout.image;
         Wide<T> sum = 0;
 #pragma unroll 1  // unrolling the rows too takes more registers than there are for 7 x 7
         for (int i = 0; i < kernel_h; i++) {
@@ -154,6 +148,6 @@ __global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
                 in += layout.row;
             }
         }
-        x[n * planes.image + c * planes.channel + pixel] = narrow<T>(sum);
+        x[to.n * planes.image + to.c * planes.channel + to.at] = narrow<T>(sum);
     }
 }

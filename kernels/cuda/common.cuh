@@ -36,6 +36,29 @@ constexpr int MIN_BLOCKS = 4;
     for (I index = (I)blockIdx.x * (I)blockDim.x + (I)threadIdx.x; index < (count); \
          index += (I)gridDim.x * (I)blockDim.x)
 
+// ---- division ---------------------------------------------------------------------------------------------------
+
+// Division by a number that is the same in the whole launch. Where indices have 32 bits it is a product and a shift, for
+// numerators below 2^31 (Granlund, Montgomery 1994): a division takes some twenty instructions, which kernels that move a
+// few bytes for each index cannot afford. See xpconv/_gpu/walk.py.
+template <class I> struct Divisor {
+    I number;
+    __device__ __forceinline__ I into(I numerator) const { return numerator / number; }
+};
+template <> struct Divisor<int> {
+    int number;
+    unsigned magic;
+    int shift;
+    __device__ __forceinline__ int into(int numerator) const {
+        return (int)((unsigned long long)(unsigned)numerator * magic >> shift);
+    }
+};
+
+// The quotient of `number` and the stride of a window, which mostly is 1 or 2. Negative numbers may be rounded down or up.
+__device__ __forceinline__ int by_stride(int number, int stride) {
+    return stride == 1 ? number : stride == 2 ? number >> 1 : number / stride;
+}
+
 // ---- numbers ----------------------------------------------------------------------------------------------------
 
 // Sums and functions of T are computed in Wide<T>: double for double, else float.
@@ -111,5 +134,20 @@ template <class I> struct Planes {
     // Whether every vector of 16 bytes in a plane of so many pixels begins at a multiple of 16 bytes, if the array does.
     template <class T> __device__ __forceinline__ bool in_vectors(I length) const {
         return length % VECTOR<T> == 0 && image % VECTOR<T> == 0 && channel % VECTOR<T> == 0;
+    }
+};
+
+// Which pixel of which image each index is; neighbouring indices are neighbouring pixels, then images, then channels.
+template <class I> struct Pixel {
+    I c, n, at;  // at: h * width + w
+    int h, w;
+};
+template <class I> struct Walk {
+    Divisor<I> batch, pixels, width;
+    I count;  // of all pixels in all channels of all images
+    __device__ __forceinline__ Pixel<I> operator()(I index) const {
+        const I plane = pixels.into(index), at = index - plane * pixels.number;
+        const I c = batch.into(plane), h = width.into(at);
+        return {c, plane - c * batch.number, at, (int)h, (int)(at - h * width.number)};
     }
 };

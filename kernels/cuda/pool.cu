@@ -12,15 +12,13 @@
 #include "reduce.cuh"
 
 template <class T, class I, class Index>
-__global__ void __launch_bounds__(THREADS, MIN_BLOCKS) max_pool(const T* __restrict__ x, T* __restrict__ y,
-                                                    Index* __restrict__ argmax, Window window, Planes<I> in,
-                                                    Planes<I> out, I batch, I channels) {
-    const I positions = (I)window.out_h * window.out_w;
-    GRID_STRIDE_LOOP(I, index, channels * batch * positions) {
-        const I p = index % positions, plane = index / positions, n = plane % batch, c = plane / batch;
-        const int top = (int)(p / window.out_w) * window.stride_h - window.pad_top;
-        const int left = (int)(p % window.out_w) * window.stride_w - window.pad_left;
-        const T* image = x + n * in.image + c * in.channel;
+__global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
+    max_pool(const T* __restrict__ x, T* __restrict__ y, Index* __restrict__ argmax, Window window, Planes<I> in,
+             Planes<I> out, Walk<I> walk) {
+    GRID_STRIDE_LOOP(I, index, walk.count) {
+        const Pixel<I> to = walk(index);
+        const int top = to.h * window.stride_h - window.pad_top, left = to.w * window.stride_w - window.pad_left;
+        const T* image = x + to.n * in.image + to.c * in.channel;
         Wide<T> best = 0;
         int tap = -1;
         for (int i = 0; i < window.kernel_h; i++) {
@@ -37,41 +35,38 @@ __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) max_pool(const T* __restr
                 }
             }
         }
-        const I to = n * out.image + c * out.channel + p;
-        y[to] = narrow<T>(best);
-        argmax[to] = (Index)tap;
+        const I at = to.n * out.image + to.c * out.channel + to.at;
+        y[at] = narrow<T>(best);
+        argmax[at] = (Index)tap;
     }
 }
 
 // The window row (or column) of which `pixel` is tap `tap`, or -1.
 __device__ __forceinline__ int window_of(int pixel, int tap, int stride, int pad, int dilation, int out) {
-    const int start = pixel + pad - tap * dilation, p = start / stride;
+    const int start = pixel + pad - tap * dilation, p = by_stride(start, stride);
     return start >= 0 && p * stride == start && p < out ? p : -1;
 }
 
 template <class T, class I, class Index>
-__global__ void __launch_bounds__(THREADS, MIN_BLOCKS) max_pool_backward(const T* __restrict__ dy, const Index* __restrict__ argmax,
-                                                             T* __restrict__ dx, Window window, Planes<I> of_dy,
-                                                             Planes<I> of_argmax, Planes<I> of_dx, I batch,
-                                                             I channels) {
-    const I pixels = (I)window.height * window.width;
-    GRID_STRIDE_LOOP(I, index, channels * batch * pixels) {
-        const I pixel = index % pixels, plane = index / pixels, n = plane % batch, c = plane / batch;
-        const int h = (int)(pixel / window.width), w = (int)(pixel % window.width);
-        const T* gradient = dy + n * of_dy.image + c * of_dy.channel;
-        const Index* chosen = argmax + n * of_argmax.image + c * of_argmax.channel;
+__global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
+    max_pool_backward(const T* __restrict__ dy, const Index* __restrict__ argmax, T* __restrict__ dx, Window window,
+                      Planes<I> of_dy, Planes<I> of_argmax, Planes<I> of_dx, Walk<I> walk) {
+    GRID_STRIDE_LOOP(I, index, walk.count) {
+        const Pixel<I> to = walk(index);
+        const T* gradient = dy + to.n * of_dy.image + to.c * of_dy.channel;
+        const Index* chosen = argmax + to.n * of_argmax.image + to.c * of_argmax.channel;
         Wide<T> sum = 0;
         for (int i = 0; i < window.kernel_h; i++) {
-            const int p = window_of(h, i, window.stride_h, window.pad_top, window.dilation_h, window.out_h);
+            const int p = window_of(to.h, i, window.stride_h, window.pad_top, window.dilation_h, window.out_h);
             if (p < 0) continue;
             for (int j = 0; j < window.kernel_w; j++) {
-                const int q = window_of(w, j, window.stride_w, window.pad_left, window.dilation_w, window.out_w);
+                const int q = window_of(to.w, j, window.stride_w, window.pad_left, window.dilation_w, window.out_w);
                 if (q < 0) continue;
                 const I at = (I)p * window.out_w + q;
                 if ((int)chosen[at] == i * window.kernel_w + j) sum += widen<T>(gradient[at]);
             }
         }
-        dx[n * of_dx.image + c * of_dx.channel + pixel] = narrow<T>(sum);
+        dx[to.n * of_dx.image + to.c * of_dx.channel + to.at] = narrow<T>(sum);
     }
 }
 
@@ -92,41 +87,38 @@ __device__ __forceinline__ float pixels_of(const Window& window, int p, int q, b
 }
 
 template <class T, class I>
-__global__ void __launch_bounds__(THREADS, MIN_BLOCKS) avg_pool(const T* __restrict__ x, T* __restrict__ y, bool padding,
-                                                    Window window, Planes<I> in, Planes<I> out, I batch, I channels) {
-    const I positions = (I)window.out_h * window.out_w;
-    GRID_STRIDE_LOOP(I, index, channels * batch * positions) {
-        const I position = index % positions, plane = index / positions, n = plane % batch, c = plane / batch;
-        const int p = (int)(position / window.out_w), q = (int)(position % window.out_w);
-        const int top = p * window.stride_h - window.pad_top, left = q * window.stride_w - window.pad_left;
-        const T* image = x + n * in.image + c * in.channel;
+__global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
+    avg_pool(const T* __restrict__ x, T* __restrict__ y, bool padding, Window window, Planes<I> in, Planes<I> out,
+             Walk<I> walk) {
+    GRID_STRIDE_LOOP(I, index, walk.count) {
+        const Pixel<I> to = walk(index);
+        const int top = to.h * window.stride_h - window.pad_top, left = to.w * window.stride_w - window.pad_left;
+        const T* image = x + to.n * in.image + to.c * in.channel;
         Wide<T> sum = 0;
         for (int h = max(top, 0); h < min(top + window.kernel_h, window.height); h++)
             for (int w = max(left, 0); w < min(left + window.kernel_w, window.width); w++)
                 sum += widen<T>(image[(I)h * window.width + w]);
-        y[n * out.image + c * out.channel + position] = narrow<T>(sum / pixels_of(window, p, q, padding));
+        y[to.n * out.image + to.c * out.channel + to.at] = narrow<T>(sum / pixels_of(window, to.h, to.w, padding));
     }
 }
 
 template <class T, class I>
-__global__ void __launch_bounds__(THREADS, MIN_BLOCKS) avg_pool_backward(const T* __restrict__ dy, T* __restrict__ dx, bool padding,
-                                                             Window window, Planes<I> of_dy, Planes<I> of_dx, I batch,
-                                                             I channels) {
-    const I pixels = (I)window.height * window.width;
-    GRID_STRIDE_LOOP(I, index, channels * batch * pixels) {
-        const I pixel = index % pixels, plane = index / pixels, n = plane % batch, c = plane / batch;
-        const int h = (int)(pixel / window.width), w = (int)(pixel % window.width);
-        const T* gradient = dy + n * of_dy.image + c * of_dy.channel;
+__global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
+    avg_pool_backward(const T* __restrict__ dy, T* __restrict__ dx, bool padding, Window window, Planes<I> of_dy,
+                      Planes<I> of_dx, Walk<I> walk) {
+    GRID_STRIDE_LOOP(I, index, walk.count) {
+        const Pixel<I> to = walk(index);
+        const T* gradient = dy + to.n * of_dy.image + to.c * of_dy.channel;
         Wide<T> sum = 0;
         for (int i = 0; i < window.kernel_h; i++) {
-            const int p = window_of(h, i, window.stride_h, window.pad_top, 1, window.out_h);
+            const int p = window_of(to.h, i, window.stride_h, window.pad_top, 1, window.out_h);
             if (p < 0) continue;
             for (int j = 0; j < window.kernel_w; j++) {
-                const int q = window_of(w, j, window.stride_w, window.pad_left, 1, window.out_w);
+                const int q = window_of(to.w, j, window.stride_w, window.pad_left, 1, window.out_w);
                 if (q >= 0) sum += widen<T>(gradient[(I)p * window.out_w + q]) / pixels_of(window, p, q, padding);
             }
         }
-        dx[n * of_dx.image + c * of_dx.channel + pixel] = narrow<T>(sum);
+        dx[to.n * of_dx.image + to.c * of_dx.channel + to.at] = narrow<T>(sum);
     }
 }
 
@@ -143,43 +135,38 @@ __device__ __forceinline__ int stop_bin(int pixel, int size, int out) { return (
 
 // One warp for each bin.
 template <class T, class I>
-__global__ void __launch_bounds__(THREADS, MIN_BLOCKS) adaptive_avg_pool(const T* __restrict__ x, T* __restrict__ y, int height,
-                                                             int width, int out_h, int out_w, Planes<I> in,
-                                                             Planes<I> out, I batch, I channels) {
-    const int lane = (int)(threadIdx.x % 32);
-    const I positions = (I)out_h * out_w, bins = channels * batch * positions;
-    const I warps = (I)gridDim.x * WARPS;
-    for (I bin = (I)blockIdx.x * WARPS + (I)(threadIdx.x / 32); bin < bins; bin += warps) {
-        const I position = bin % positions, plane = bin / positions, n = plane % batch, c = plane / batch;
-        const int p = (int)(position / out_w), q = (int)(position % out_w);
-        const int top = bin_start(p, height, out_h), left = bin_start(q, width, out_w);
-        const int rows = bin_stop(p, height, out_h) - top, columns = bin_stop(q, width, out_w) - left;
-        const T* image = x + n * in.image + c * in.channel;
+__global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
+    adaptive_avg_pool(const T* __restrict__ x, T* __restrict__ y, int height, int width, int out_h, int out_w,
+                      Planes<I> in, Planes<I> out, Walk<I> walk) {
+    over_rows_by_warp(walk.count, [&](I bin, int lane) {
+        const Pixel<I> to = walk(bin);
+        const int top = bin_start(to.h, height, out_h), left = bin_start(to.w, width, out_w);
+        const int rows = bin_stop(to.h, height, out_h) - top, columns = bin_stop(to.w, width, out_w) - left;
+        const T* image = x + to.n * in.image + to.c * in.channel;
         const I pixels = (I)rows * columns;
         Wide<T> sum = 0;
         for (I i = lane; i < pixels; i += 32) sum += widen<T>(image[(top + i / columns) * width + left + i % columns]);
         sum = warp_sum(sum);
-        if (lane == 0) y[n * out.image + c * out.channel + position] = narrow<T>(sum / (Wide<T>)pixels);
-    }
+        if (lane == 0) y[to.n * out.image + to.c * out.channel + to.at] = narrow<T>(sum / (Wide<T>)pixels);
+    });
 }
 
 template <class T, class I>
 __global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
     adaptive_avg_pool_backward(const T* __restrict__ dy, T* __restrict__ dx, int height, int width, int out_h,
-                               int out_w, Planes<I> of_dy, Planes<I> of_dx, I batch, I channels) {
-    const I pixels = (I)height * width;
-    GRID_STRIDE_LOOP(I, index, channels * batch * pixels) {
-        const I pixel = index % pixels, plane = index / pixels, n = plane % batch, c = plane / batch;
-        const int h = (int)(pixel / width), w = (int)(pixel % width);
-        const T* gradient = dy + n * of_dy.image + c * of_dy.channel;
+                               int out_w, Planes<I> of_dy, Planes<I> of_dx, Walk<I> walk) {
+    GRID_STRIDE_LOOP(I, index, walk.count) {
+        const Pixel<I> to = walk(index);
+        const T* gradient = dy + to.n * of_dy.image + to.c * of_dy.channel;
         Wide<T> sum = 0;
-        for (int p = first_bin(h, height, out_h); p < stop_bin(h, height, out_h); p++) {
+        for (int p = first_bin(to.h, height, out_h); p < stop_bin(to.h, height, out_h); p++) {
             const int rows = bin_stop(p, height, out_h) - bin_start(p, height, out_h);
-            for (int q = first_bin(w, width, out_w); q < stop_bin(w, width, out_w); q++) {
+#pragma unroll 1  // more takes more registers than there are for double
+            for (int q = first_bin(to.w, width, out_w); q < stop_bin(to.w, width, out_w); q++) {
                 const int columns = bin_stop(q, width, out_w) - bin_start(q, width, out_w);
                 sum += widen<T>(gradient[(I)p * out_w + q]) / (Wide<T>)(rows * columns);
             }
         }
-        dx[n * of_dx.image + c * of_dx.channel + pixel] = narrow<T>(sum);
+        dx[to.n * of_dx.image + to.c * of_dx.channel + to.at] = narrow<T>(sum);
     }
 }

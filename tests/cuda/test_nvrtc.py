@@ -101,6 +101,32 @@ def test_compiles_without_spills(nvrtc, include_options, file, dtype, architectu
     assert not {name: usage for name, usage in found.items() if usage.stack}
 
 
+@pytest.mark.parametrize("dtype", list(module.CTYPES))
+def test_vectors_take_one_instruction(nvrtc, include_options, dtype):
+    """What kernels move as 16 bytes is compiled as that, not taken apart: (loads, stores) of global memory."""
+    used = {
+        ("elementwise", "activate", f"{module.INT32}, Relu"): (1, 1),
+        ("elementwise", "add_bias", module.INT32): (1, 1),
+        ("norm", "batch_moments", module.INT32): (2, 0),
+        ("norm", "batch_normalise", module.INT32): (2, 1),  # x and the residual
+        ("norm", "batch_gradient_sums", module.INT32): (3, 0),  # dy, y, x
+        ("norm", "batch_normalise_backward", module.INT32): (3, 2),
+        ("columns", "im2col_tiled", f"{module.INT32}, 3"): (0, 3),
+    }
+    includes = include_options if module.options(dtype) else ()
+    for (file, kernel, arguments), (loads, stores) in used.items():
+        name = f"{kernel}<{module.CTYPES[dtype]}, {arguments}>"
+        program = nvrtc.createProgram(module.source(file), f"{file}.cu", (), ())
+        nvrtc.addNameExpression(program, name)
+        options = ("-std=c++17", "-arch=compute_90", *module.options(dtype), *includes)
+        nvrtc.compileProgram(program, options)
+        ptx = nvrtc.getPTX(program)
+        ptx = ptx.decode() if isinstance(ptx, bytes) else ptx
+        width = r"(?:v2\.[a-z]64|v4\.[a-z]32|v8\.[a-z]16)"
+        assert len(re.findall(rf"ld\.global(?:\.nc)?\.{width}", ptx)) >= loads, name
+        assert len(re.findall(rf"st\.global\.{width}", ptx)) >= stores, name
+
+
 def test_a_spill_is_seen(nvrtc):
     """A kernel that cannot do with its registers, so that the test above is known to fail where it must."""
     code = """

@@ -11,6 +11,7 @@ from ..backends.protocol import Array
 from .backend import GpuBackend
 from .launch import MAX_BLOCKS, THREADS, Index, Strided, ceil_div, index_for, launch, planes, struct_of_window
 from .module import INT32, TILED, UNROLLED
+from .walk import walk
 
 __all__ = ["col2im", "col2im_into", "im2col", "im2col_into", "tile_for"]
 
@@ -67,18 +68,18 @@ def im2col_into(backend: GpuBackend, x: Array, columns: Array, window: Window, r
     source = planes(backend, x)
     index = index_for(source.extent, columns.size)
     steps = (index.struct(source.image, source.channel), index.struct(row, image))
-    sizes = (index.scalar(n), index.scalar(c))
     dtype, of_window = backend.dtype_name(x), struct_of_window(window)
     tile = tile_for(window, x.dtype.itemsize, row, image, index)
     arguments: tuple[Any, ...] = (Strided(source.array), columns, of_window, *steps)
     if tile is None:
-        count = n * c * window.positions
-        launch(backend, "columns", "im2col", dtype, _template(window, index), count, (*arguments, *sizes))
+        arguments += (walk(index, n, c, window.out_h, window.out_w),)
+        launch(backend, "columns", "im2col", dtype, _template(window, index), n * c * window.positions, arguments)
     else:
         of_tile = np.array(tile, np.int32).view([("members", np.int32, len(tile))])
         blocks = min(c * ceil_div(n, tile.images) * ceil_div(window.out_h, tile.rows), MAX_BLOCKS)
+        arguments += (of_tile, index.scalar(n), index.scalar(c))
         template = (index.name, str(window.kernel_h))
-        launch(backend, "columns", "im2col_tiled", dtype, template, (blocks,), (*arguments, of_tile, *sizes))
+        launch(backend, "columns", "im2col_tiled", dtype, template, (blocks,), arguments)
 
 
 def col2im_into(backend: GpuBackend, columns: Array, x: Array, window: Window, row: int, image: int) -> None:
@@ -93,8 +94,7 @@ def col2im_into(backend: GpuBackend, columns: Array, x: Array, window: Window, r
         struct_of_window(window),
         index.struct(target.image, target.channel),
         index.struct(row, image),
-        index.scalar(n),
-        index.scalar(c),
+        walk(index, n, c, window.height, window.width),
     )
     count = n * c * window.height * window.width
     launch(backend, "columns", "col2im", backend.dtype_name(x), _template(window, index), count, arguments)

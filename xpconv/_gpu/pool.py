@@ -10,8 +10,10 @@ from .. import _generic
 from .._geometry import Window
 from ..backends.protocol import Array
 from .backend import GpuBackend
-from .launch import Planes, Strided, empty_planes, index_for, launch, planes, struct_of_window, waves
+from .launch import Planes, Strided, empty_planes, index_for, launch, planes, struct_of_window
 from .module import ARGMAX
+from .reduce import WARP
+from .walk import walk
 
 __all__ = [
     "adaptive_avg_pool2d",
@@ -41,8 +43,7 @@ def max_pool2d(backend: GpuBackend, x: Array, window: Window) -> tuple[Array, Ar
         struct_of_window(window),
         index.struct(source.image, source.channel),
         index.struct(y.image, y.channel),
-        index.scalar(n),
-        index.scalar(c),
+        walk(index, n, c, window.out_h, window.out_w),
     )
     template = (index.name, ARGMAX[argmax_dtype])
     launch(backend, "pool", "max_pool", backend.dtype_name(x), template, n * c * window.positions, arguments)
@@ -63,8 +64,7 @@ def max_pool2d_backward(backend: GpuBackend, dy: Array, argmax: Array, window: W
         index.struct(source.image, source.channel),
         index.struct(chosen.image, chosen.channel),
         index.struct(dx.image, dx.channel),
-        index.scalar(n),
-        index.scalar(c),
+        walk(index, n, c, window.height, window.width),
     )
     template = (index.name, ARGMAX[backend.dtype_name(argmax)])
     count = n * c * window.height * window.width
@@ -84,8 +84,7 @@ def _averaged(
         struct_of_window(window),
         index.struct(source.image, source.channel),
         index.struct(target.image, target.channel),
-        index.scalar(n),
-        index.scalar(c),
+        walk(index, n, c, *plane),
     )
     dtype = backend.dtype_name(source.array)
     launch(backend, "pool", kernel, dtype, (index.name,), n * c * plane[0] * plane[1], arguments)
@@ -125,12 +124,10 @@ def adaptive_avg_pool2d(backend: GpuBackend, x: Array, output_size: tuple[int, i
         *map(np.int32, (height, width, *output_size)),
         index.struct(source.image, source.channel),
         index.struct(y.image, y.channel),
-        index.scalar(n),
-        index.scalar(c),
+        walk(index, n, c, *output_size),
     )
-    bins = n * c * output_size[0] * output_size[1]
-    grid = (waves(backend, bins * 32),) if bins else ()  # a warp each
-    launch(backend, "pool", "adaptive_avg_pool", backend.dtype_name(x), (index.name,), grid, arguments)
+    threads = n * c * output_size[0] * output_size[1] * WARP
+    launch(backend, "pool", "adaptive_avg_pool", backend.dtype_name(x), (index.name,), threads, arguments)
     return y.array
 
 
@@ -148,8 +145,7 @@ def adaptive_avg_pool2d_backward(backend: GpuBackend, dy: Array, image_size: tup
         *map(np.int32, (*image_size, *output_size)),
         index.struct(source.image, source.channel),
         index.struct(dx.image, dx.channel),
-        index.scalar(n),
-        index.scalar(c),
+        walk(index, n, c, *image_size),
     )
     count = n * c * image_size[0] * image_size[1]
     dtype = backend.dtype_name(dy)
