@@ -288,6 +288,15 @@ def test_a_wrong_gradient_changes_nothing():
     assert optimizer.state_dict()["arrays"] == {}
 
 
+def test_a_read_only_parameter_is_named_and_nothing_changes():
+    first, second = Parameter(np.ones(2)), Parameter(np.ones(3))
+    second.data = np.broadcast_to(1.0, (3,))
+    first.grad, second.grad = np.ones(2), np.ones(3)
+    with pytest.raises(ValueError, match=r"parameter 1 of shape \(3,\) is read-only, and a step updates it in place"):
+        SGD([first, second], lr=0.1).step()
+    assert first.data.tolist() == [1, 1]
+
+
 class TestLoading:
     def prepared(self):
         parameters = [Parameter(np.ones((2, 3))), Parameter(np.ones(4))]

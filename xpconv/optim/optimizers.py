@@ -243,6 +243,11 @@ class Optimizer:
 
     def _checked_backend(self, index: int, parameter: Parameter, graded: bool) -> Backend:
         backend, data = backend_of(parameter=parameter.data), parameter.data
+        if isinstance(data, np.ndarray) and not data.flags.writeable:
+            raise ValueError(
+                f"parameter {index} of shape {parameter.shape} is read-only, and a step updates it in place; assign a "
+                "copy to its data"
+            )
         arrays = dict(self._arrays.get(index, {}))
         if graded:
             arrays = {"the gradient": parameter.grad, **arrays}
