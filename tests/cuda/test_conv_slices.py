@@ -36,11 +36,10 @@ def test_length_of_a_slice(host, monkeypatch):
     assert conv._images_per_slice(host, geometry(batch=0), dtype) == 1
 
 
-@pytest.mark.parametrize("kernel", [3, 1])
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_results_do_not_depend_on_it(host, monkeypatch, rng, kernel, dtype):
-    shape = geometry(kernel=kernel)
-    x, w = (host.asarray(rng.normal(size=s), dtype) for s in ((10, 4, 8, 8), (6, 4, kernel, kernel)))
+def test_results_do_not_depend_on_it(host, monkeypatch, rng, dtype):
+    shape = geometry()
+    x, w = (host.asarray(rng.normal(size=s), dtype) for s in ((10, 4, 8, 8), (6, 4, 3, 3)))
     b, dy = host.asarray(rng.normal(size=6), dtype), host.asarray(rng.normal(size=(10, 6, 8, 8)), dtype)
 
     def results(kib):
@@ -67,10 +66,33 @@ def test_results_do_not_depend_on_it(host, monkeypatch, rng, kernel, dtype):
 
 
 def test_the_weight_gradient_of_half_precision_is_rounded_once(host, monkeypatch):
-    """512 slices that add 1 each to 2048: in float16 the sum would stay where it is."""
-    shape = geometry(batch=4096, channels=1, size=1, filters=1, kernel=1)
+    """Slices that add 1 each to 2048: in float16 the sum would stay where it is."""
+    shape = geometry(batch=4096, channels=1, size=1, filters=1)
     monkeypatch.setattr(host, "l2_bytes", 64)
     monkeypatch.setattr(host, "gemm_tile", 1)
     ones = host.asarray(np.ones((4096, 1, 1, 1)), "float16")
-    weight = host.asarray(np.ones((1, 1, 1, 1)), "float16")
-    assert float(conv.conv2d_backward(host, ones, ones, weight, False, False, shape)[1][0, 0, 0, 0]) == 4096
+    weight = host.asarray(np.ones((1, 1, 3, 3)), "float16")
+    assert float(conv.conv2d_backward(host, ones, ones, weight, False, False, shape)[1][0, 0, 1, 1]) == 4096
+
+
+@pytest.mark.parametrize("channel_major", [False, True])
+def test_one_by_one_is_one_product_each_way(host, monkeypatch, rng, channel_major):
+    shape = geometry(kernel=1)
+    x, dy = (rng.normal(size=(c, 10, 8, 8) if channel_major else (10, c, 8, 8)) for c in (4, 6))
+    x, dy = (host.asarray(a).transpose(1, 0, 2, 3) if channel_major else host.asarray(a) for a in (x, dy))
+    w, calls = host.asarray(rng.normal(size=(6, 4, 1, 1))), []
+    plain = HostBlas.multiply
+    monkeypatch.setattr(host, "blas", HostBlas())
+    monkeypatch.setattr(host.blas, "multiply", lambda *a: calls.append(a) or plain(host.blas, *a), raising=False)
+    y = conv.conv2d(host, x, w, None, shape)
+    dx, dw, _ = conv.conv2d_backward(host, dy, x, w, True, False, shape)
+    assert len(calls) == 3
+    if channel_major:  # read where they are
+        assert np.may_share_memory(calls[0][1], x)
+    matrix = np.asarray(w)[:, :, 0, 0]
+    np.testing.assert_allclose(np.asarray(y), np.einsum("fc,nchw->nfhw", matrix, np.asarray(x)), rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(
+        np.asarray(dx), np.einsum("fc,nfhw->nchw", matrix, np.asarray(dy)), rtol=1e-12, atol=1e-12
+    )
+    expected = np.einsum("nfhw,nchw->fc", np.asarray(dy), np.asarray(x))
+    np.testing.assert_allclose(np.asarray(dw)[:, :, 0, 0], expected, rtol=1e-12, atol=1e-12)

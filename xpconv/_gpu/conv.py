@@ -45,13 +45,15 @@ def _channel_major(backend: GpuBackend, x: Array) -> Array:
 def _images_per_slice(backend: GpuBackend, geometry: ConvGeometry, dtype: Any) -> int:
     """Images whose columns stay in half of the L2 cache, but enough for a product that fills the device.
 
-    All slices are about equally long, and below the cap on the workspace.
+    All slices are about equally long, and below the cap on the workspace. Where the columns are the images themselves,
+    there is one slice.
     """
     positions = geometry.window.positions
-    if not geometry.batch or not positions:
+    if not geometry.batch or not positions or _is_pointwise(geometry):
         return max(geometry.batch, 1)
     cached = images_per_slice(geometry, dtype, backend.l2_bytes // 2)
-    tiles = ceil_div(backend.multiprocessors, ceil_div(geometry.out_channels, backend.gemm_tile))
+    filters = geometry.out_channels // geometry.groups
+    tiles = ceil_div(backend.multiprocessors, geometry.groups * ceil_div(filters, backend.gemm_tile))
     filling = ceil_div(tiles * backend.gemm_tile, positions)
     images = min(max(cached, filling), images_per_slice(geometry, dtype))
     return ceil_div(geometry.batch, ceil_div(geometry.batch, images))
