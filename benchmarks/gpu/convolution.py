@@ -179,12 +179,12 @@ def run(options: Options, rows: Rows) -> None:
 
 def lines(rows: list[Row]) -> list[str]:
     """For the table."""
-    found = ["us; ratio: the faster of PyTorch's two / xpconv, above 1 where xpconv is faster"]
+    found = ["us, forward; backward; (ratio of the faster of PyTorch's two, above 1 where xpconv is faster)"]
     for row in rows:
-        for direction in ("forward", "backward"):
-            times = row.get(direction)
-            if times:
-                torch = [f"{times[key]:.1f}" for key in times if key.startswith("torch")]
-                peer = f", torch {' / '.join(torch)}, ratio {times['ratio']:.2f}" if torch else ""
-                found.append(f"{row['precision']} {row['shape']}, {direction}: {times['xpconv_us']:.1f}{peer}")
-    return found
+        if "forward" in row:
+            parts = [
+                f"{times['xpconv_us']:.1f}" + (f" ({times['ratio']:.2f})" if "ratio" in times else "")
+                for times in (row["forward"], row["backward"])
+            ]
+            found.append(f"{row['precision']} {row['shape']}: {'; '.join(parts)}")
+    return found if len(found) > 1 else []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 
 from xpconv import Trainer, data, functional, models, optim, use_backend
@@ -28,10 +30,11 @@ class _Losses(Callback):
 
 def _dataset(options: Options) -> tuple[data.ArrayDataset, str]:
     """The training set: all of Fashion-MNIST where it is, else the part of it that comes with the package."""
-    try:
-        return data.load("fashion-mnist", options.data, download=False, progress=False).train, "fashion-mnist"
-    except data.DataError:
-        return data.load("fashion-mnist-small", progress=False).train, "fashion-mnist-small"
+    if not options.tiny:
+        for folder in dict.fromkeys((options.data, None)):
+            with contextlib.suppress(data.DataError):
+                return data.load("fashion-mnist", folder, download=False, progress=False).train, "fashion-mnist"
+    return data.load("fashion-mnist-small", progress=False).train, "fashion-mnist-small"
 
 
 def _curve(backend: str, dataset: data.ArrayDataset, batch: int, *, recorded: bool) -> list[float]:

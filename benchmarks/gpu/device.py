@@ -20,7 +20,7 @@ from .section import Options
 
 __all__ = ["Device"]
 
-_SECONDS = 0.25  # that one figure is measured for
+_SECONDS = 0.15  # that one figure is measured for
 _ROUNDS = 7
 
 
@@ -56,7 +56,7 @@ class Device:
 
     def copies(self, nbytes: int) -> int:
         """How many sets of buffers of that size are at least four times the L2 cache."""
-        return max(2, min(8, math.ceil(4 * self.l2_bytes / max(nbytes, 1))))
+        return 2 if self.tiny else max(2, min(8, math.ceil(4 * self.l2_bytes / max(nbytes, 1))))
 
     def seconds(self, call: Callable[[int], object], copies: int = 1) -> tuple[float, bool]:
         """Median time of ``call(k)``, k from 0 to copies - 1 in turn, and whether it was recorded in a graph."""

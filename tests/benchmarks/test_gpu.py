@@ -4,6 +4,8 @@ import argparse
 import json
 import math
 import sys
+import time
+import types
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +14,12 @@ import pytest
 pytest.importorskip("threadpoolctl", reason="the benchmarks need the extra 'bench'")
 pytest.importorskip("benchmarks", reason="the benchmarks are in the repository, not in the package")
 
-from benchmarks.gpu import convolution, device, kernels, script
-from benchmarks.gpu.section import Options, Rows
-from xpconv.testing import Case
+from benchmarks.gpu import cifar, convolution, device, kernels, sanitizer, script, training
+from benchmarks.gpu.section import Options, Rows, Skipped
+from benchmarks.training_step import NETWORKS
+from xpconv import _gpu, data, models, use_backend
+from xpconv.backends import CaptureError
+from xpconv.testing import Case, parity
 
 ROOT = Path(script.__file__).resolve().parents[2]
 NEED_A_GPU = {"sanitizer", "cifar"}
@@ -177,6 +182,20 @@ def test_bytes_are_those_of_inputs_and_outputs_once(host):
     assert row["share"] == pytest.approx(row["gb_per_s"])
 
 
+# the same kernel as another one in the table, a matrix product, measured with its optimizer or by its shapes
+ELSEWHERE = {
+    *(f"{name}{way}" for name in ("leaky_relu", "sigmoid", "silu", "tanh") for way in ("", "_backward")),
+    *("batch_norm_inference", "batch_norm_relu_inference", "multiclass_hinge", "clip_gradients"),
+    *("linear", "linear_backward", "conv2d", "conv2d_backward", "conv_transpose2d", "conv_transpose2d_backward"),
+    *("sgd_steps", "rmsprop_steps", "adam_steps"),
+}
+
+
+def test_every_kernel_is_in_the_table(host):
+    measured = {draw().operator for _, draw in kernels._table(host)}
+    assert measured | ELSEWHERE == set(_gpu.ENGINES)
+
+
 def test_a_wrong_kernel_has_no_figure(host, monkeypatch):
     (engine, *rest) = host.backend.engines["relu"]
     wrong = engine._replace(function=lambda *arguments: engine.function(*arguments) * np.float32(1.01))
@@ -186,7 +205,7 @@ def test_a_wrong_kernel_has_no_figure(host, monkeypatch):
 
 
 def test_buffers_are_together_beyond_the_cache(host):
-    host.l2_bytes = 50 << 20
+    host.l2_bytes, host.tiny = 50 << 20, False
     for nbytes in (1 << 20, 30 << 20, 100 << 20, 1 << 30):
         copies = host.copies(nbytes)
         assert copies >= 2
@@ -199,3 +218,115 @@ def test_shapes_have_the_padding_of_their_networks():
     for shape in convolution.SHAPES:
         window = shape.geometry.window
         assert window.out_h == -(-shape.size // shape.stride)
+
+
+# ---- what needs a GPU, as far as it goes without ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels last"])
+@pytest.mark.parametrize("shape", convolution._TINY, ids=str)
+def test_pytorch_does_the_same_convolution(host, shape, layout):
+    torch = pytest.importorskip("torch")
+    case = convolution._Case(host, shape, "float32")
+    functions = convolution._torch_functions(torch, case, "fp32", layout)
+    want = [*case.forward(case.x, case.w), *case.backward(case.dy, case.x, case.w)]
+    dx, dw, _ = functions["backward"]()
+    got = [host.backend.asarray(tensor.contiguous().numpy()) for tensor in (functions["forward"](), dx, dw)]
+    assert host.error(got, want) < 1e-6
+
+
+@pytest.mark.parametrize("name", ["lenet", "three-layer-convnet", "resnet20"])
+def test_pytorch_takes_the_same_steps(name):
+    torch = pytest.importorskip("torch")
+    (network,) = (network for network in NETWORKS if network.name == name)
+    case = training.Case(network, 6, 16)
+    with use_backend("numpy"):
+        weights = {key: np.array(array) for key, array in case.model("float32").state_dict().items()}
+        want = training._xpconv(Options("numpy"), case, "float32", recorded=False).losses(3)
+    for how in ("default", "channels last"):
+        got = training._torch(torch, case, "fp32", weights, how, device="cpu").losses(3)
+        assert got == pytest.approx(want, rel=2e-3)
+    training._check_losses(name, want, want, "fp32")
+    with pytest.raises(AssertionError, match="not timed"):
+        training._check_losses(name, [loss * 1.01 for loss in want], want, "fp32")
+
+
+def test_a_recording_that_fails_is_an_error():
+    """Of its row, not a silent fall-back to eager steps."""
+    known = {network.name: network for network in NETWORKS}
+    case = training.Case(known["lenet"], 2, 12)
+    with use_backend("numpy"), pytest.raises(CaptureError):
+        training._xpconv(Options("numpy"), case, "float32", recorded=True).losses(4)
+
+
+def test_cifar_trains_and_stops_at_the_accuracy(monkeypatch):
+    if HOST.why_unavailable():
+        pytest.skip(HOST.why_unavailable())
+    rng = np.random.default_rng(0)
+    part = data.ArrayDataset(rng.integers(0, 256, (16, 3, 12, 12)).astype(np.uint8), np.arange(16) % 10)
+    build = models.build
+    monkeypatch.setattr(cifar.data, "load", lambda *arguments, **options: data.Splits(part, part))
+    monkeypatch.setattr(cifar.models, "build", lambda name, **o: build("lenet", **{**o, "image_size": 12}))
+    monkeypatch.setattr(cifar, "BATCH", 4)
+    monkeypatch.setattr(cifar, "ACCURACY", 0.0)
+    rows = Rows()
+    cifar.run(Options("cuda-host", data="somewhere"), rows)
+    assert [row["epoch"] for row in rows.all] == [1]
+    assert "in epoch 1" in cifar.lines(rows.all)[0]
+
+
+def test_cifar_without_data_is_skipped(tmp_path):
+    with pytest.raises(Skipped, match="--data"):
+        cifar.run(Options("cuda-host"), Rows())
+    with pytest.raises(Skipped, match="no CIFAR-10"):
+        cifar.run(Options("cuda-host", data=str(tmp_path)), Rows())
+
+
+@pytest.mark.parametrize(("status", "ok"), [(0, True), (99, False)])
+def test_sanitizer_tells_what_the_tool_says(monkeypatch, tmp_path, status, ok):
+    program = tmp_path / "compute-sanitizer"
+    program.write_text(f"#!/bin/sh\necho running $2\necho '========= ERROR SUMMARY: 3 errors'\nexit {status}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    rows = Rows()
+    options = Options("cupy", deadline=time.monotonic() + 60)
+    if ok:
+        sanitizer.run(options, rows)
+    else:
+        with pytest.raises(AssertionError, match="memcheck and racecheck"):
+            sanitizer.run(options, rows)
+    assert [(row["tool"], row["ok"], row["status"]) for row in rows.all] == [
+        ("memcheck", ok, status),
+        ("racecheck", ok, status),
+    ]
+    assert "ERROR SUMMARY: 3 errors" in sanitizer.lines(rows.all)[0]
+
+
+def test_sanitizer_that_is_missing_is_a_reason(monkeypatch):
+    monkeypatch.setattr(sanitizer, "_program", lambda: None)
+    with pytest.raises(Skipped, match="not installed"):
+        sanitizer.run(Options("cupy"), Rows())
+
+
+def test_cases_of_the_sanitizer_are_in_the_table():
+    names = [case.name.lower() for case in parity.cases()]
+    for text in sanitizer._CASES:
+        assert any(text.lower() in name for name in names), text
+    chosen = [name for name in names if any(text.lower() in name for text in sanitizer._CASES)]
+    assert len(chosen) < len(names) / 2
+
+
+def test_time_on_a_gpu_is_that_between_events(host, monkeypatch):
+    class Event:
+        def record(self):
+            pass
+
+        synchronize = record
+
+    cuda = types.SimpleNamespace(Event=Event, get_elapsed_time=lambda begin, end: 6.0)
+    host.cupy, host.is_gpu = types.SimpleNamespace(cuda=cuda), True
+    calls = []
+    seconds, recorded = host.seconds(calls.append, copies=3)
+    assert seconds == pytest.approx(6e-3 / 3)
+    assert recorded
+    assert calls == [0, 1, 2, 0, 1, 2]  # once to warm up, once to be recorded; replays call nothing
