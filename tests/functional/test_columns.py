@@ -164,7 +164,7 @@ def test_half_precision_adds_up_in_float32(backend, dtype):
         (np.ones((1, 1, 5, 5), dtype=bool), {}, TypeError, "x: expected float32 or float64, got bool"),
         (np.ones((1, 1, 5, 5), dtype=complex), {}, TypeError, "x: expected float32 or float64, got complex128"),
         (np.ones((1, 1, 5, 5), dtype=np.longdouble), {}, TypeError, "x: expected float32 or float64, got"),
-        (None, {}, TypeError, "expected at least one array among x"),
+        (None, {}, TypeError, "x: expected an array, got None"),
         ([[[[1.0]]]], {}, TypeError, r"x: expected an array, got builtins\.list"),
         (np.ones((1, 1, 5, 5)), {"kernel_size": 6}, ValueError, "kernel_size: kernel height 6 is larger than"),
         (np.ones((1, 1, 5, 5)), {"stride": 0}, ValueError, "stride: must be at least 1, got 0"),

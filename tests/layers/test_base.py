@@ -74,6 +74,17 @@ class TestParameter:
         np.testing.assert_array_equal(on.to_numpy(parameter.grad), [1.5, 1])
         np.testing.assert_array_equal(on.to_numpy(first), [1, 0])
 
+    def test_refuses_to_take_over_what_is_no_parameter(self):
+        parameter = Parameter(np.ones(2))
+        for values, got in (
+            (np.ones(2, np.int32), "a parameter must be floating-point, got int32"),
+            (None, "expected an array, got None"),
+            ([1.0, 2.0], "expected an array, got builtins.list"),
+        ):
+            for assign in (Parameter, lambda data: setattr(parameter, "data", data)):
+                with pytest.raises(TypeError, match=f"^data: {got}"):
+                    assign(values)
+
     def test_refuses_what_is_no_gradient(self):
         parameter = Parameter(np.ones((2, 3), np.float32))
         with pytest.raises(ValueError, match=r"g: expected shape \(2, 3\) like data, got \(3,\)"):
@@ -368,8 +379,11 @@ class TestMoving:
         before = net.state_dict()
         with pytest.raises(ValueError, match="backend: unknown 'nowhere'"):
             net.to("nowhere")
-        with pytest.raises(TypeError, match="float33"):
-            net.to(dtype="float33")
+        for dtype in ("float33", "int32", "numpy"):
+            with pytest.raises(TypeError, match=f"dtype: expected the name of a floating-point dtype.* got {dtype!r}"):
+                net.to(dtype=dtype)
+        with pytest.raises(TypeError, match="backend: expected a name such as 'numpy', got 5"):
+            net.to(5)
         pytest.importorskip("jax")
         net.head.append(Linear(2, 2, dtype="float64"))  # the last part is what fails
         with pytest.raises(TypeError, match="dtype: JAX has no float64"):

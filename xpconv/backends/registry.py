@@ -356,6 +356,8 @@ def backend_of(**arrays: Array) -> Backend:
                 f"move one with xpconv.asarray({name}, backend={found.name!r})"
             )
     if found is None:
+        if len(arrays) == 1:
+            raise TypeError(f"{next(iter(arrays))}: expected an array, got None")
         raise TypeError(f"expected at least one array among {', '.join(arrays)}")
     return found
 

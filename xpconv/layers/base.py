@@ -54,6 +54,13 @@ def _moved(array: Array, target: Backend | None, dtype: str | None) -> Array:
     return moved if moved is array else _copy(moved)
 
 
+def _check_floating(data: Array) -> Backend:
+    backend = backend_of(data=data)
+    if not backend.is_floating(data):
+        raise TypeError(f"data: a parameter must be floating-point, got {backend.dtype_name(data)}")
+    return backend
+
+
 class Parameter:
     """An array that is trained, and its gradient.
 
@@ -79,9 +86,7 @@ class Parameter:
     __slots__ = ("_data", "grad")
 
     def __init__(self, data: Array) -> None:
-        backend = backend_of(data=data)
-        if not backend.is_floating(data):
-            raise TypeError(f"data: a parameter must be floating-point, got {backend.dtype_name(data)}")
+        _check_floating(data)
         self._data: Array = _copy(data)
         self.grad: Array | None = None
 
@@ -94,7 +99,7 @@ class Parameter:
     def data(self, values: Array) -> None:
         if isinstance(values, np.generic):  # what NumPy makes of an array without axes
             values = np.asarray(values)
-        self._data = backend_of(data=values).prepare(values)
+        self._data = _check_floating(values).prepare(values)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -430,8 +435,19 @@ class Layer:
         -------
         Layer
             Itself. An optimizer that has taken a step already must be told: see its ``to``.
+
+        Raises
+        ------
+        TypeError, ValueError
+            An unknown backend, or a dtype that is not floating-point or that the backend does not have.
+        BackendUnavailableError
+            The backend cannot start here.
+        DeviceMemoryError
+            The device does not hold it all.
         """
-        target = load_backend(backend) if isinstance(backend, str) else backend
+        target = None if backend is None else load_backend(backend)
+        if dtype not in (None, "float16", "bfloat16", "float32", "float64"):
+            raise TypeError(f"dtype: expected the name of a floating-point dtype, such as 'float32', got {dtype!r}")
         moved = []
         for parameter in self.parameters():
             grad = None if parameter.grad is None else _moved(parameter.grad, target, dtype)
