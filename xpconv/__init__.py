@@ -27,7 +27,7 @@ from .backends import (
 )
 
 if TYPE_CHECKING:
-    from . import data, functional, layers, models, optim, testing, training
+    from . import cs231n, data, functional, layers, models, optim, testing, training
     from ._config import show_config
     from ._random import manual_seed
     from ._threads import get_num_threads, set_num_threads
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 # loaded when first used, which keeps `import xpconv` about as fast as `import numpy`
-_SUBPACKAGES = ("data", "functional", "layers", "models", "optim", "testing", "training")
+_SUBPACKAGES = ("cs231n", "data", "functional", "layers", "models", "optim", "testing", "training")
 _LATE_NAMES = {
     "Parameter": "layers",
     "Trainer": "training",
@@ -56,6 +56,7 @@ __all__ = [
     "asarray",
     "available_backends",
     "backends",
+    "cs231n",
     "data",
     "functional",
     "get_backend",

@@ -12,7 +12,7 @@ import numpy as np
 from ..backends import backend_of
 from ..backends.protocol import Array, Backend
 
-__all__ = ["add", "check_positive", "divides", "on_its_device", "out_size", "promoted", "put", "scalar"]
+__all__ = ["add", "check_divides", "check_positive", "on_its_device", "out_size", "promoted", "put", "scalar"]
 
 _WIDTH = {"float64": 4, "float32": 3, "bfloat16": 2, "float16": 1}
 
@@ -70,7 +70,7 @@ def scalar(backend: Backend, value: Array) -> Any:
     return value[()] if backend.xp is np and isinstance(value, np.ndarray) else value
 
 
-def divides(what: str, size: int, pad: int, kernel: int, stride: int) -> None:
+def check_divides(what: str, size: int, pad: int, kernel: int, stride: int) -> None:
     """Raise AssertionError, as the course does, unless windows end exactly where the padded image does."""
     check_positive("stride", stride)
     if (size + 2 * pad - kernel) % stride != 0:

@@ -11,7 +11,7 @@ from typing import Any
 from .. import functional as F
 from ..backends import backend_of
 from ..backends.protocol import Array
-from ._arrays import divides, on_its_device, promoted
+from ._arrays import check_divides, on_its_device, promoted
 from .im2col_cython import col2im_6d_cython, col2im_cython, im2col_cython
 
 __all__ = [
@@ -45,8 +45,8 @@ def _stride_and_pad(x: Array, w: Array, conv_param: dict) -> tuple[int, int]:
     for name, array in (("x", x), ("w", w)):
         if len(array.shape) != 4:
             raise ValueError(f"{name}: expected 4 dimensions, got shape {tuple(array.shape)}")
-    divides("width", x.shape[3], pad, w.shape[3], stride)
-    divides("height", x.shape[2], pad, w.shape[2], stride)
+    check_divides("width", x.shape[3], pad, w.shape[3], stride)
+    check_divides("height", x.shape[2], pad, w.shape[2], stride)
     return stride, pad
 
 

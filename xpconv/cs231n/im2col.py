@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..backends.protocol import Array
-from ._arrays import divides, out_size
+from ._arrays import check_divides, out_size
 from .im2col_cython import col2im_cython, im2col_cython
 
 __all__ = ["col2im_indices", "get_im2col_indices", "im2col_indices"]
@@ -31,12 +31,10 @@ def get_im2col_indices(
         Windows do not end where the padded image does.
     """
     _, C, H, W = x_shape
-    divides("height", H, padding, field_height, stride)
-    divides("width", W, padding, field_width, stride)
-    out_h, out_w = (
-        out_size("height", H, padding, field_height, stride),
-        out_size("width", W, padding, field_width, stride),
-    )
+    check_divides("height", H, padding, field_height, stride)
+    check_divides("width", W, padding, field_width, stride)
+    out_h = out_size("height", H, padding, field_height, stride)
+    out_w = out_size("width", W, padding, field_width, stride)
     channel, row, column = np.indices((C, field_height, field_width)).reshape(3, -1, 1)
     p, q = np.indices((out_h, out_w)).reshape(2, 1, -1)
     return channel, row + stride * p, column + stride * q
@@ -44,8 +42,8 @@ def get_im2col_indices(
 
 def im2col_indices(x: Array, field_height: int, field_width: int, padding: int = 1, stride: int = 1) -> Array:
     """`im2col_cython` with the course's defaults and its assertion that sizes divide."""
-    divides("height", x.shape[2], padding, field_height, stride)
-    divides("width", x.shape[3], padding, field_width, stride)
+    check_divides("height", x.shape[2], padding, field_height, stride)
+    check_divides("width", x.shape[3], padding, field_width, stride)
     return im2col_cython(x, field_height, field_width, padding, stride)
 
 
@@ -54,6 +52,6 @@ def col2im_indices(
 ) -> Array:
     """`col2im_cython` with the shape of the images in one argument, the course's defaults and its assertion."""
     N, C, H, W = x_shape
-    divides("height", H, padding, field_height, stride)
-    divides("width", W, padding, field_width, stride)
+    check_divides("height", H, padding, field_height, stride)
+    check_divides("width", W, padding, field_width, stride)
     return col2im_cython(cols, N, C, H, W, field_height, field_width, padding, stride)

@@ -57,9 +57,9 @@ def col2im_cython(
     """
     backend = backend_of(cols=cols)
     rows = C * field_height * field_width
-    positions = out_size("height", H, padding, field_height, stride) * out_size(
-        "width", W, padding, field_width, stride
-    )
+    out_h = out_size("height", H, padding, field_height, stride)
+    out_w = out_size("width", W, padding, field_width, stride)
+    positions = out_h * out_w
     _check(cols, (rows, positions * N), "(C * field_height * field_width, out_h * out_w * N)")
     columns = backend.xp.permute_dims(backend.xp.reshape(cols, (rows, positions, N)), (2, 0, 1))
     return F.col2im(columns, (H, W), (field_height, field_width), stride=stride, padding=padding)
