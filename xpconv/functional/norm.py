@@ -204,7 +204,8 @@ def batch_norm(
     eps : float
         Added to the variance.
     layout : str
-        ``"NCHW"`` or ``"NHWC"``, for x of four dimensions and the result; nothing is copied for it.
+        ``"NCHW"`` or ``"NHWC"``, for x of four dimensions and the result. NumPy's operators read either where it lies;
+        the CUDA kernels copy images whose channels are the innermost in memory.
 
     Returns
     -------

@@ -7,12 +7,13 @@ torchvision's for `ResNet18`, and for `CifarResNet` those of the CIFAR-10 reposi
 from __future__ import annotations
 
 import math
+import operator
 
 import numpy as np
 
 from .._checks import check_integer
 from .._random import as_generator
-from ..backends import backend_of
+from ..backends import backend_of, compute
 from ..backends.protocol import Array
 from ..layers import BatchNorm2d, Conv2d, GlobalAvgPool2d, Layer, Linear, MaxPool2d, Sequential
 
@@ -84,7 +85,7 @@ class BasicBlock(Layer):
         if projection is not None:
             straight = projection.backward(straight)
         dx = self.conv1.backward(self.bn1.backward(self.conv2.backward(dy)))
-        return dx + straight
+        return compute(backend_of(dx=dx), "BasicBlock.backward", operator.add, dx, straight)
 
 
 def _stage(
