@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from xpconv._gpu import dropout, launch, module
-from xpconv.testing.cuda_host import HostArray
+from xpconv._geometry import conv_window, pool_window
+from xpconv._gpu import columns, dropout, elementwise, launch, loss, module, norm, optim, pool
+from xpconv.testing.cuda_host import HostArray, HostCudaBackend
 
 
 def device(values, dtype=np.float32):
@@ -103,6 +104,91 @@ def test_source_keeps_the_lines_of_its_files():
     assert text.count('#line 1 "common.cuh"') == 1
     assert '#include "' not in text
     assert text.startswith('#line 1 "norm.cu"\n// Normalisation.')
+
+
+# ---- sizes past 2**31 ------------------------------------------------------------------------------------------------
+
+
+def phantom(*shape, dtype=np.float32):
+    """An array of any size that has no memory but for its first element: what is done with it must not look."""
+    strides = np.cumprod((np.dtype(dtype).itemsize, *shape[:0:-1]))[::-1]
+    return np.lib.stride_tricks.as_strided(np.zeros(1, dtype), shape, strides).view(HostArray)
+
+
+@pytest.fixture
+def unlaunched(host, monkeypatch):
+    """A backend of phantoms, and the list of launches that it would have made: (kernel, template, grid, arguments)."""
+    launches = []
+
+    def get(file, kernel, dtype, *template):
+        parameters = host.kernels.get(file, kernel, dtype, *template)
+
+        def start(grid, block, arguments):
+            assert len(arguments) == len(parameters.parameters)
+            for i, (parameter, value) in enumerate(zip(parameters.parameters, arguments, strict=True)):
+                parameters._value(i, parameter, value)  # the types that this instance takes
+            launches.append((kernel, template, grid, arguments))
+
+        return start
+
+    backend = HostCudaBackend()
+    monkeypatch.setattr(backend.kernels, "get", get)
+    for name in ("empty", "zeros"):
+        monkeypatch.setattr(backend, name, lambda shape, dtype: phantom(*shape, dtype=backend.dtype(dtype)))
+    return backend, launches
+
+
+HUGE = (2**9, 2**7, 2**8, 2**8)  # 2**32 elements
+WINDOW = conv_window((2**8, 2**8), 3, 1, 1, 1)
+POOL = pool_window((2**8, 2**8), 2, None, 0, 1, False)
+CALLS = {
+    "relu": lambda backend: elementwise.relu(backend, phantom(*HUGE)),
+    "relu_backward": lambda backend: elementwise.relu_backward(backend, phantom(*HUGE), phantom(*HUGE)),
+    "dropout_mask": lambda backend: dropout.dropout_mask(backend, phantom(*HUGE), 0.5, (1, 2, 3)),
+    "im2col": lambda backend: columns.im2col(backend, phantom(2**7, 2**6, 2**8, 2**8), WINDOW),  # 2**29 are 9 * 2**29
+    "col2im": lambda backend: columns.col2im(backend, phantom(2**7, 9 * 2**6, 2**16), WINDOW),
+    "max_pool2d": lambda backend: pool.max_pool2d(backend, phantom(*HUGE), POOL),
+    "avg_pool2d_backward": lambda backend: pool.avg_pool2d_backward(
+        backend, phantom(2**9, 2**7, 2**7, 2**7), True, POOL
+    ),
+    "batch_norm": lambda backend: norm.batch_norm(
+        backend, phantom(2**9, 2**7, 2**16), phantom(2**7), phantom(2**7), 1e-5
+    ),
+    "layer_norm": lambda backend: norm.layer_norm(backend, phantom(2**22, 2**10), phantom(2**10), None, 1e-5),
+    "softmax_cross_entropy": lambda backend: loss.softmax_cross_entropy(
+        backend, phantom(2**22, 2**10), phantom(2**22, dtype=np.int64), 0.0
+    ),
+    "adam_steps": lambda backend: optim.adam_steps(
+        backend, *([phantom(2**32)] for _ in range(4)), 1, 1e-3, 0.9, 0.999, 1e-8, 0.0, False
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_sizes_past_2_to_the_31(unlaunched, name):
+    """Every kernel that goes through so many elements takes 64-bit indices, and no grid is larger than a GPU allows."""
+    backend, launches = unlaunched
+    CALLS[name](backend)
+    wide = [launched for launched in launches if "int64" in launched[1]]
+    assert wide
+    for kernel, template, grid, arguments in launches:
+        assert all(size <= limit for size, limit in zip(grid, (2**31 - 1, 2**16 - 1, 2**16 - 1), strict=False)), kernel
+        arrays = [a for a in arguments if isinstance(a, HostArray)]
+        if any(array.size > launch.INT32_LIMIT for array in arrays):
+            assert template[0] == "int64", kernel
+
+
+def test_steps_of_windows_past_2_to_the_31(host, rng):
+    """They lead out of every image, so they are never made."""
+    x = rng.standard_normal((2, 3, 4, 5)).astype(np.float32)
+    taps = conv_window((4, 5), (4, 1), (2**40, 3), 0, (1, 2**33))
+    want = np.asarray(columns.im2col(host, x.view(HostArray), taps))
+    np.testing.assert_array_equal(want, x[:, :, :, ::3].reshape(2, 12, 2))
+    back = np.asarray(columns.col2im(host, want.view(HostArray), taps))
+    np.testing.assert_array_equal(back[..., ::3], x[..., ::3])
+    assert not back[..., 1::3].any()
+    with pytest.raises(ValueError, match=r"x: images and windows must be shorter than 2\*\*31 pixels for CUDA kernels"):
+        launch.struct_of_window(conv_window((2**31, 1), 1, 1, 0, 1))
 
 
 class TestNumbersOnTheDevice:

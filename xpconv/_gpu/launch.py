@@ -144,7 +144,23 @@ def flat(backend: GpuBackend, *arrays: Array) -> Flat:
 
 @lru_cache(maxsize=4096)
 def struct_of_window(window: _geometry.Window) -> np.ndarray:
-    """The structure ``Window`` of common.cuh."""
+    """The structure ``Window`` of common.cuh.
+
+    Raises
+    ------
+    ValueError
+        A length is beyond the 32 bits that it has there.
+    """
+    # steps that are never made may be of any length
+    steps = {
+        "stride_h": window.stride_h if window.out_h > 1 else 1,
+        "stride_w": window.stride_w if window.out_w > 1 else 1,
+        "dilation_h": window.dilation_h if window.kernel_h > 1 else 1,
+        "dilation_w": window.dilation_w if window.kernel_w > 1 else 1,
+    }
+    window = window._replace(**steps)
+    if max(window) >= 2**31:
+        raise ValueError(f"x: images and windows must be shorter than 2**31 pixels for CUDA kernels, got {window}")
     numbers = [
         window.height, window.width, window.kernel_h, window.kernel_w, window.stride_h, window.stride_w,
         window.pad_top, window.pad_bottom, window.pad_left, window.pad_right,
