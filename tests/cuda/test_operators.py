@@ -36,9 +36,14 @@ def offset(array):
     return view
 
 
+def channel_major(array):
+    """The first two axes are swapped in memory, as convolution on a GPU leaves its results."""
+    return np.array(array.swapaxes(0, 1), order="C").swapaxes(0, 1) if array.ndim > 2 else np.array(array)
+
+
 def device(array, layout="contiguous"):
     """A `HostArray` whose memory is laid out so."""
-    return np.asarray({**LAYOUTS, "offset": offset}[layout](array)).view(HostArray)
+    return np.asarray({**LAYOUTS, "offset": offset, "channel-major": channel_major}[layout](array)).view(HostArray)
 
 
 def arguments_for(call, dtype, make):
@@ -123,7 +128,9 @@ def test_any_order_of_threads(host, rng, group, schedule):
             check(host, call, np.dtype(np.float32))
 
 
-@pytest.mark.parametrize("layout", ["fortran", "transposed", "channels-last", "sliced", "negative", "offset"])
+@pytest.mark.parametrize(
+    "layout", ["fortran", "transposed", "channels-last", "sliced", "negative", "offset", "channel-major"]
+)
 @pytest.mark.parametrize("group", list(operators.GROUPS))
 def test_memory_layouts(host, rng, group, layout):
     for call in operators.GROUPS[group](rng):
