@@ -8,7 +8,7 @@ from xpconv.testing import Case, parity
 
 from .section import Options, Row, Rows
 
-SECONDS = 100  # the first section that needs all kernels: compiling them is part of it
+SECONDS = 70
 NEEDS_GPU = False
 
 # enough on the stand-in, where the tests run the whole table

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from .section import Options, Row, Rows, Skipped
 
-SECONDS = 90
+SECONDS = 75
 NEEDS_GPU = True
 
 _TOOLS = ("memcheck", "racecheck")

@@ -24,6 +24,7 @@ __all__ = ["SECTIONS", "TOTAL_SECONDS", "main"]
 
 SECTIONS = (
     "environment",
+    "compilation",
     "ceilings",
     "parity",
     "sanitizer",

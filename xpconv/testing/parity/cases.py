@@ -290,6 +290,7 @@ def _convolutions() -> Iterator[ParityCase]:
         groups=2,
         output_padding=(1, 2),
     )
+    yield _conv_transpose2d("NHWC", (2, 5, 4, 3), (3, 4, 3, 2), layout="NHWC", stride=2)
     yield _conv_transpose2d("empty batch", (0, 2, 4, 4), (2, 3, 2, 2))
 
 

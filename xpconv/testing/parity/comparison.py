@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -92,6 +93,12 @@ def _finding(case: str, key: Key, got: Any, want: Any, bound: Bound, dtype: str)
     return finding(difference, of_largest, part, problem)
 
 
+@functools.lru_cache(maxsize=512)  # they depend on nothing else, and several subjects may be judged
+def _bounds(case: ParityCase, dtype: str) -> dict[Key, Bound]:
+    with Case("bounds", "numpy").active():
+        return case.bounds(on_host(case.name, dtype))
+
+
 def compare(case: ParityCase, subject: Case, reference: Case, dtype: str = "float32") -> list[Finding]:
     """Run a case on both sides; a finding for each of its results.
 
@@ -113,8 +120,7 @@ def compare(case: ParityCase, subject: Case, reference: Case, dtype: str = "floa
     with np.errstate(all="ignore"):
         with reference.active() as backend:
             want = case.call(on_backend(case.name, dtype, backend))
-        with Case("bounds", "numpy").active():
-            bounds = case.bounds(on_host(case.name, dtype))
+        bounds = _bounds(case, dtype)
         try:
             with subject.active() as backend:
                 got = case.call(on_backend(case.name, dtype, backend))
@@ -171,7 +177,7 @@ def table(findings: Sequence[Finding], dtype: str = "float32") -> str:
         if len(wrong) > _SHOWN:
             lines.append(f"  and {len(wrong) - _SHOWN} more")
     worst = largest(findings)
-    lines.append("")
+    lines += ["", "of tolerance: of what rounding explains; bit-equal: as promised, and so it is"]
     if worst is not None:
         limit = f" (limit {LARGEST_VALUE_LIMIT:.0e})" if dtype == "float32" else ""
         lines.append(
