@@ -302,7 +302,7 @@ def test_predict_in_parts(make_trainer, train_set):
     x = train_set.images.astype(np.float32) / 255
     whole = trainer.predict(x, batch_size=100)
     assert whole.shape == (42, 3)
-    np.testing.assert_allclose(trainer.predict(x, batch_size=5), whole, rtol=1e-5)
+    np.testing.assert_allclose(trainer.predict(x, batch_size=5), whole, rtol=1e-5, atol=1e-6)
     assert trainer.predict(x[:0]).shape == (0, 3)
     assert trainer.model.training
     trainer.model.eval()
