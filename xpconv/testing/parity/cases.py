@@ -485,6 +485,11 @@ class _Moments(NamedTuple):
         terms = math.prod(x.shape[a] for a in axes)
         return cls(axes, terms, level, variance, inv_std, (level + 2 * centred) * inv_std)
 
+    def given(self, x: np.ndarray, mean: np.ndarray, var: np.ndarray, eps: float) -> _Moments:
+        """With given moments in the place of those of x: nothing is summed up for y."""
+        inv_std = 1 / np.sqrt(var + eps)
+        return self._replace(terms=4, inv_std=inv_std, spread=2 * (np.abs(x) + np.abs(mean)) * inv_std)
+
 
 def _normalisation_bounds(
     operator: str,
@@ -561,10 +566,8 @@ def _batch_norm(
         along = tuple(-1 if axis == channel else 1 for axis in range(x.ndim))
         weight_, bias_ = (None if v is None else v.reshape(along) for v in (weight, bias))
         moments = _Moments.of(x, axes, eps)
-        if not training:  # the given moments take the place of those of x; nothing is summed up but dw and db
-            inv_std = 1 / np.sqrt(var + eps).reshape(along)
-            level = np.abs(mean).reshape(along)
-            moments = moments._replace(terms=4, inv_std=inv_std, spread=2 * (np.abs(x) + level) * inv_std)
+        if not training:
+            moments = moments.given(x, mean.reshape(along), var.reshape(along), eps)
         found = _normalisation_bounds("batch_norm", moments, dy, weight_, bias_, axes, shape, channels)
         if training and running:
             m = moments.terms
@@ -576,14 +579,16 @@ def _batch_norm(
     return ParityCase(f"batch_norm, {name}", call, bounds)
 
 
-def _batch_norm_relu(name: str, shape: tuple[int, ...], *, residual: bool, memory: str = "contiguous") -> ParityCase:
+def _batch_norm_relu(
+    name: str, shape: tuple[int, ...], *, residual: bool, training: bool = True, memory: str = "contiguous"
+) -> ParityCase:
     channels, axes, eps = (shape[1],), (0, *range(2, len(shape))), 1e-5
 
     def call(draw: Draw) -> Results:
         x, (weight, bias) = draw.normal("x", shape, layout=memory), _parameters(draw, channels, True)
         beside = draw.normal("residual", shape, layout=memory) if residual else None
         statistics = draw.normal("mean", channels), draw.positive("var", channels)
-        y, cache = F.batch_norm_relu(x, weight, bias, *statistics, residual=beside, training=True, eps=eps)
+        y, cache = F.batch_norm_relu(x, weight, bias, *statistics, residual=beside, training=training, eps=eps)
         gradients = F.batch_norm_relu_backward(draw.like("dy", y, layout=memory), cache)
         return {
             ("batch_norm_relu", "y"): y,
@@ -594,8 +599,11 @@ def _batch_norm_relu(name: str, shape: tuple[int, ...], *, residual: bool, memor
         x, beside = draw.normal("x", shape), draw.normal("residual", shape) if residual else 0.0
         along = (1, -1, *(1 for _ in axes[1:]))
         weight, bias = (draw.normal(parameter, channels).reshape(along) for parameter in ("weight", "bias"))
-        moments = _Moments.of(x, axes, eps)
-        before_relu = (x - x.mean(axis=axes, keepdims=True)) * moments.inv_std * weight + bias + beside
+        moments, mean = _Moments.of(x, axes, eps), x.mean(axis=axes, keepdims=True)
+        if not training:
+            mean, var = draw.normal("mean", channels).reshape(along), draw.positive("var", channels).reshape(along)
+            moments = moments.given(x, mean, var, eps)
+        before_relu = (x - mean) * moments.inv_std * weight + bias + beside
         dy = draw.like("dy", x) * (before_relu > 0)
         found = _normalisation_bounds("batch_norm_relu", moments, dy, weight, bias, axes, shape, channels)
         y = found["batch_norm_relu", "y"]
@@ -671,6 +679,7 @@ def _normalisations() -> Iterator[ParityCase]:
     yield _batch_norm("NHWC", (2, 5, 6, 4), layout="NHWC")
     yield _batch_norm_relu("images", (3, 4, 6, 7), residual=False)
     yield _batch_norm_relu("residual, channels-last view", (2, 5, 6, 4), residual=True, memory="channels-last")
+    yield _batch_norm_relu("residual, evaluation", (2, 4, 5, 3), residual=True, training=False)
     yield _batch_norm("evaluation", (2, 4, 5, 6), training=False)
     yield _layer_norm("last axis", (5, 40), 1, shift=2.0)
     yield _layer_norm("last two axes, no weight", (3, 2, 6, 7), 2, affine=False)
