@@ -70,6 +70,35 @@ __global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
     }
 }
 
+// The same for windows that tile the image, each pixel being in exactly one: a thread for each window writes all its pixels,
+// a pair at a time where windows are two pixels wide.
+//
+//     a a b b      window a: dy where its argmax says, 0 elsewhere
+//     a a b b
+template <class T, class I, class Index>
+__global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
+    max_pool_backward_tiled(const T* __restrict__ dy, const Index* __restrict__ argmax, T* __restrict__ dx,
+                            Window window, Planes<I> of_dy, Planes<I> of_argmax, Planes<I> of_dx, Walk<I> walk) {
+    const int kernel_h = window.kernel_h, kernel_w = window.kernel_w;
+    const bool pairs = kernel_w == 2 && aligned(dx) && of_dx.image % 2 == 0 && of_dx.channel % 2 == 0;
+    GRID_STRIDE_LOOP(I, index, walk.count) {
+        const Pixel<I> from = walk(index);
+        const T gradient = dy[from.n * of_dy.image + from.c * of_dy.channel + from.at], zero = narrow<T>(0);
+        const int chosen = (int)argmax[from.n * of_argmax.image + from.c * of_argmax.channel + from.at];
+        T* out = dx + from.n * of_dx.image + from.c * of_dx.channel;
+        out += (I)from.h * kernel_h * window.width + from.w * kernel_w;
+        for (int i = 0, tap = 0; i < kernel_h; i++) {
+            if (pairs) {
+                store(out, Pack<T, 2>{{tap == chosen ? gradient : zero, tap + 1 == chosen ? gradient : zero}});
+                tap += 2;
+            } else {
+                for (int j = 0; j < kernel_w; j++, tap++) out[j] = tap == chosen ? gradient : zero;
+            }
+            out += window.width;
+        }
+    }
+}
+
 // How many rows (or columns) of window `p` count in the mean; a window may reach beyond the padding (ceil_mode).
 __device__ __forceinline__ int counted(int p, int size, int kernel, int stride, int before, int behind, bool padding) {
     int start = p * stride - before, stop = min(start + kernel, size + behind);

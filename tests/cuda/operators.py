@@ -112,6 +112,10 @@ def max_pool2d(rng):
     shape = (1, 2, large.out_h, large.out_w)
     argmax = rng.integers(0, large.taps, size=shape).astype(np.int32)
     yield Call("max_pool2d_backward", (rng.normal(size=shape), argmax, large))
+    for size, kernel, dtype in [((6, 9), 3, np.uint8), ((17, 34), 17, np.int32)]:  # windows that tile the image
+        window = pool_window(size, kernel, kernel, 0, 1, False)
+        argmax = rng.integers(0, window.taps, size=(2, 2, window.out_h, window.out_w)).astype(dtype)
+        yield Call("max_pool2d_backward", (rng.normal(size=argmax.shape), argmax, window))
     yield Call("max_pool2d", (np.full((1, 1, 4, 4), -np.inf), pool_window((4, 4), 3, 2, 1, 1, False)))
 
 

@@ -100,6 +100,7 @@ INSTANCES: dict[str, tuple[_Template, ...]] = {
     "pool": (
         _indexed("max_pool", *ARGMAX.values()),
         _indexed("max_pool_backward", *ARGMAX.values()),
+        _indexed("max_pool_backward_tiled", *ARGMAX.values()),
         _indexed("avg_pool"),
         _indexed("avg_pool_backward"),
         _indexed("adaptive_avg_pool"),

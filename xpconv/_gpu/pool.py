@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -56,7 +57,7 @@ def max_pool2d_backward(backend: GpuBackend, dy: Array, argmax: Array, window: W
     source, chosen = planes(backend, dy), planes(backend, argmax)
     dx = empty_planes(backend, chosen, (window.height, window.width), dy.dtype)
     index = index_for(source.extent, chosen.extent, dx.extent)
-    arguments = (
+    arguments: tuple[Any, ...] = (
         Strided(source.array),
         Strided(chosen.array),
         Strided(dx.array),
@@ -64,12 +65,25 @@ def max_pool2d_backward(backend: GpuBackend, dy: Array, argmax: Array, window: W
         index.struct(source.image, source.channel),
         index.struct(chosen.image, chosen.channel),
         index.struct(dx.image, dx.channel),
-        walk(index, n, c, window.height, window.width),
     )
+    if _tiles(window):
+        kernel, (height, width) = "max_pool_backward_tiled", (window.out_h, window.out_w)
+    else:
+        kernel, (height, width) = "max_pool_backward", (window.height, window.width)
     template = (index.name, ARGMAX[backend.dtype_name(argmax)])
-    count = n * c * window.height * window.width
-    launch(backend, "pool", "max_pool_backward", backend.dtype_name(dy), template, count, arguments)
+    arguments += (walk(index, n, c, height, width),)
+    launch(backend, "pool", kernel, backend.dtype_name(dy), template, n * c * height * width, arguments)
     return dx.array
+
+
+def _tiles(window: Window) -> bool:
+    """Whether every pixel is in exactly one window."""
+    sizes = (window.kernel_h, window.kernel_w)
+    return (
+        sizes == (window.stride_h, window.stride_w)
+        and (window.dilation_h, window.dilation_w, window.pad_top, window.pad_left) == (1, 1, 0, 0)
+        and (window.out_h * window.kernel_h, window.out_w * window.kernel_w) == (window.height, window.width)
+    )
 
 
 def _averaged(
