@@ -41,8 +41,8 @@ def tile_for(window: Window, itemsize: int, row: int, image: int, index: Index) 
 
     The tiled kernel takes square windows of some sizes that move pixel by pixel, and columns whose rows are whole
     vectors of 16 bytes in every image. It should pay wherever it can run, by fewer and wider stores: the general kernel
-    writes an element at a time, after as many divisions. No GPU has measured that so far; this function is the place
-    to change the rule.
+    finds its place and writes for each element. No GPU has measured that so far; this function is the place to change
+    the rule.
     """
     size, vector = window.kernel_h, VECTOR_BYTES // itemsize
     steps = (window.kernel_w, window.stride_h, window.stride_w, window.dilation_h, window.dilation_w)
