@@ -93,6 +93,10 @@ class CapturedStep:
 
     def __init__(self, trainer: Trainer, x: Array, targets: Array) -> None:
         backend = backend_of(x=x, targets=targets)
+        if type(backend).capture is Backend.capture:  # not overridden
+            raise CaptureError(f"the backend {backend.name} records no graphs")
+        if not hasattr(trainer.optimizer, "recording"):
+            raise CaptureError(f"the optimizer {type(trainer.optimizer).__name__} has no `recording`")
         self._trainer, self._backend = trainer, backend
         self._form = form_of(x, targets)
         self._layers = [layer for _, layer in trainer.model.named_layers()]
@@ -108,10 +112,6 @@ class CapturedStep:
         self._has_hits = self._has_norm = False
         gradients = [(parameter, parameter.grad) for parameter in trainer.model.parameters()]
         try:
-            if type(backend).capture is Backend.capture:  # not overridden
-                raise CaptureError(f"the backend {backend.name} records no graphs")
-            if not hasattr(trainer.optimizer, "recording"):
-                raise CaptureError(f"the optimizer {type(trainer.optimizer).__name__} has no `recording`")
             with trainer.optimizer.recording() as self._recorded:
                 graph = backend.capture(self._run)
             if graph is None:
