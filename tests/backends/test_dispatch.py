@@ -9,8 +9,10 @@ import pytest
 import xpconv
 from xpconv import _generic
 from xpconv.backends import (
+    DeviceMemoryError,
     Engine,
     KernelUnavailableError,
+    compute,
     dispatch,
     get_kernels,
     load_backend,
@@ -147,6 +149,49 @@ def test_set_kernels_holds_until_set_again(monkeypatch):
     with pytest.raises(ValueError, match="mode: expected one of auto, generic, native, got 'fast'"):
         set_kernels("fast")
     assert get_kernels() == "generic"
+
+
+@pytest.mark.parametrize("kernels", ["auto", "generic"])
+def test_out_of_memory_on_the_host_names_the_operator(backend, kernels, monkeypatch):
+    def fail(backend, x):
+        raise np.exceptions.AxisError("no") if x.ndim == 1 else MemoryError("Unable to allocate 8. TiB")
+
+    monkeypatch.setattr(_generic, "im2col", fail)
+    backend.engines = {"im2col": (Engine("failing", fail, lambda dtype, geometry: True),)}
+    with use_kernels(kernels), pytest.raises(MemoryError, match=r"^im2col: Unable to allocate 8\. TiB$") as caught:
+        run(backend, "im2col", array())
+    assert not isinstance(caught.value, DeviceMemoryError)
+    with use_kernels(kernels), pytest.raises(np.exceptions.AxisError):
+        run(backend, "im2col", array()[0])
+
+
+def test_compute_passes_everything_on(backend):
+    x = array()
+    assert compute(backend, "joined", np.concat, [x, x], axis=1).shape == (2, 6)
+    with pytest.raises(MemoryError, match=r"^failing: not enough memory$"):
+        compute(backend, "failing", lambda: (_ for _ in ()).throw(MemoryError))
+
+
+def test_memory_is_freed_once_and_not_for_what_works_in_place(monkeypatch):
+    class Device(Recording):
+        on_host = False
+        attempts = 0
+
+        def free_memory(self):
+            self.attempts += 10
+            return True
+
+    def fail(backend, x):
+        backend.attempts += 1
+        raise MemoryError("full")
+
+    for operator, attempts in (("im2col", 12), ("sgd_steps", 1)):
+        backend = Device()
+        monkeypatch.setattr(_generic, operator, fail)
+        message = rf"^{operator}: numpy is out of memory: full\. Smaller batches .* 64 MiB \(XPCONV_WORKSPACE_MB, "
+        with use_kernels("generic"), pytest.raises(DeviceMemoryError, match=message):
+            run(backend, operator, array())
+        assert backend.attempts == attempts
 
 
 def test_wrong_modes():

@@ -47,15 +47,21 @@ def device(array, layout="contiguous"):
 
 
 def arguments_for(call, dtype, make):
-    """The arguments of a call, floating-point arrays rounded to ``dtype``, through ``make``."""
-    ready = []
-    for argument in call.arguments:
-        some = [
-            make(a.astype(dtype) if a.dtype.kind == "f" else a) if isinstance(a, np.ndarray) else a
-            for a in (argument if isinstance(argument, list) else [argument])
-        ]
-        ready.append(some if isinstance(argument, list) else some[0])
-    return ready
+    """The arguments of a call, floating-point arrays rounded to ``dtype``, through ``make``.
+
+    They cannot be written to, but by the steps of optimizers: others may be repeated when memory runs out.
+    """
+
+    def made(value):
+        if not isinstance(value, np.ndarray):
+            return value
+        array = make(value.astype(dtype) if value.dtype.kind == "f" else value)
+        array.flags.writeable = call.operator.endswith("_steps")
+        return array
+
+    return [
+        [made(a) for a in argument] if isinstance(argument, list) else made(argument) for argument in call.arguments
+    ]
 
 
 def flat(results):

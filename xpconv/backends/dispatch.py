@@ -194,7 +194,7 @@ def _mib(count: int) -> str:
 
 def _memory_error(backend: Backend, name: str, shortage: Shortage) -> MemoryError:
     if backend.on_host:
-        return MemoryError(f"{name}: {shortage.reason}")
+        return MemoryError(f"{name}: {shortage.reason or 'not enough memory'}")
     asked = shortage.reason if shortage.asked is None else f"asked for {_mib(shortage.asked)} ({shortage.asked} bytes)"
     room = ""
     if shortage.free is not None and shortage.total is not None:

@@ -15,6 +15,9 @@ A layer of one's own is a subclass with two methods::
             self.scale.accumulate_grad(backend_of(dy=dy).xp.sum(dy * x, axis=0))
             return dy * self.scale.data
 
+On a device that is not the thread's current one (``cupy:1``) only the functions of xpconv find their way by themselves;
+`xpconv.Trainer` makes the model's device the current one, and so does ``with backend_of(x=x).running():``.
+
 Parameters, buffers and child layers are found by the attributes they are assigned to, in that order, as in
 `torch.nn.Module`; their names in a state_dict are the paths of attributes.
 """
