@@ -352,6 +352,22 @@ class TestResidualNets:
                 fan_out = layer.out_channels * layer.kernel_size[0] * layer.kernel_size[1]
                 assert layer.weight.data.std() == pytest.approx(math.sqrt(2 / fan_out), rel=0.03), name
 
+    @pytest.mark.parametrize(("out_channels", "stride"), [(4, 1), (8, 2)])
+    def test_block_on_every_backend(self, on, out_channels, stride, rng):
+        if on.id == "jax":
+            pytest.skip("JAX compiles every operator for every shape, which takes long")
+        x = rng.normal(size=(3, 4, 8, 8)).astype(np.float32)
+        found = []
+        for backend, asarray, to_numpy in (("numpy", np.asarray, np.asarray), (on.backend, on.asarray, on.to_numpy)):
+            with use_backend(backend):
+                block = models.BasicBlock(4, out_channels, stride, rng=0)
+            y = block(asarray(x))
+            dx = block.backward(asarray(np.cos(np.arange(math.prod(y.shape), dtype=np.float32)).reshape(y.shape)))
+            gradients = [parameter.grad for parameter in block.parameters()]
+            found.append([to_numpy(array) for array in (y, dx, *gradients, *block.state_dict().values())])
+        for want, got in zip(*found, strict=True):
+            np.testing.assert_allclose(got, want, rtol=0, atol=2e-5 * max(1, np.abs(want).max()))
+
     def test_block_names_its_shortcut(self):
         block = models.BasicBlock(4, 8, 2, shortcut="project", rng=0)
         assert "project.0.weight" in block.state_dict()
