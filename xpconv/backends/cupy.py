@@ -121,6 +121,15 @@ class CupyBackend(GpuBackend):
         with self._gpu:
             return self._cupy.asarray(obj, dtype=None if dtype is None else self.dtype(dtype))
 
+    def dtype(self, name: Any) -> Any:
+        if name != "bfloat16":
+            return super().dtype(name)
+        try:
+            import ml_dtypes  # CuPy computes with its dtype, and has no name for it
+        except ImportError:
+            raise TypeError(f"dtype: {self.name} has 'bfloat16' only with the package ml_dtypes") from None
+        return np.dtype(ml_dtypes.bfloat16)
+
     def to_numpy(self, array: Array) -> np.ndarray:
         with self._gpu:
             return self._cupy.asnumpy(array)
