@@ -65,7 +65,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run_section(arguments: argparse.Namespace) -> int:
     try:
-        _module(arguments.section).run(Options.of(arguments), Rows(arguments.rows))
+        with load_backend(arguments.backend).running():  # its device is the current one
+            _module(arguments.section).run(Options.of(arguments), Rows(arguments.rows))
     except Skipped as reason:
         print(reason, file=sys.stderr)
         return _SKIPPED

@@ -1,6 +1,8 @@
 """The script for a machine with a GPU, on the stand-in and with minute sizes: that it works, nothing about speed."""
 
 import argparse
+import ctypes
+import importlib.util
 import json
 import math
 import sys
@@ -330,3 +332,72 @@ def test_time_on_a_gpu_is_that_between_events(host, monkeypatch):
     assert seconds == pytest.approx(6e-3 / 3)
     assert recorded
     assert calls == [0, 1, 2, 0, 1, 2]  # once to warm up, once to be recorded; replays call nothing
+
+
+# ---- the branches for a GPU, on a stand-in for CuPy ---------------------------------------------------------------
+
+
+@pytest.fixture
+def second_gpu(monkeypatch):
+    """Options for the second device of a stand-in for CuPy, which takes arrays of the current device only."""
+    import array_api_compat
+
+    from xpconv.backends import registry
+
+    if HOST.why_unavailable():
+        pytest.skip(HOST.why_unavailable())
+    path = ROOT / "tests" / "backends" / "fake_cupy.py"
+    spec = importlib.util.spec_from_file_location("fake_cupy_of_benchmarks", path)
+    fake = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(fake)
+    cupy, namespace = fake.start()
+
+    class Event:
+        def record(self):
+            self.time = time.perf_counter()
+
+        def synchronize(self):
+            pass
+
+    class Generator:
+        def __init__(self, seed):
+            self.rng = np.random.default_rng(seed)
+
+        def standard_normal(self, shape, dtype):
+            return fake.new(self.rng.standard_normal(shape, dtype=dtype))
+
+    cupy.random = types.SimpleNamespace(default_rng=Generator)
+    cupy.cuda.Event = Event
+    cupy.cuda.get_elapsed_time = lambda begin, end: (end.time - begin.time) * 1e3
+    cupy.cuda.get_current_stream = lambda: types.SimpleNamespace(ptr=0, is_capturing=lambda: False)
+    runtime = cupy.cuda.runtime
+    runtime.memcpyDeviceToDevice = 3
+    runtime.memcpyAsync = lambda to, source, size, kind, stream: ctypes.memmove(to, source, size)
+    monkeypatch.setattr(fake.Device, "compute_capability", "90", raising=False)
+    monkeypatch.setattr(fake.Device, "mem_info", (1 << 20, 1 << 30), raising=False)
+    for name in ("_entries", "_loaded", "_by_type"):
+        monkeypatch.setattr(registry, name, dict(getattr(registry, name)))
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    monkeypatch.setitem(sys.modules, "array_api_compat.cupy", namespace)
+    monkeypatch.setattr(array_api_compat, "cupy", namespace, raising=False)
+    registry.register_backend("cupy", registry._builtin("cupy"), packages=("fake_cupy_of_benchmarks", "cupy"))
+    with registry.load_backend("cupy:1").running():
+        yield Options("cupy:1", tiny=True)
+
+
+@pytest.mark.parametrize("name", ["environment", "ceilings", "convolution"])
+def test_sections_on_the_second_of_two_gpus(second_gpu, name):
+    rows = Rows()
+    module = script._module(name)
+    module.run(second_gpu, rows)
+    assert rows.all
+    assert not [row for row in rows.all if row.get("error")]
+    assert module.lines(rows.all)
+
+
+def test_a_kernel_without_a_graph_is_timed_too(second_gpu):
+    """The stand-in cannot record: the figure says so."""
+    gpu = device.Device(second_gpu)
+    row = kernels._measured(gpu, dict(kernels._table(gpu))["relu"], copy=1e9)
+    assert row["us"] > 0
+    assert row["in_graph"] is False

@@ -118,11 +118,12 @@ def compare(case: ParityCase, subject: Case, reference: Case, dtype: str = "floa
         reference is raised: then there is nothing to compare with.
     """
     with np.errstate(all="ignore"):
-        with reference.active() as backend:
+        # with a device of several the current one: cases compute with arrays themselves, besides calling operators
+        with reference.active() as backend, backend.running():
             want = case.call(on_backend(case.name, dtype, backend))
         bounds = _bounds(case, dtype)
         try:
-            with subject.active() as backend:
+            with subject.active() as backend, backend.running():
                 got = case.call(on_backend(case.name, dtype, backend))
                 backend.synchronize()
             missing = set(want) ^ set(got)
