@@ -6,17 +6,25 @@ signatures of `xpconv._generic`. Importing this package raises ImportError where
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
 import xpconv._cpu._kernels as _kernels  # spelled so, a missing module is called missing, and not a circular import
 
 from .. import _threads
-from . import columns, conv, conv_transpose, dropout, pool
+from . import columns, conv, conv_transpose, direct, dropout, norm, pool
 
 __all__ = ["ENGINES"]
 
 _kernels.set_num_threads(_threads._number)  # not get_num_threads(), which asks the kernels
+
+_isa = os.environ.get("XPCONV_ISA")
+if _isa:
+    try:
+        _kernels.use_instruction_set(_isa)
+    except ValueError as error:
+        raise ValueError(f"XPCONV_ISA: {error}") from None
 
 
 def _real(dtype: str, geometry: Any) -> bool:
@@ -26,14 +34,23 @@ def _real(dtype: str, geometry: Any) -> bool:
 ENGINES: dict[str, tuple[tuple[str, Callable[..., Any], Callable[[str, Any], bool]], ...]] = {
     "im2col": (("cpu", columns.im2col, _real),),
     "col2im": (("cpu", columns.col2im, _real),),
-    "conv2d": (("cpu", conv.conv2d, _real),),
-    "conv2d_backward": (("cpu", conv.conv2d_backward, _real),),
+    "conv2d": (("direct", direct.conv2d, direct.supports), ("im2col", conv.conv2d, _real)),
+    "conv2d_backward": (
+        ("direct", direct.conv2d_backward, direct.supports),
+        ("im2col", conv.conv2d_backward, _real),
+    ),
     "conv_transpose2d": (("cpu", conv_transpose.conv_transpose2d, _real),),
     "conv_transpose2d_backward": (("cpu", conv_transpose.conv_transpose2d_backward, _real),),
     "max_pool2d": (("cpu", pool.max_pool2d, _real),),
     "max_pool2d_backward": (("cpu", pool.max_pool2d_backward, _real),),
     "avg_pool2d": (("cpu", pool.avg_pool2d, _real),),
     "avg_pool2d_backward": (("cpu", pool.avg_pool2d_backward, _real),),
+    "batch_norm": (("cpu", norm.batch_norm, _real),),
+    "batch_norm_backward": (("cpu", norm.batch_norm_backward, _real),),
+    "batch_norm_inference": (("cpu", norm.batch_norm_inference, _real),),
+    "batch_norm_relu": (("cpu", norm.batch_norm_relu, _real),),
+    "batch_norm_relu_backward": (("cpu", norm.batch_norm_relu_backward, _real),),
+    "batch_norm_relu_inference": (("cpu", norm.batch_norm_relu_inference, _real),),
     "adaptive_avg_pool2d": (("cpu", pool.adaptive_avg_pool2d, _real),),
     "dropout_mask": (("cpu", dropout.dropout_mask, _real),),
 }

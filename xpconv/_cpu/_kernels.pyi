@@ -95,4 +95,86 @@ def avg_pool_backward(
     count_right: int,
 ) -> None: ...
 def adaptive_avg_pool(x: NDArray, y: NDArray) -> None: ...
+def batch_norm(
+    x: NDArray,
+    residual: NDArray,
+    y: NDArray,
+    weight: NDArray,
+    bias: NDArray,
+    mean: NDArray,
+    variance: NDArray,
+    inv_std: NDArray,
+    eps: float,
+    has_residual: bool,
+    given: bool,
+    relu: bool,
+) -> None: ...
+def batch_norm_backward(
+    dy: NDArray,
+    y: NDArray,
+    x: NDArray,
+    dx: NDArray,
+    dresidual: NDArray,
+    weight: NDArray,
+    mean: NDArray,
+    inv_std: NDArray,
+    dw: NDArray,
+    db: NDArray,
+    relu: bool,
+    need_dresidual: bool,
+    training: bool,
+) -> None: ...
 def dropout_mask(mask: NDArray, seed: int, layer: int, step: int, threshold: int, kept: float) -> None: ...
+def instruction_sets() -> tuple[str, ...]: ...
+def instruction_set() -> str | None: ...
+def use_instruction_set(name: str) -> None: ...
+def direct_bytes(
+    channels: int,
+    filters: int,
+    height: int,
+    width: int,
+    kernel_h: int,
+    kernel_w: int,
+    out_h: int,
+    out_w: int,
+    stride_h: int,
+    stride_w: int,
+    pad_top: int,
+    pad_left: int,
+    dilation_h: int,
+    dilation_w: int,
+    itemsize: int,
+    most: int,
+) -> int | None: ...
+def direct(
+    x: NDArray,
+    w: NDArray,
+    b: NDArray | None,
+    y: NDArray,
+    kernel_h: int,
+    kernel_w: int,
+    stride_h: int,
+    stride_w: int,
+    pad_top: int,
+    pad_left: int,
+    dilation_h: int,
+    dilation_w: int,
+    memory: NDArray,
+) -> None: ...
+def direct_backward(
+    dy: NDArray,
+    x: NDArray,
+    w: NDArray,
+    dx: NDArray | None,
+    dw: NDArray,
+    db: NDArray,
+    kernel_h: int,
+    kernel_w: int,
+    stride_h: int,
+    stride_w: int,
+    pad_top: int,
+    pad_left: int,
+    dilation_h: int,
+    dilation_w: int,
+    memory: NDArray,
+) -> None: ...

@@ -1,0 +1,224 @@
+"""The convolution without columns, on every instruction set of this processor."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import xpconv
+from xpconv import _generic
+from xpconv._cpu import _kernels, conv, direct
+from xpconv._cpu.columns import steps
+from xpconv._geometry import conv_geometry
+from xpconv.backends import load_backend, serving
+
+BACKEND = load_backend("numpy")
+SETS = _kernels.instruction_sets()
+
+pytestmark = pytest.mark.skipif(not SETS, reason="the kernels were built by a compiler without vectors")
+
+
+@pytest.fixture(params=SETS)
+def isa(request):
+    """Run the test with that instruction set."""
+    before = _kernels.instruction_set()
+    _kernels.use_instruction_set(request.param)
+    yield request.param
+    _kernels.use_instruction_set(before)
+
+
+def results(operators, x, w, b, dy, geometry, need_dx=True):
+    y = operators.conv2d(BACKEND, x, w, b, geometry)
+    dy = np.ascontiguousarray(y[::-1]) if dy is None else dy
+    return [y, *operators.conv2d_backward(BACKEND, dy, x, w, need_dx, b is not None, geometry)]
+
+
+def whole_numbers(rng, dtype, *shapes):
+    """Arrays of small integers: all sums are exact, so that every order of them gives the same bits."""
+    return [rng.integers(-4, 5, shape).astype(dtype) for shape in shapes]
+
+
+# widths around those of the vectors and of whole tiles, filters around the panels
+SHAPES = {
+    "one of each": ((1, 1, 1, 1), (1, 1, 1, 1), {}),
+    "3x3": ((3, 3, 9, 17), (5, 3, 3, 3), {"padding": 1}),
+    "a tile and a lane": ((2, 2, 4, 49), (9, 2, 1, 1), {}),
+    "stride 2": ((2, 3, 31, 31), (25, 3, 3, 3), {"stride": 2, "padding": 1}),
+    "stride 3, leftovers": ((2, 2, 12, 20), (6, 2, 2, 4), {"stride": (3, 3), "padding": ((0, 1), (2, 0))}),
+    "kernel below the stride": ((2, 2, 9, 10), (7, 2, 1, 2), {"stride": (2, 4)}),
+    "dilation": ((2, 2, 14, 13), (4, 2, 3, 2), {"dilation": (3, 2), "stride": (2, 3), "padding": 2}),
+    "padding beyond the image": ((1, 1, 2, 3), (3, 1, 2, 2), {"padding": ((4, 3), (5, 2))}),
+    "whole image": ((4, 3, 6, 7), (11, 3, 6, 7), {}),
+    "no images": ((0, 3, 6, 7), (4, 3, 3, 3), {}),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", SHAPES)
+def test_results_are_those_of_the_generic_operators(isa, threads, name, dtype, rng):
+    x_shape, w_shape, arguments = SHAPES[name]
+    geometry = conv_geometry(x_shape, w_shape, **({"stride": 1, "padding": 0, "dilation": 1, "groups": 1} | arguments))
+    assert direct.supports(dtype, geometry)
+    x, w, b = whole_numbers(rng, dtype, x_shape, w_shape, w_shape[:1])
+    for actual, expected in zip(
+        results(direct, x, w, b, None, geometry), results(_generic, x, w, b, None, geometry), strict=True
+    ):
+        assert actual.dtype == expected.dtype
+        np.testing.assert_array_equal(actual, expected)
+
+
+@settings(max_examples=60)
+@given(data=st.data())
+def test_any_geometry(data):
+    draw = data.draw
+    kernel, stride, dilation = ([draw(st.integers(1, high)) for _ in "hw"] for high in (4, 4, 3))
+    padding = [[draw(st.integers(0, 4)) for _ in range(2)] for _ in "hw"]
+    n, c, f = draw(st.integers(1, 3)), draw(st.integers(1, 4)), draw(st.integers(1, 10))
+    size = [
+        max(1, (k - 1) * d + 1 - sum(pads)) + draw(st.integers(0, 21))
+        for k, d, pads in zip(kernel, dilation, padding, strict=True)
+    ]
+    geometry = conv_geometry(
+        (n, c, *size), (f, c, *kernel), stride=stride, padding=padding, dilation=dilation, groups=1
+    )
+    rng = np.random.default_rng(0)
+    x, w, b = whole_numbers(rng, draw(st.sampled_from(["float32", "float64"])), (n, c, *size), (f, c, *kernel), (f,))
+    expected = results(conv, x, w, b, None, geometry)
+    before = _kernels.instruction_set()
+    try:
+        for name in SETS:
+            _kernels.use_instruction_set(name)
+            for mine, want in zip(results(direct, x, w, b, None, geometry), expected, strict=True):
+                np.testing.assert_array_equal(mine, want)
+    finally:
+        _kernels.use_instruction_set(before)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_any_strides_and_nothing_outside_is_touched(isa, dtype, rng, scattered):
+    """Through the kernels themselves: outputs lie in the middle of a marked array."""
+    geometry = conv_geometry((2, 3, 9, 20), (5, 3, 3, 2), stride=(1, 2), padding=1, dilation=1, groups=1)
+    window = geometry.window
+    x, w, b, dy = whole_numbers(rng, dtype, (2, 3, 9, 20), (5, 3, 3, 2), 5, (2, 5, window.out_h, window.out_w))
+    expected = results(_generic, x, w, b, dy, geometry)
+    inside, to = scattered(x), scattered(x.shape, dtype)
+    numbers = (3, 2, *steps(window))
+    size = direct._bytes(geometry, x.itemsize)
+    raw = np.full(size + 192, 255, np.uint8)  # NaN, if anything is read before it is written
+    start = 64 + -raw.ctypes.data % 64
+    memory = raw[start : start + size]
+
+    margin = np.full((2, 5, window.out_h + 2, window.out_w + 2), -77, dtype)
+    y = margin[:, :, 1:-1, 1:-1]
+    matrix = w.reshape(5, -1)
+    _kernels.direct(inside.view, matrix, b, y, *numbers, memory)
+    np.testing.assert_array_equal(y, expected[0])
+    y[...] = -77
+    assert (margin == -77).all()
+
+    dw, db = np.empty_like(matrix), np.empty_like(b)
+    margin[...] = -77
+    y[...] = dy
+    _kernels.direct_backward(y, inside.view, matrix, to.view, dw, db, *numbers, memory)
+    for actual, want in zip((to.view, dw.reshape(w.shape), db), expected[1:], strict=True):
+        np.testing.assert_array_equal(actual, want)
+    assert to.margin_is_whole()
+    assert (raw[:start] == 255).all()
+    assert (raw[start + size :] == 255).all()
+
+
+def test_a_gradient_in_any_memory(isa, rng, scattered):
+    geometry = conv_geometry((2, 3, 8, 7), (4, 3, 3, 3), stride=1, padding=1, dilation=1, groups=1)
+    x, w, dy = whole_numbers(rng, "float32", (2, 3, 8, 7), (4, 3, 3, 3), (2, 4, 8, 7))
+    expected = results(_generic, x, w, None, dy, geometry)
+    for gradient in (scattered(dy).view, np.asfortranarray(dy), np.broadcast_to(dy[:1, :1, :1, :1], dy.shape)):
+        want = expected if gradient.strides[0] else results(_generic, x, w, None, gradient, geometry)
+        for actual, reference in zip(results(direct, x, w, None, gradient, geometry), want, strict=True):
+            np.testing.assert_array_equal(actual, reference)
+
+
+def test_an_infinity_reaches_only_the_windows_that_see_it(isa, rng):
+    x, w, dy = rng.normal(size=(1, 2, 6, 19)), rng.normal(size=(3, 2, 3, 3)), rng.normal(size=(1, 3, 4, 17))
+    x[0, 0, 0, 18] = np.inf
+    dy[0, 0, 3, 16] = np.inf
+    geometry = conv_geometry(x.shape, w.shape, stride=1, padding=0, dilation=1, groups=1)
+    with np.errstate(invalid="ignore"):  # both meet in one entry of dw
+        expected = results(_generic, x, w, None, dy, geometry)
+    for mine, want in zip(results(direct, x, w, None, dy, geometry), expected, strict=True):
+        if want is not None:
+            np.testing.assert_array_equal(np.isfinite(mine), np.isfinite(want))
+
+
+def test_what_is_not_asked_for_is_none(rng):
+    geometry = conv_geometry((2, 3, 8, 7), (4, 3, 3, 3), stride=1, padding=1, dilation=1, groups=1)
+    x, w, dy = whole_numbers(rng, "float32", (2, 3, 8, 7), (4, 3, 3, 3), (2, 4, 8, 7))
+    dx, dw, db = direct.conv2d_backward(BACKEND, dy, x, w, False, False, geometry)
+    assert dx is None
+    assert db is None
+    np.testing.assert_array_equal(dw, results(_generic, x, w, None, dy, geometry)[2])
+
+
+def test_results_do_not_depend_on_the_number_of_threads(rng, threads):
+    x, w, b = (rng.normal(size=shape).astype("float32") for shape in ((33, 3, 12, 12), (8, 3, 3, 3), (8,)))
+    geometry = conv_geometry(x.shape, w.shape, stride=1, padding=1, dilation=1, groups=1)
+    got = results(direct, x, w, b, None, geometry)
+    xpconv.set_num_threads(1)
+    for mine, alone in zip(got, results(direct, x, w, b, None, geometry), strict=True):
+        np.testing.assert_array_equal(mine, alone)
+
+
+class TestChoice:
+    """Which calls it takes."""
+
+    def geometry(self, x_shape=(2, 3, 8, 8), w_shape=(4, 3, 3, 3), groups=1):
+        return conv_geometry(x_shape, w_shape, stride=1, padding=1, dilation=1, groups=groups)
+
+    def test_small_images_and_weights(self):
+        assert serving(BACKEND, "conv2d", "float32", self.geometry()).name == "direct"
+        assert serving(BACKEND, "conv2d_backward", "float64", self.geometry()).name == "direct"
+
+    @pytest.mark.parametrize(
+        "other",
+        [
+            {"x_shape": (1, 3, 600, 600)},
+            {"x_shape": (1, 3, 2**19, 2**19)},
+            {"x_shape": (1, 128, 8, 8), "w_shape": (128, 128, 3, 3)},
+            {"x_shape": (2, 4, 8, 8), "w_shape": (4, 2, 3, 3), "groups": 2},
+        ],
+        ids=["large image", "huge image", "large weights", "groups"],
+    )
+    def test_columns_take_the_rest(self, other):
+        assert serving(BACKEND, "conv2d", "float32", self.geometry(**other)).name == "im2col"
+
+    def test_no_other_dtype(self):
+        assert not direct.supports("float16", self.geometry())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"y": np.zeros((1, 4, 8, 8))}, "expected outputs"),
+        ({"y": np.zeros((2, 4, 8, 16))[..., ::2]}, "contiguous along their last axis"),
+        ({"w": np.zeros((4, 26))}, "taps"),
+        ({"b": np.zeros(3)}, "expected 4 biases, got 3"),
+        ({"memory": np.zeros(64, np.uint8)}, "too small"),
+    ],
+)
+def test_arrays_that_do_not_belong_together(change, message):
+    geometry = conv_geometry((2, 3, 8, 8), (4, 3, 3, 3), stride=1, padding=1, dilation=1, groups=1)
+    raw = np.zeros(direct._bytes(geometry, 8) + 64, np.uint8)
+    arrays = {
+        "x": np.zeros((2, 3, 8, 8)),
+        "w": np.zeros((4, 27)),
+        "b": np.zeros(4),
+        "y": np.zeros((2, 4, 8, 8)),
+        "memory": raw[-raw.ctypes.data % 64 :],
+    } | change
+    memory = arrays.pop("memory")
+    with pytest.raises(ValueError, match=message):
+        _kernels.direct(*arrays.values(), 3, 3, *steps(geometry.window), memory)
+
+
+def test_an_unknown_instruction_set_is_named():
+    with pytest.raises(ValueError, match=r"expected one of .*baseline.*, got 'mmx'"):
+        _kernels.use_instruction_set("mmx")
