@@ -1,0 +1,199 @@
+"""The kernels of batch normalisation: memory orders, margins, threads, offsets, and what cannot be computed with."""
+
+import numpy as np
+import pytest
+
+import xpconv.functional as F
+from xpconv import _generic
+from xpconv._cpu import _kernels, norm
+from xpconv.backends import load_backend
+
+# axes of (N, C, L) in memory, or in a larger array
+MEMORY = {
+    "batch-major": lambda a: np.array(a),
+    "channel-major": lambda a: np.array(a.transpose(1, 0, 2), order="C").transpose(1, 0, 2),
+    "sliced": lambda a: np.array(np.repeat(np.repeat(a, 2, axis=0), 3, axis=1))[::2, ::3],
+    "backwards": lambda a: np.array(a[::-1, ::-1])[::-1, ::-1],
+}
+ELSEWHERE = {
+    "channels-last": lambda a: np.array(a.transpose(0, 2, 1), order="C").transpose(0, 2, 1),
+    "every other pixel": lambda a: np.repeat(a, 2, axis=2)[:, :, ::2],
+}
+SHAPES = [(3, 5, 37), (1, 4, 8), (6, 2, 1), (2, 9, 300)]
+
+
+@pytest.fixture
+def backend():
+    return load_backend("numpy")
+
+
+def problem(rng, shape, dtype, offset=0.0):
+    x, dy, residual = (rng.standard_normal(shape) for _ in range(3))
+    weight, bias = rng.standard_normal((2, shape[1]))
+    return [a.astype(dtype) for a in (x + offset, dy, residual, weight, bias)]
+
+
+def everything(operators, backend, arrays, optional=True):
+    """All results of the six operators, of ``_cpu.norm`` or of the generic ones."""
+    x, dy, residual, weight, bias = arrays
+    if not optional:
+        residual = weight = bias = None
+    y, mean, variance, inv_std = found = operators.batch_norm(backend, x, weight, bias, 1e-5)
+    fused = operators.batch_norm_relu(backend, x, weight, bias, residual, 1e-5)
+    results = [*found, *fused, *operators.batch_norm_inference(backend, x, weight, bias, mean, variance, 1e-3)]
+    results += operators.batch_norm_relu_inference(backend, x, weight, bias, residual, mean, variance, 1e-3)
+    for training in (True, False):
+        results += operators.batch_norm_backward(backend, dy, x, weight, mean, inv_std, training)
+        for need in (True, False):
+            passed = np.where(y > 0, y, 0) if residual is None else fused[0]
+            results += operators.batch_norm_relu_backward(backend, dy, passed, x, weight, mean, inv_std, training, need)
+    return results
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("memory", [*MEMORY, *ELSEWHERE])
+@pytest.mark.parametrize("optional", [True, False])
+def test_equals_the_generic_operators_in_float64(backend, dtype, memory, optional, rng):
+    place = {**MEMORY, **ELSEWHERE}[memory]
+    for shape in SHAPES:
+        arrays = problem(rng, shape, dtype)
+        expected = everything(_generic, backend, [a.astype("float64") for a in arrays], optional)
+        results = everything(norm, backend, [*map(place, arrays[:3]), *arrays[3:]], optional)
+        for got, want in zip(results, expected, strict=True):
+            if want is None:
+                assert got is None
+                continue
+            assert got.dtype == dtype
+            tolerance = 2e-5 if dtype == "float32" else 1e-12
+            np.testing.assert_allclose(got, want, rtol=tolerance, atol=tolerance * np.abs(want).max())
+
+
+def test_results_are_in_the_memory_order_of_x(backend, rng):
+    for place in (MEMORY["batch-major"], MEMORY["channel-major"]):
+        x, dy, residual, weight, bias = problem(rng, (3, 4, 5), "float32")
+        x = place(x)
+        y, mean, _, inv_std = norm.batch_norm_relu(backend, x, weight, bias, residual, 1e-5)
+        dx, _, _, dresidual = norm.batch_norm_relu_backward(backend, dy, y, x, weight, mean, inv_std, True, True)
+        assert y.strides == dx.strides == dresidual.strides == x.strides
+
+
+def test_nothing_around_is_touched(rng):
+    """Runs inside of larger arrays, on the left and on the right of which something else lies."""
+    for _ in range(20):
+        shape = tuple(rng.integers(1, [4, 4, 20]).tolist())
+        parents = [np.full([n + 2 for n in shape], -77.0) for _ in range(3)]
+        inside = np.s_[1:-1, 1:-1, 1:-1]
+        y, dx, dresidual = (parent[inside] for parent in parents)
+        x, dy, residual, weight, bias = problem(rng, shape, "float64")
+        mean, variance, inv_std, dw, db = np.empty((5, shape[1]))
+        _kernels.batch_norm(x, residual, y, weight, bias, mean, variance, inv_std, 1e-5, True, False, True)
+        _kernels.batch_norm_backward(dy, y, x, dx, dresidual, weight, mean, inv_std, dw, db, True, True, True)
+        for parent in parents:
+            assert not (parent[inside] == -77).any()
+            parent[inside] = -77
+            assert (parent == -77).all()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_number_of_threads_changes_no_bit(backend, dtype, rng):
+    arrays = problem(rng, (9, 40, 500), dtype)
+    before, found = _kernels.get_num_threads(), []
+    try:
+        for number in (1, 2, 3):
+            _kernels.set_num_threads(number)
+            found.append(everything(norm, backend, arrays))
+    finally:
+        _kernels.set_num_threads(before)
+    for results in found[1:]:
+        for got, want in zip(results, found[0], strict=True):
+            assert got is want is None or np.array_equal(got, want)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_an_offset_costs_no_accuracy(backend, dtype, rng):
+    offset = 1e4 if dtype == "float32" else 1e8
+    x, _, _, weight, bias = problem(rng, (8, 3, 1000), dtype, offset)
+    y, mean, variance, _ = norm.batch_norm(backend, x, weight, bias, 1e-5)
+    wide = x.astype("longdouble")
+    centred = wide - wide.mean(axis=(0, 2), keepdims=True)
+    moment = (centred**2).mean(axis=(0, 2))
+    np.testing.assert_allclose(variance.astype("longdouble"), moment, rtol=1e-6 if dtype == "float32" else 1e-12)
+    want = centred / np.sqrt(moment + 1e-5)[:, None] * weight[:, None] + bias[:, None]
+    np.testing.assert_allclose(y.astype("longdouble"), want, rtol=0, atol=1e-5 if dtype == "float32" else 1e-7)
+    np.testing.assert_allclose(mean, wide.mean(axis=(0, 2)).astype(dtype), rtol=1e-7)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_constant_channel_becomes_its_bias(backend, dtype):
+    x = np.full((4, 2, 1001), 0.1, dtype)
+    y, mean, variance, _ = norm.batch_norm(backend, x, None, np.array([3, -0.25], dtype), 1e-5)
+    assert np.array_equal(mean, x[0, :, 0])
+    assert not variance.any()
+    assert np.array_equal(y, np.broadcast_to(np.array([3, -0.25], dtype)[:, None], x.shape))
+
+
+def test_what_is_not_a_number_stays_in_its_channel(backend, rng):
+    x, dy, residual, weight, bias = problem(rng, (3, 4, 50), "float32")
+    x[1, 2, 30], residual[0, 0, 7] = np.nan, np.nan
+    y, mean, variance, inv_std = norm.batch_norm_relu(backend, x, weight, bias, residual, 1e-5)
+    assert np.isnan(y[:, 2]).all()
+    assert np.isnan(y[:, [0, 1, 3]]).sum() == np.isnan(y[0, 0, 7]) == 1
+    assert np.isnan(mean).tolist() == np.isnan(variance).tolist() == [False, False, True, False]
+    # a gradient counts where the result is positive, and nowhere else
+    y = np.where(np.isnan(y), 0, y)
+    dy[y <= 0] = np.nan
+    mean[2], inv_std[2] = 0, 1
+    dx, dw, db, dresidual = norm.batch_norm_relu_backward(
+        backend, dy, y, np.nan_to_num(x), weight, mean, inv_std, True, True
+    )
+    assert all(np.isfinite(a).all() for a in (dx, dw, db, dresidual))
+    # an infinite pixel spoils no gradient where the moments were given
+    x = np.full((1, 1, 9), np.inf, "float32")
+    dx, _, _ = norm.batch_norm_backward(backend, np.ones_like(x), x, None, np.zeros(1, "f4"), np.ones(1, "f4"), False)
+    assert (dx == 1).all()
+
+
+def test_empty_batch(backend):
+    x, vector = np.empty((0, 3, 5), "float32"), np.ones(3, "float32")
+    y, inv_std = norm.batch_norm_inference(backend, x, vector, vector, vector, vector, 0.0)
+    assert y.shape == x.shape
+    assert inv_std.tolist() == [1, 1, 1]
+    dx, dw, db = norm.batch_norm_backward(backend, x, x, vector, vector, vector, False)
+    assert dx.shape == x.shape
+    assert not dw.any()
+    assert not db.any()
+
+
+def test_the_arguments_are_not_modified(rng):
+    arrays = [rng.standard_normal((4, 3, 5, 6)), *rng.uniform(1, 2, (4, 3))]
+    for array in arrays:
+        array.flags.writeable = False
+    for training in (True, False):
+        y, cache = F.batch_norm(*arrays, training=training)
+        F.batch_norm_backward(y, cache)
+        y, cache = F.batch_norm_relu(*arrays, training=training, residual=arrays[0])
+        y.flags.writeable = False
+        F.batch_norm_relu_backward(y, cache)
+
+
+X, V = np.ones((2, 3, 5)), np.ones(3)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"y": np.ones((2, 3, 4))}, "axis 2 has length 4, expected 5"),
+        ({"residual": np.ones((1, 3, 5))}, "axis 0 has length 1, expected 2"),
+        ({"x": np.ones((2, 3, 10))[:, :, ::2]}, "the last axis is not contiguous"),
+        ({"weight": np.ones(2)}, "a vector has length 2, expected 3"),
+        ({"bias": np.ones(4)}, "a vector has length 4, expected 3"),
+        ({"mean": np.ones(0)}, "a vector has length 0, expected 3"),
+        ({"inv_std": np.ones(2)}, "a vector has length 2, expected 3"),
+        ({"x": np.empty(X.nbytes + 1, "u1")[1:].view("f8").reshape(X.shape)}, "not aligned"),
+    ],
+)
+def test_a_wrong_call_is_refused(change, message):
+    arrays = {"x": X, "residual": X, "y": X.copy(), "weight": V, "bias": V}
+    arrays |= {"mean": V.copy(), "variance": V.copy(), "inv_std": V.copy(), **change}
+    with pytest.raises(ValueError, match=message):
+        _kernels.batch_norm(*arrays.values(), 0.0, True, True, True)
