@@ -132,7 +132,8 @@ class CupyBackend(GpuBackend):
 
     def to_numpy(self, array: Array) -> np.ndarray:
         with self._gpu:
-            return self._cupy.asnumpy(array)
+            values = self._cupy.asnumpy(array)
+        return values.astype(np.float32) if values.dtype.name == "bfloat16" else values
 
     # CuPy computes and allocates on the current device of the thread, whatever device its arguments are on, and on the
     # stream that is current for that device

@@ -376,6 +376,17 @@ def _numbers(name: str, obj: Any) -> np.ndarray:
     return values
 
 
+def _has_bfloat16(backend: Backend) -> bool:
+    """Whether the library has bfloat16 by itself; NumPy only has it where some other package was imported."""
+    if backend.on_host:
+        return hasattr(backend.xp, "bfloat16")
+    try:
+        backend.dtype("bfloat16")
+    except TypeError:
+        return False
+    return True
+
+
 def asarray(obj: Any, dtype: Any = None, *, backend: str | Backend | None = None) -> Array:
     """``obj`` as an array of ``backend`` (a name; the default backend if None), moved there if need be.
 
@@ -402,7 +413,7 @@ def asarray(obj: Any, dtype: Any = None, *, backend: str | Backend | None = None
     if source is None:
         obj = _numbers("obj", obj)
     elif source is not target:
-        if dtype is None and source.dtype_name(obj) == "bfloat16" and hasattr(target.xp, "bfloat16"):
+        if dtype is None and source.dtype_name(obj) == "bfloat16" and _has_bfloat16(target):
             dtype = "bfloat16"  # its way leads over float32, which holds all its values
         obj = source.to_numpy(obj)
     return compute(target, "asarray", target.asarray, obj, dtype)
