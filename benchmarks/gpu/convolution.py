@@ -175,6 +175,7 @@ def run(options: Options, rows: Rows) -> None:
                 shape=str(shape),
                 precision=precision,
             )
+            device.release()
 
 
 def lines(rows: list[Row]) -> list[str]:

@@ -6,8 +6,10 @@ buffers of their own that are together far larger than the L2 cache, so that no 
 
 from __future__ import annotations
 
+import gc
 import math
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -127,6 +129,16 @@ class Device:
             if not all(bool((target == source).all()) for target in targets):
                 raise AssertionError("the copy is not equal to its source")
         return 2 * source.nbytes / min(seconds)
+
+    def release(self) -> None:
+        """Give back memory that is kept for later use, PyTorch's too: two libraries share the card."""
+        if not self.is_gpu:
+            return
+        gc.collect()
+        self.backend.synchronize()
+        self.backend.free_memory()
+        if "torch" in sys.modules:
+            sys.modules["torch"].cuda.empty_cache()
 
     def error(self, got: Sequence[Any], want: Sequence[Any]) -> float:
         """Largest ``norm(got - want) / norm(want)`` over pairs of results; not a number counts as infinite."""

@@ -296,6 +296,7 @@ def run(options: Options, rows: Rows) -> None:
     rows.add(copy_gb_per_s=copy / 1e9, l2_mb=device.l2_bytes / 1e6, workspace_mb=xpconv.get_workspace_mb())
     for name, draw in _table(device):
         rows.attempt(options, lambda d=draw: _measured(device, d, copy), operator=name)
+        device.release()
     for kind, settings in (
         ("SGD", {"lr": 0.1, "momentum": 0.9}),
         ("RMSprop", {"lr": 0.01}),

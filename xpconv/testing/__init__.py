@@ -2,7 +2,8 @@
 
 `CASES` is the backend matrix, `check_gradients` and `check_layer` compare a backward pass with differences of the
 forward pass, `naive` has oracles in plain loops, `LAYOUTS` are ways for an array to lie in memory. Importing this needs
-nothing but NumPy; `xpconv.testing.strategies` (to be imported by that name) needs Hypothesis.
+nothing but NumPy. To be imported by their names: `xpconv.testing.parity` compares what two backends compute, and
+`xpconv.testing.strategies` needs Hypothesis.
 """
 
 from . import naive
