@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
-from .. import functional
+from .._checks import check_number
 from .._geometry import IntOrPair, Padding
 from ..backends import backend_of
 from ..backends.protocol import Array
@@ -26,7 +24,7 @@ class BinaryConv2d(Conv2d):
 
     Parameters
     ----------
-    in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, rng, dtype
+    in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, rng, dtype, layout
         As for `Conv2d`.
     clip : float or None
         Bound of real weights that take a gradient, positive; None for no bound.
@@ -51,20 +49,25 @@ class BinaryConv2d(Conv2d):
         clip: float | None = 1.0,
         rng: np.random.Generator | int | None = None,
         dtype: str = "float32",
+        layout: str = "NCHW",
     ) -> None:
         super().__init__(
-            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, rng=rng, dtype=dtype
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride,
+            padding,
+            dilation,
+            groups,
+            bias,
+            rng=rng,
+            dtype=dtype,
+            layout=layout,
         )
-        if clip is not None:
-            if isinstance(clip, bool) or not isinstance(clip, (int, float, np.integer, np.floating)):
-                raise TypeError(f"clip: expected a positive number or None, got {clip!r}")
-            if not 0 < clip < math.inf:
-                raise ValueError(f"clip: must be positive and finite, got {clip}")
-            clip = float(clip)
-        self.clip = clip
+        self.clip = None if clip is None else check_number("clip", clip, 0, above=True)
 
-    def binarized_weight(self) -> Array:
-        """The filters that images are convolved with, (F, C / groups, kh, kw)."""
+    def filters(self) -> Array:
+        """The binarised weight, (F, C / groups, kh, kw)."""
         weight = self.weight.data
         backend = backend_of(weight=weight)
         xp = backend.xp
@@ -73,32 +76,14 @@ class BinaryConv2d(Conv2d):
             magnitude = xp.mean(xp.abs(wide), axis=(1, 2, 3), keepdims=True)
             return backend.astype(xp.where(wide >= 0, magnitude, -magnitude), weight.dtype)
 
-    def forward(self, x: Array) -> Array:
-        """(N, C, H, W) to (N, F, out_h, out_w)."""
-        y, cache = functional.conv2d(
-            x,
-            self.binarized_weight(),
-            None if self.bias is None else self.bias.data,
-            stride=self.stride,
-            padding=self.padding,
-            dilation=self.dilation,
-            groups=self.groups,
-        )
-        self.push(cache)
-        return y
-
-    def backward(self, dy: Array) -> Array | None:
-        """Gradient to the input, or None with ``need_dx = False``; adds to the gradients of the parameters."""
-        dx, dw, db = functional.conv2d_backward(dy, self.pop(), need_dx=self.need_dx)
-        if self.clip is not None:
-            weight = self.weight.data
-            backend = backend_of(weight=weight)
-            with backend.running():
-                dw = backend.keep(backend.xp.abs(weight) <= self.clip, dw)
-        self.weight.accumulate_grad(dw)
-        if self.bias is not None:
-            self.bias.accumulate_grad(db)
-        return dx
+    def weight_gradient(self, dw: Array) -> Array:
+        """The gradient to the filters, straight through; 0 for a weight beyond the bound."""
+        if self.clip is None:
+            return dw
+        weight = self.weight.data
+        backend = backend_of(weight=weight)
+        with backend.running():
+            return backend.keep(backend.xp.abs(weight) <= self.clip, dw)
 
     def extra_repr(self) -> str:
         """As `Conv2d`, and the bound where it is not 1."""

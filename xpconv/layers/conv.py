@@ -103,11 +103,19 @@ class Conv2d(Layer):
         self.weight = uniform(generator, (self.out_channels, per_group, *self.kernel_size), fan_in, dtype)
         self.bias = uniform(generator, (self.out_channels,), fan_in, dtype) if bias else None
 
+    def filters(self) -> Array:
+        """What images are convolved with, (F, C / groups, kh, kw): the weight, or what a subclass makes of it."""
+        return self.weight.data
+
+    def weight_gradient(self, dw: Array) -> Array:
+        """Gradient to the weight, from that to the filters."""
+        return dw
+
     def forward(self, x: Array) -> Array:
         """(N, C, H, W) to (N, F, out_h, out_w), channels last in the other layout."""
         y, cache = functional.conv2d(
             x,
-            self.weight.data,
+            self.filters(),
             None if self.bias is None else self.bias.data,
             stride=self.stride,
             padding=self.padding,
@@ -121,7 +129,7 @@ class Conv2d(Layer):
     def backward(self, dy: Array) -> Array | None:
         """Gradient to the input, or None with ``need_dx = False``; adds to the gradients of the parameters."""
         dx, dw, db = functional.conv2d_backward(dy, self.pop(), need_dx=self.need_dx)
-        self.weight.accumulate_grad(dw)
+        self.weight.accumulate_grad(self.weight_gradient(dw))
         if self.bias is not None:
             self.bias.accumulate_grad(db)
         return dx
