@@ -35,6 +35,7 @@ SECTIONS = (
     "cifar",
 )
 TOTAL_SECONDS = 600
+_TINY_SECONDS = 300  # for each section with --tiny: compiling the kernels for the host takes longer than running them
 _GRACE = 5  # seconds from the deadline that a section knows to being killed
 _SKIPPED = 77  # exit status of a section that cannot run here; what it says is the reason
 
@@ -89,6 +90,11 @@ def _command(name: str, seconds: float, rows: Path, arguments: argparse.Namespac
     command += ["--rows", str(rows), "--backend", arguments.backend]
     command += ["--tiny"] if arguments.tiny else []
     return command + (["--data", arguments.data] if arguments.data else [])
+
+
+def _seconds(name: str, tiny: bool) -> float:
+    """The budget of a section."""
+    return _TINY_SECONDS if tiny else _module(name).SECONDS
 
 
 def _section(name: str, seconds: float, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -166,17 +172,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = " ".join(["python -m benchmarks.gpu", *(sys.argv[1:] if argv is None else argv)])
     sections: dict[str, dict[str, Any]] = {}
     document = {"command": command, "backend": arguments.backend, "tiny": arguments.tiny, "sections": sections}
-    end = time.monotonic() + TOTAL_SECONDS
-    for name in arguments.sections or SECTIONS:
-        module = _module(name)
+    names = arguments.sections or SECTIONS
+    end = time.monotonic() + (len(names) * _TINY_SECONDS if arguments.tiny else TOTAL_SECONDS)
+    for name in names:
         left = end - time.monotonic() - _GRACE
-        print(f"{name}, at most {min(module.SECONDS, left):.0f} s ...", file=sys.stderr, flush=True)
-        if module.NEEDS_GPU and family != "cupy":
+        seconds = min(_seconds(name, arguments.tiny), left)
+        print(f"{name}, at most {seconds:.0f} s ...", file=sys.stderr, flush=True)
+        if _module(name).NEEDS_GPU and family != "cupy":
             found = {"status": "skipped", "reason": "needs a GPU", "seconds": 0.0, "rows": []}
         elif left < 1:
             found = {"status": "failed", "reason": "no time left", "seconds": 0.0, "rows": []}
         else:
-            found = _section(name, min(module.SECONDS, left), arguments)
+            found = _section(name, seconds, arguments)
         sections[name] = found
         _write(arguments.out, document)
     if arguments.tiny:
