@@ -13,7 +13,12 @@
 #endif
 #endif
 
-enum { XPC_NO_ISA = -1, XPC_BASELINE, XPC_AVX2, XPC_AVX512, XPC_ISA_COUNT };
+/* Macros, because the preprocessor compares them: to it the names of an enum are all 0. */
+#define XPC_NO_ISA (-1)
+#define XPC_BASELINE 0
+#define XPC_AVX2 1
+#define XPC_AVX512 2
+#define XPC_ISA_COUNT 3
 
 /* Whether `isa` is compiled in and the processor can run it. */
 int xpc_isa_works(int isa);
