@@ -222,3 +222,18 @@ def test_arrays_that_do_not_belong_together(change, message):
 def test_an_unknown_instruction_set_is_named():
     with pytest.raises(ValueError, match=r"expected one of .*baseline.*, got 'mmx'"):
         _kernels.use_instruction_set("mmx")
+
+
+@pytest.mark.skipif("avx2" not in SETS, reason="takes a processor with AVX2")
+@pytest.mark.parametrize("name", SETS)
+def test_each_instruction_set_is_compiled_for_itself(name):
+    """SSE2 rounds a product before it is added to, AVX2 and AVX-512 fuse both: code that is mixed up shows."""
+    x = np.full((1, 1, 1, 1), 1 + 2.0**-30)
+    geometry = conv_geometry(x.shape, x.shape, stride=1, padding=0, dilation=1, groups=1)
+    before = _kernels.instruction_set()
+    try:
+        _kernels.use_instruction_set(name)
+        y = direct.conv2d(BACKEND, x, x, np.array([-(1 + 2.0**-29)]), geometry)
+    finally:
+        _kernels.use_instruction_set(before)
+    assert y.item() == (0 if name == "baseline" else 2.0**-60)
