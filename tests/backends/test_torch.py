@@ -5,7 +5,7 @@ import pytest
 
 import xpconv
 import xpconv.functional as F
-from xpconv.backends import backend_of
+from xpconv.backends import backend_of, compute, load_backend
 from xpconv.layers import Parameter
 from xpconv.optim import SGD
 
@@ -109,3 +109,17 @@ def test_not_installed(python):
     assert python(code)[2].endswith(
         "BackendUnavailableError: torch is not installed: see https://pytorch.org/get-started"
     )
+
+
+def test_out_of_memory_is_that_of_every_device():
+    backend, attempts = load_backend("torch:meta"), []
+
+    def fail():
+        attempts.append(1)
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    with pytest.raises(
+        xpconv.DeviceMemoryError, match=r"^copy: torch:meta is out of memory: CUDA out of memory\. Tried"
+    ):
+        compute(backend, "copy", fail)
+    assert len(attempts) == 2

@@ -139,6 +139,13 @@ def run(backend: Backend, operator: str, first: Any, *arguments: Any, geometry: 
     """Run ``operator`` on ``first`` and ``arguments``; ``geometry``, if given, is passed on as the last of them.
 
     Lists are lists of arrays, those of one list being of one dtype.
+
+    Raises
+    ------
+    KernelUnavailableError
+        There is no kernel for it: see there.
+    DeviceMemoryError
+        The memory of the device does not suffice (on the host: MemoryError).
     """
     leading = first[0] if isinstance(first, list) else first
     engine = serving(backend, operator, backend.dtype_name(leading), geometry)

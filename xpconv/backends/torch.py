@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .protocol import Array, Backend
+from .protocol import Array, Backend, Shortage
 from .registry import BackendUnavailableError, load_backend
 
 __all__ = ["TorchBackend", "load"]
@@ -68,6 +68,17 @@ class TorchBackend(Backend):
             getattr(self._torch, kind).synchronize(self.device)
         elif kind == "mps":
             self._torch.mps.synchronize()
+
+    def out_of_memory(self, error: Exception) -> Shortage | None:
+        if isinstance(error, self._torch.OutOfMemoryError):  # a RuntimeError, whose text has the numbers
+            return Shortage(str(error))
+        return super().out_of_memory(error)
+
+    def free_memory(self) -> bool:
+        kind = self.device.type
+        if kind in ("cuda", "xpu", "mps"):
+            getattr(self._torch, kind).empty_cache()
+        return kind != "cpu"
 
     def describe(self) -> str:
         return f"torch {self._torch.__version__}, {self.device}"
