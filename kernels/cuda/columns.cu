@@ -46,17 +46,17 @@ __global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
     }
 }
 
-// The same through shared memory, for K x K windows without strides or dilation and rows of whole vectors. A block stages
-// `rows` + K - 1 padded rows of each of `images` images of a channel, in vectors of 16 bytes, `pitch` in a row. A thread
-// then reads the vectors that hold what N neighbouring positions need of a row, and writes a vector for each tap:
+// The same through shared memory, for K x K windows without strides or dilation and rows of whole vectors. A block
+// stages `rows` + K - 1 padded rows of each of `images` images of a channel, in vectors of 16 bytes, `pitch` in a row.
+// A thread then reads the vectors that hold what N neighbouring positions need of a row, and writes one for each tap:
 //
 //     row h of a 6 wide image, padding 1     0 a b c | d e f 0 |          N = 4, K = 3
 //     positions 0 .. 3      tap (i, 0)       0 a b c
 //                           tap (i, 1)         a b c   d
 //                           tap (i, 2)           b c   d e
 //
-// Each pixel is read from memory once or twice instead of K * K times from the caches, and a quarter of the instructions
-// write. Pixels are read one by one, since padding moves them away from multiples of 16 bytes.
+// Each pixel is read from memory once or twice instead of K * K times from the caches, and a quarter of the
+// instructions write. Pixels are read one by one, since padding moves them away from multiples of 16 bytes.
 struct Tile {
     int images, rows, pitch;  // images * (rows + K - 1) * pitch is at most TILE_VECTORS
 };
@@ -96,7 +96,8 @@ __global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
         __syncthreads();
         for (int i = (int)threadIdx.x; i < images * rows * steps; i += THREADS) {
             const int row = i / steps, n = row / rows, p = row % rows, v = i % steps;
-            T* out = columns + c * K * K * layout.row + (first + n) * layout.image + (I)(top + p) * window.out_w + v * N;
+            T* out = columns + c * K * K * layout.row + (first + n) * layout.image;
+            out += (I)(top + p) * window.out_w + v * N;
 #pragma unroll 1
             for (int tap = 0; tap < K; tap++) {
                 T near[NEAR * N];

@@ -23,8 +23,8 @@ template <class I> __device__ __forceinline__ I place(Planes<I> planes, I i, I b
     return batch == 1 ? i : i / length * planes.image + i % length;
 }
 
-// Calls take(c, n, l, width) for all elements l of all planes (n, c), in vectors if those begin at 16 bytes in each of the
-// arrays; neighbouring threads take neighbouring elements of a channel.
+// Calls take(c, n, l, width) for all elements l of all planes (n, c), in vectors if those begin at 16 bytes in each of
+// the arrays; neighbouring threads take neighbouring elements of a channel.
 template <class T, class I, class Take>
 __device__ __forceinline__ void over_planes(bool vectors, I batch, I channels, I length, Take take) {
     constexpr int N = VECTOR<T>;
@@ -201,8 +201,8 @@ __global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
     });
 }
 
-// dx = scale * (dy - db / count - normalised x * dw / count) where the moments depend on x, else scale * dy. dy counts as
-// in batch_gradient_sums; what counts of it is also written to dresidual, unless that is null.
+// dx = scale * (dy - db / count - normalised x * dw / count) where the moments depend on x, else scale * dy. dy counts
+// as in batch_gradient_sums; what counts of it is also written to dresidual, unless that is null.
 template <class T, class I>
 __global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
     batch_normalise_backward(const T* __restrict__ dy, const T* __restrict__ y, const T* __restrict__ x,

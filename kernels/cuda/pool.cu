@@ -70,8 +70,8 @@ __global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
     }
 }
 
-// The same for windows that tile the image, each pixel being in exactly one: a thread for each window writes all its pixels,
-// a pair at a time where windows are two pixels wide.
+// The same for windows that tile the image, each pixel being in exactly one: a thread for each window writes all its
+// pixels, a pair at a time where windows are two pixels wide.
 //
 //     a a b b      window a: dy where its argmax says, 0 elsewhere
 //     a a b b
