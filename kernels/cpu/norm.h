@@ -16,8 +16,8 @@ typedef struct {
     ptrdiff_t shape[3], strides[2];
 } xpc_runs;
 
-/* y = (x - mean) * inv_std * weight + bias, then `+ residual`, then at least 0 with `relu`. weight, bias and residual->data
- * may be NULL. mean and variance (C,) are written, or with `given` read; inv_std (C,) is written. */
+/* y = (x - mean) * inv_std * weight + bias, then `+ residual`, then at least 0 with `relu`. weight, bias and
+ * residual->data may be NULL. mean and variance (C,) are written, or with `given` read; inv_std (C,) is written. */
 void xpc_batch_norm_f32(const xpc_runs *x, const xpc_runs *residual, const xpc_runs *y, const float *weight,
                         const float *bias, float *mean, float *variance, float *inv_std, double eps, int given,
                         int relu);
@@ -25,8 +25,8 @@ void xpc_batch_norm_f64(const xpc_runs *x, const xpc_runs *residual, const xpc_r
                         const double *bias, double *mean, double *variance, double *inv_std, double eps, int given,
                         int relu);
 
-/* dx, and dw and db (C,). Where y->data is not NULL, dy counts where y > 0; what is left of it is then written to dresidual,
- * if dresidual->data is not NULL. `training`: mean and inv_std depend on x. weight may be NULL. */
+/* dx, and dw and db (C,). Where y->data is not NULL, dy counts where y > 0; what is left of it is then written to
+ * dresidual, if dresidual->data is not NULL. `training`: mean and inv_std depend on x. weight may be NULL. */
 void xpc_batch_norm_backward_f32(const xpc_runs *dy, const xpc_runs *y, const xpc_runs *x, const xpc_runs *dx,
                                  const xpc_runs *dresidual, const float *weight, const float *mean,
                                  const float *inv_std, float *dw, float *db, int training);

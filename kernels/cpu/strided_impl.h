@@ -1,5 +1,5 @@
-/* Runs of numbers `step` bytes apart. Included once for each type, before the kernels of that type, by what defines REAL
- * and NAME. Steps of one and two numbers have loops of their own, which become vectors. */
+/* Runs of numbers `step` bytes apart. Included once for each type, before the kernels of that type, by what defines
+ * REAL and NAME. Steps of one and two numbers have loops of their own, which become vectors. */
 
 XPC_INLINE void NAME(fill_zero)(char *to, ptrdiff_t step, ptrdiff_t count)
 {
