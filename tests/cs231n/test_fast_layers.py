@@ -196,3 +196,20 @@ def test_other_mistakes_are_named():
         fast_layers.conv_forward_fast(IMAGES, FILTERS, BIAS, {"stride": 0, "pad": 0})
     with pytest.raises(ValueError, match=r"w: expected 4 dimensions, got shape \(3, 2\)"):
         fast_layers.conv_forward_fast(IMAGES, np.ones((3, 2)), BIAS, {"stride": 1, "pad": 0})
+
+
+@pytest.mark.parametrize("size", [6, 7])  # by the reshape form, by the im2col form
+@pytest.mark.parametrize("kind", ["max", "avg"])
+def test_a_gradient_of_another_shape_is_never_broadcast(kind, size):
+    forward, backward = (getattr(fast_layers, f"{kind}_pool_{way}_fast") for way in ("forward", "backward"))
+    _, cache = forward(np.ones((2, 3, size, size)), {"pool_height": 2, "pool_width": 2, "stride": 2})
+    with pytest.raises(ValueError, match=r"expected shape \(2, 3, 3, 3\), .*, got \(2, 3, 1, 1\)"):
+        backward(np.ones((2, 3, 1, 1)), cache)
+
+
+@pytest.mark.parametrize("form", ["fast", "im2col", "strides"])
+def test_a_convolution_without_a_bias_is_named(form):
+    with pytest.raises(TypeError, match="b: expected an array, got None"):
+        getattr(fast_layers, f"conv_forward_{form}")(
+            np.ones((1, 1, 3, 3)), np.ones((1, 1, 3, 3)), None, {"stride": 1, "pad": 0}
+        )

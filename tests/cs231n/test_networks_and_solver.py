@@ -155,6 +155,12 @@ def test_accuracy_of_a_part():
     sizes.clear()
     assert 0 < solver.check_accuracy(scores, np.zeros(250, int), num_samples=200, batch_size=150) < 0.4
     assert sizes == [150, 50]
+    with pytest.raises(ValueError, match=r"y \(N,\), .* got \(250, 5\) and \(250, 1\)"):
+        solver.check_accuracy(scores, np.zeros((250, 1), int))  # compared with each other they are 250 x 250
+    with pytest.raises(ValueError, match="N at least 1"):
+        solver.check_accuracy(scores[:0], np.zeros(0, int))
+    with pytest.raises(ValueError, match="num_val_samples: must be at least 1, got 0"):
+        Solver(Counts(), data, num_val_samples=0)
 
 
 @pytest.mark.parametrize("normalization", [None, "batchnorm", "layernorm"])

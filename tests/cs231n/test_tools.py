@@ -47,6 +47,15 @@ def test_x_is_restored_after_an_error():
     np.testing.assert_array_equal(x, [1, 2])
 
 
+def test_integers_cannot_move_by_a_step():
+    with pytest.raises(TypeError, match="x: expected floating-point numbers, .* got int64"):
+        eval_numerical_gradient(lambda x: float(np.sum(x**2)), np.arange(3), verbose=False)
+
+
+def test_relative_error_of_unsigned_integers():
+    assert rel_error(np.array([1], np.uint8), np.array([2], np.uint8)) == pytest.approx(1 / 3)
+
+
 def test_grad_check_sparse_prints_both(capsys, monkeypatch):
     monkeypatch.setattr(gradient_check.random, "randrange", lambda length: length - 1)
     x = np.array([[1.0, 2.0, 3.0]])

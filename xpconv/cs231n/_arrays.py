@@ -41,6 +41,9 @@ def promoted(**arrays: Array) -> tuple[Any, ...]:
         Something that is no array, arrays of several backends (`BackendMismatchError`), or none of floating point.
     """
     backend = backend_of(**arrays)
+    for name, array in arrays.items():
+        if array is None:
+            raise TypeError(f"{name}: expected an array, got None")
     dtypes = {name: backend.dtype_name(array) for name, array in arrays.items()}
     widest = max(dtypes.values(), key=lambda dtype: _WIDTH.get(dtype, 0))
     if widest not in _WIDTH:

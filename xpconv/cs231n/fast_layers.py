@@ -179,6 +179,11 @@ def _window(pool_param: dict) -> dict[str, Any]:
     return {"kernel_size": size, "stride": pool_param["stride"]}
 
 
+def _check_gradient(dout: Array, shape: tuple[int, ...]) -> None:
+    if tuple(dout.shape) != shape:
+        raise ValueError(f"dout: expected shape {shape}, that of the forward result, got {tuple(dout.shape)}")
+
+
 def _by_method(cache: tuple, backward: dict[str, Any], dout: Array) -> Array:
     method, real_cache = cache
     if method not in backward:
@@ -237,6 +242,7 @@ def max_pool_backward_reshape(dout: Array, cache: tuple) -> Array:
     """Gradient of `max_pool_forward_reshape`, divided equally between the pixels that are the maximum of a window."""
     x, x_reshaped, out = cache
     backend, dout, x = promoted(dout=dout, x=x)
+    _check_gradient(dout, tuple(out.shape))
     xp = backend.xp
     # where a NaN is the maximum, it is the pixels that are NaN
     hits = (x_reshaped == out[:, :, :, None, :, None]) | (x_reshaped != x_reshaped)
@@ -296,6 +302,7 @@ def avg_pool_backward_reshape(dout: Array, cache: tuple) -> Array:
     """Gradient of `avg_pool_forward_reshape`: the pixels of a window get equal shares."""
     backend, dout = promoted(dout=dout)
     n, c, out_h, height, out_w, width = cache
+    _check_gradient(dout, (n, c, out_h, out_w))
     share = (dout / (height * width))[:, :, :, None, :, None]
     return backend.xp.reshape(backend.xp.broadcast_to(share, cache), (n, c, out_h * height, out_w * width))
 

@@ -27,6 +27,8 @@ def _read_only(x: Array) -> bool:
 def _with(f: Callable[[Array], Any], x: Array, index: tuple[int, ...], step: float) -> Any:
     """The result of f where one number of x has moved; as in the course x itself is changed, and then restored."""
     backend = backend_of(x=x)
+    if not backend.is_floating(x):
+        raise TypeError(f"x: expected floating-point numbers, which can move by a step, got {backend.dtype_name(x)}")
     if _read_only(x):
         x = np.array(x)
     with backend.running():
@@ -95,5 +97,5 @@ def grad_check_sparse(
 
 def rel_error(x: Any, y: Any) -> float:
     """Largest relative error, ``max(|x - y| / max(1e-8, |x| + |y|))``, of arrays of any backends or of numbers."""
-    x, y = to_numpy(x), to_numpy(y)
+    x, y = to_numpy(x) * 1.0, to_numpy(y) * 1.0  # differences of unsigned integers would wrap around
     return float(np.max(np.abs(x - y) / np.maximum(1e-8, np.abs(x) + np.abs(y))))

@@ -80,9 +80,10 @@ class Solver:
             if self.update_rule not in optim.__all__:
                 raise ValueError(f"Invalid update_rule {self.update_rule!r}, expected {', '.join(optim.__all__)}")
             self.update_rule = getattr(optim, self.update_rule)
-        for name in ("batch_size", "print_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: must be at least 1, got {getattr(self, name)}")
+        for name in ("batch_size", "print_every", "num_train_samples", "num_val_samples"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name}: must be at least 1, got {value}")
         self._reset()
 
     def _reset(self) -> None:
@@ -129,6 +130,8 @@ class Solver:
             How many go through the network at once.
         """
         count = X.shape[0]
+        if tuple(y.shape) != (count,) or not count:  # else they would be compared by broadcasting
+            raise ValueError(f"expected X (N, ...) and y (N,), N at least 1, got {tuple(X.shape)} and {tuple(y.shape)}")
         if num_samples is not None and count > num_samples:
             mask = choice(count, num_samples)
             count = num_samples
