@@ -306,3 +306,38 @@ def test_without_a_compiler():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "cuda-host needs a C++ compiler" in done.stdout
+
+
+FORKING = """
+import os, signal, threading
+import numpy as np
+import xpconv
+from xpconv import functional as F
+
+x = xpconv.asarray(np.ones((2, 3, 12, 12), "float32"), backend="cuda-host")
+F.max_pool2d(x, 3)
+stop = threading.Event()
+
+def launch():
+    while not stop.is_set():
+        F.max_pool2d(x, 3)
+
+thread = threading.Thread(target=launch)
+thread.start()
+codes = []
+for _ in range(10):
+    child = os.fork()
+    if not child:
+        signal.alarm(20)  # a deadlock ends here
+        F.max_pool2d(x, 3)
+        os._exit(0)
+    codes.append(os.waitpid(child, 0)[1])
+stop.set()
+thread.join()
+assert codes == [0] * 10, codes
+"""
+
+
+def test_a_fork_waits_for_the_launch_of_another_thread():
+    done = subprocess.run([sys.executable, "-c", FORKING], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr

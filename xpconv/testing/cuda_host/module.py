@@ -40,6 +40,8 @@ _FLAGS = (
 )
 _schedule: ContextVar[int] = ContextVar("xpconv_cuda_host_schedule", default=0)
 _one_launch = threading.Lock()  # a module runs one block at a time
+# no fork in the middle of a launch, whose end the child would wait for in vain
+os.register_at_fork(before=_one_launch.acquire, after_in_parent=_one_launch.release, after_in_child=_one_launch.release)
 
 
 @contextmanager
