@@ -87,3 +87,9 @@ def test_help_says_what_the_exit_status_means(capsys):
     with pytest.raises(SystemExit):
         main(["parity", "--help"])
     assert "exit status is 1 if anything is out of tolerance" in " ".join(capsys.readouterr().out.split())
+
+
+def test_results_are_printed_even_if_the_file_cannot_be_written(run):
+    status, out, _ = run("parity", "--backend", "numpy", "--json", "no/such/folder.json", "--only", "im2col, 1x1")
+    assert status == 2
+    assert "all within tolerance" in out

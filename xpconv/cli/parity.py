@@ -81,6 +81,7 @@ def run(options: argparse.Namespace) -> int:
     say("dtype", f"{options.dtype}, kernels {options.kernels}")
     findings = [finding for case in cases for finding in parity.compare(case, subject, reference, options.dtype)]
     ok = parity.is_ok(findings, options.dtype)
+    print(f"\n{parity.table(findings, options.dtype)}", flush=True)  # first: the file may not be writable
     if options.json is not None:
         document = {
             "xpconv": __version__,
@@ -97,5 +98,4 @@ def run(options: argparse.Namespace) -> int:
             ],
         }
         options.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    print(f"\n{parity.table(findings, options.dtype)}", flush=True)
     return 0 if ok else _OUT_OF_TOLERANCE
