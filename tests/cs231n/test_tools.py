@@ -48,7 +48,7 @@ def test_x_is_restored_after_an_error():
 
 
 def test_integers_cannot_move_by_a_step():
-    with pytest.raises(TypeError, match="x: expected floating-point numbers, .* got int64"):
+    with pytest.raises(TypeError, match=r"x: expected floating-point numbers, .* got int64"):
         eval_numerical_gradient(lambda x: float(np.sum(x**2)), np.arange(3), verbose=False)
 
 
