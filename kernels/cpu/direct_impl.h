@@ -11,50 +11,52 @@ enum { NAME(NV) = 3 }; /* `rows` knows this number */
 
 /* ---- an image and its phases ------------------------------------------------------------------------------------ */
 
-/* One padded row of the image into its horizontal phases, `plane` numbers apart. */
-INLINE void NAME(split_row)(const char *from, ptrdiff_t step, ptrdiff_t width, xpc_axis axis, REAL *to, ptrdiff_t plane,
-                            ptrdiff_t pitch)
+/* One row of the image into its horizontal phases, `plane` numbers apart, zeros around the pixels. */
+INLINE void NAME(split_row)(const char *from, ptrdiff_t step, const phase *columns, ptrdiff_t phases, REAL *to,
+                            ptrdiff_t plane, ptrdiff_t pitch)
 {
-    for (ptrdiff_t phase = 0; phase < axis.stride; phase++, to += plane) {
-        if (!is_read(axis, phase))
+    ptrdiff_t stride = phases * step;
+    for (ptrdiff_t b = 0; b < phases; b++, to += plane) {
+        phase entries = columns[b];
+        if (!entries.is_read)
             continue;
-        /* entry q is pixel q * stride + phase - pad */
-        xpc_range inside = xpc_outputs((xpc_axis){1, axis.stride, axis.pad - phase, 1}, 0, 0, width, 0, pitch);
-        const char *source = from + (inside.begin * axis.stride + phase - axis.pad) * step;
-        ptrdiff_t count = inside.end - inside.begin, stride = axis.stride * step;
-        memset(to, 0, (size_t)inside.begin * sizeof(REAL));
-        REAL *restrict target = to + inside.begin;
+        ptrdiff_t begin = xpc_min(entries.begin, pitch), behind = begin + entries.known;
+        const char *source = from + (entries.begin * phases + entries.offset) * step;
+        REAL *restrict target = to + begin;
+        for (ptrdiff_t q = 0; q < begin; q++)
+            to[q] = 0;
         if (stride == sizeof(REAL))
-            memcpy(target, source, (size_t)count * sizeof(REAL));
+            memcpy(target, source, (size_t)entries.known * sizeof(REAL));
         else if (stride == 2 * sizeof(REAL))
-            for (ptrdiff_t q = 0; q < count; q++)
+            for (ptrdiff_t q = 0; q < entries.known; q++)
                 target[q] = ((const REAL *)source)[2 * q];
         else
-            for (ptrdiff_t q = 0; q < count; q++)
+            for (ptrdiff_t q = 0; q < entries.known; q++)
                 target[q] = *(const REAL *)(source + q * stride);
-        memset(to + inside.end, 0, (size_t)(pitch - inside.end) * sizeof(REAL));
+        for (ptrdiff_t q = behind; q < pitch; q++)
+            to[q] = 0;
     }
 }
 
 /* Image n of x into its phases, zeros around it. */
-TARGET static void NAME(split)(const xpc_direct *conv, const layout *plan, const xpc_array4 *x, ptrdiff_t n,
-                               REAL *phases)
+TARGET static void NAME(split)(const xpc_direct *conv, const layout *plan, const phase *columns, const xpc_array4 *x,
+                               ptrdiff_t n, REAL *phases)
 {
-    xpc_axis v = conv->vertical, h = conv->horizontal;
-    ptrdiff_t plane = plan->rows * plan->pitch;
+    xpc_axis v = conv->vertical;
+    ptrdiff_t plane = plan->rows * plan->pitch, across = conv->horizontal.stride;
     for (ptrdiff_t c = 0; c < conv->channels; c++) {
         const char *channel = x->data + n * x->strides[0] + c * x->strides[1];
-        for (ptrdiff_t a = 0; a < v.stride; a++, phases += h.stride * plane) {
+        for (ptrdiff_t a = 0; a < v.stride; a++, phases += across * plane) {
             if (!is_read(v, a))
                 continue;
             for (ptrdiff_t r = 0; r < plan->rows; r++) {
                 ptrdiff_t row = r * v.stride + a - v.pad;
                 REAL *to = phases + r * plan->pitch;
                 if (row >= 0 && row < conv->height)
-                    NAME(split_row)(channel + row * x->strides[2], x->strides[3], conv->width, h, to, plane,
+                    NAME(split_row)(channel + row * x->strides[2], x->strides[3], columns, across, to, plane,
                                     plan->pitch);
                 else
-                    for (ptrdiff_t b = 0; b < h.stride; b++)
+                    for (ptrdiff_t b = 0; b < across; b++)
                         memset(to + b * plane, 0, (size_t)plan->pitch * sizeof(REAL));
             }
         }
@@ -62,39 +64,36 @@ TARGET static void NAME(split)(const xpc_direct *conv, const layout *plan, const
 }
 
 /* The phases back into image n of dx; pixels that no window reaches are zero. */
-TARGET static void NAME(unsplit)(const xpc_direct *conv, const layout *plan, const REAL *phases,
+TARGET static void NAME(unsplit)(const xpc_direct *conv, const layout *plan, const phase *columns, const REAL *phases,
                                  const xpc_array4 *dx, ptrdiff_t n)
 {
-    xpc_axis v = conv->vertical, h = conv->horizontal;
-    ptrdiff_t plane = plan->rows * plan->pitch, step = dx->strides[3];
-    for (ptrdiff_t c = 0; c < conv->channels; c++, phases += v.stride * h.stride * plane)
+    xpc_axis v = conv->vertical;
+    ptrdiff_t plane = plan->rows * plan->pitch, across = conv->horizontal.stride;
+    ptrdiff_t step = dx->strides[3], stride = across * step;
+    for (ptrdiff_t c = 0; c < conv->channels; c++, phases += v.stride * across * plane)
         for (ptrdiff_t row = 0; row < conv->height; row++) {
             char *to = dx->data + n * dx->strides[0] + c * dx->strides[1] + row * dx->strides[2];
-            ptrdiff_t padded = row + v.pad;
-            if (padded / v.stride >= plan->rows) {
+            ptrdiff_t a = (row + v.pad) % v.stride, r = (row + v.pad) / v.stride;
+            if (r >= plan->rows) {
                 for (ptrdiff_t column = 0; column < conv->width; column++)
                     *(REAL *)(to + column * step) = 0;
                 continue;
             }
-            const REAL *from = phases + padded % v.stride * h.stride * plane + padded / v.stride * plan->pitch;
-            for (ptrdiff_t b = 0; b < h.stride; b++, from += plane) {
-                /* entry q goes to pixel q * stride + b - pad; those behind the last entry are out of reach */
-                xpc_axis axis = {1, h.stride, h.pad - b, 1};
-                ptrdiff_t entries = xpc_ceil_div(conv->width + h.pad - b, h.stride);
-                xpc_range inside = xpc_outputs(axis, 0, 0, conv->width, 0, xpc_max(entries, 0));
-                ptrdiff_t known = xpc_max(xpc_min(inside.end, plan->pitch), inside.begin);
-                char *target = to + (inside.begin * h.stride + b - h.pad) * step;
-                const REAL *restrict source = from + inside.begin;
-                ptrdiff_t count = known - inside.begin, stride = h.stride * step;
+            const REAL *from = phases + a * across * plane + r * plan->pitch;
+            for (ptrdiff_t b = 0; b < across; b++, from += plane) {
+                phase entries = columns[b];
+                char *target = to + (entries.begin * across + entries.offset) * step;
+                const REAL *restrict source = from + entries.begin;
                 if (stride == sizeof(REAL))
-                    memcpy(target, source, (size_t)count * sizeof(REAL));
+                    memcpy(target, source, (size_t)entries.known * sizeof(REAL));
                 else if (stride == 2 * sizeof(REAL))
-                    for (ptrdiff_t q = 0; q < count; q++)
+                    for (ptrdiff_t q = 0; q < entries.known; q++)
                         ((REAL *)target)[2 * q] = source[q];
                 else
-                    for (ptrdiff_t q = 0; q < count; q++)
+                    for (ptrdiff_t q = 0; q < entries.known; q++)
                         *(REAL *)(target + q * stride) = source[q];
-                for (ptrdiff_t q = count; q < inside.end - inside.begin; q++)
+                target += entries.known * stride;
+                for (ptrdiff_t q = 0; q < entries.beyond; q++)
                     *(REAL *)(target + q * stride) = 0;
             }
         }
@@ -297,8 +296,10 @@ TARGET static void NAME(forward)(const xpc_direct *conv, const xpc_array4 *x, co
 {
     layout plan = lay_out(conv, sizeof(REAL));
     ptrdiff_t *tab = (ptrdiff_t *)(memory + plan.tab);
+    phase *columns = (phase *)(memory + plan.columns);
     REAL *image = (REAL *)(memory + plan.image), *packed = (REAL *)(memory + plan.weights);
     fill_tab(conv, &plan, tab);
+    fill_columns(conv, &plan, columns);
     for (ptrdiff_t f = 0, size; f < conv->filters; f += size) {
         size = NAME(panel)(conv->filters - f);
         for (ptrdiff_t k = 0; k < plan.taps; k++)
@@ -307,7 +308,7 @@ TARGET static void NAME(forward)(const xpc_direct *conv, const xpc_array4 *x, co
     }
     ptrdiff_t step = y->strides[1] / (ptrdiff_t)sizeof(REAL), row = y->strides[2] / (ptrdiff_t)sizeof(REAL);
     for (ptrdiff_t n = 0; n < x->shape[0]; n++) {
-        NAME(split)(conv, &plan, x, n, image);
+        NAME(split)(conv, &plan, columns, x, n, image);
         REAL *out = (REAL *)(y->data + n * y->strides[0]);
         for (ptrdiff_t f = 0, size; f < conv->filters; f += size) {
             size = NAME(panel)(conv->filters - f);
@@ -321,13 +322,16 @@ TARGET static void NAME(backward)(const xpc_direct *conv, const xpc_array4 *dy, 
                                   const xpc_array4 *dx, REAL *dw, REAL *db, char *memory)
 {
     layout plan = lay_out(conv, sizeof(REAL));
-    ptrdiff_t taps = plan.taps, filters = conv->filters;
+    ptrdiff_t taps = plan.taps, filters = conv->filters, seen = taps + 1; /* the last tap sees ones: db */
     ptrdiff_t *tab = (ptrdiff_t *)(memory + plan.tab);
+    phase *columns = (phase *)(memory + plan.columns);
     REAL *image = (REAL *)(memory + plan.image), *packed = (REAL *)(memory + plan.weights);
     REAL *gradient = (REAL *)(memory + plan.gradient), *sums = (REAL *)(memory + plan.sums);
-    REAL *bias_sums = sums + taps * filters * LANES;
     fill_tab(conv, &plan, tab);
-    memset(sums, 0, (size_t)(taps + 1) * filters * LANES * sizeof(REAL));
+    fill_columns(conv, &plan, columns);
+    memset(sums, 0, (size_t)(seen * filters * LANES) * sizeof(REAL));
+    for (ptrdiff_t entry = 0; entry < plan.rows * plan.pitch; entry++)
+        image[plan.phases + entry] = 1;
     for (ptrdiff_t k = 0, size; dx && k < taps; k += size) {
         size = NAME(panel)(taps - k);
         for (ptrdiff_t f = 0; f < filters; f++)
@@ -335,26 +339,14 @@ TARGET static void NAME(backward)(const xpc_direct *conv, const xpc_array4 *dy, 
                 packed[k * filters + f * size + m] = w[f * taps + k + m];
     }
     ptrdiff_t step = dy->strides[1] / (ptrdiff_t)sizeof(REAL), row = dy->strides[2] / (ptrdiff_t)sizeof(REAL);
-    ptrdiff_t whole = conv->out_w / LANES * LANES;
-    MASK last = FIRST((int)(conv->out_w - whole));
     for (ptrdiff_t n = 0; n < x->shape[0]; n++) {
         REAL *from = (REAL *)(dy->data + n * dy->strides[0]);
-        NAME(split)(conv, &plan, x, n, image);
+        NAME(split)(conv, &plan, columns, x, n, image);
         for (ptrdiff_t f = 0, size; f < filters; f += size) {
             size = NAME(dot_filters)(filters - f);
-            for (ptrdiff_t k = 0; k < taps; k += NAME(DOT_TAPS))
-                NAME(dots)((int)size, (int)xpc_min(taps - k, NAME(DOT_TAPS)), conv, plan.pitch, from + f * step, step,
-                           row, image, tab + k, sums + (f * taps + k) * LANES, taps * LANES);
-        }
-        for (ptrdiff_t f = 0; f < filters; f++) {
-            VEC sum = LOAD(bias_sums + f * LANES);
-            for (ptrdiff_t p = 0; p < conv->out_h; p++) {
-                for (ptrdiff_t q = 0; q < whole; q += LANES)
-                    sum += LOAD(from + f * step + p * row + q);
-                if (whole < conv->out_w)
-                    sum += LOAD_FIRST(last, from + f * step + p * row + whole);
-            }
-            STORE(bias_sums + f * LANES, sum);
+            for (ptrdiff_t k = 0; k < seen; k += NAME(DOT_TAPS))
+                NAME(dots)((int)size, (int)xpc_min(seen - k, NAME(DOT_TAPS)), conv, plan.pitch, from + f * step, step,
+                           row, image, tab + k, sums + (f * seen + k) * LANES, seen * LANES);
         }
         if (!dx)
             continue;
@@ -364,12 +356,13 @@ TARGET static void NAME(backward)(const xpc_direct *conv, const xpc_array4 *dy, 
             NAME(backward_rows)((int)size, conv, plan.pitch, packed + k * filters, NULL, tab + k, filters, gradient,
                                 from, step, row);
         }
-        NAME(unsplit)(conv, &plan, gradient, dx, n);
+        NAME(unsplit)(conv, &plan, columns, gradient, dx, n);
     }
-    for (ptrdiff_t entry = 0; entry < taps * filters; entry++)
-        dw[entry] = SUM(LOAD(sums + entry * LANES));
-    for (ptrdiff_t f = 0; f < filters; f++)
-        db[f] = SUM(LOAD(bias_sums + f * LANES));
+    for (ptrdiff_t f = 0; f < filters; f++) {
+        for (ptrdiff_t k = 0; k < taps; k++)
+            dw[f * taps + k] = SUM(LOAD(sums + (f * seen + k) * LANES));
+        db[f] = SUM(LOAD(sums + (f * seen + taps) * LANES));
+    }
 }
 
 #include "simd_end.h"
