@@ -207,6 +207,12 @@ def test_a_gradient_of_another_shape_is_never_broadcast(kind, size):
         backward(np.ones((2, 3, 1, 1)), cache)
 
 
+@pytest.mark.parametrize("form", ["max_pool_forward_fast", "avg_pool_forward_fast", "max_pool_forward_reshape"])
+def test_windows_of_no_pixel_are_named(form):
+    with pytest.raises(ValueError, match="stride: must be at least 1, got 0"):
+        getattr(fast_layers, form)(IMAGES, {"pool_height": 0, "pool_width": 0, "stride": 0})
+
+
 @pytest.mark.parametrize("form", ["fast", "im2col", "strides"])
 def test_a_convolution_without_a_bias_is_named(form):
     with pytest.raises(TypeError, match="b: expected an array, got None"):

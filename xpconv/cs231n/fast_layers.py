@@ -11,7 +11,7 @@ from typing import Any
 from .. import functional as F
 from ..backends import backend_of
 from ..backends.protocol import Array
-from ._arrays import check_divides, on_its_device, promoted
+from ._arrays import check_divides, check_positive, on_its_device, promoted
 from .im2col_cython import col2im_6d_cython, col2im_cython, im2col_cython
 
 __all__ = [
@@ -154,6 +154,7 @@ def conv_backward_strides(dout: Array, cache: tuple) -> tuple[Array, Array, Arra
 def _tiles(x: Array, pool_param: dict) -> bool:
     """Whether the windows are square and cover the image without overlap or rest."""
     height, width, stride = pool_param["pool_height"], pool_param["pool_width"], pool_param["stride"]
+    check_positive("stride", stride)
     return height == width == stride and x.shape[2] % height == 0 and x.shape[3] % width == 0
 
 
@@ -165,6 +166,7 @@ def _split(x: Array, pool_param: dict) -> Array:
             f"Invalid pool params: the reshape form needs equal pool_height, pool_width and stride, got {height}, "
             f"{width} and {stride}"
         )
+    check_positive("stride", stride)
     n, c, h, w = x.shape
     if h % height or w % width:
         raise AssertionError(
