@@ -441,7 +441,8 @@ def test_half_precision_and_dtypes(two_gpus):
 def test_bfloat16_is_that_of_ml_dtypes(two_gpus):
     ml_dtypes = pytest.importorskip("ml_dtypes")
     backend = load_backend("cupy")
-    assert backend.dtype("bfloat16") == np.dtype(ml_dtypes.bfloat16)
+    for name in ("bfloat16", ml_dtypes.bfloat16, np.dtype(ml_dtypes.bfloat16)):
+        assert backend.dtype(name) == np.dtype(ml_dtypes.bfloat16)
     array = backend.asarray([1.0, 2.0], "bfloat16")
     assert backend.dtype_name(array) == "bfloat16"
     assert backend.accumulator(array) == np.float32

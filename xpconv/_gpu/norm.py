@@ -9,6 +9,7 @@ import numpy as np
 from ..backends.protocol import Array
 from .backend import GpuBackend
 from .launch import (
+    MAX_BLOCKS,
     THREADS,
     Index,
     Planes,
@@ -313,7 +314,7 @@ def _rows_forward(
         index.struct(groups, pixels),
         *map(index.scalar, (rows, length)),
     )
-    grid = (min(rows, 1 << 16),)  # a block each
+    grid = (min(rows, MAX_BLOCKS),)  # a block each
     launch(backend, "norm", "row_norm", backend.dtype_name(x), (index.name,), grid, arguments)
     return y, mean, inv_std
 
@@ -345,7 +346,7 @@ def _rows_backward(
         index.struct(groups, pixels),
         *map(index.scalar, (rows, x.size // rows if rows else 0)),
     )
-    launch(backend, "norm", "row_norm_backward", dtype, (index.name,), (min(rows, 1 << 16),), arguments)
+    launch(backend, "norm", "row_norm_backward", dtype, (index.name,), (min(rows, MAX_BLOCKS),), arguments)
     sums, dots = _parameter_sums(backend, dy, x, mean, inv_std, groups, channels, pixels, index)
     db, dw, _, _ = _finish_gradient_sums(backend, sums, dots, None, dtype, dy.dtype, index)
     return dx, dw, db

@@ -122,6 +122,8 @@ class CupyBackend(GpuBackend):
             return self._cupy.asarray(obj, dtype=None if dtype is None else self.dtype(dtype))
 
     def dtype(self, name: Any) -> Any:
+        if isinstance(name, type):  # ml_dtypes.bfloat16 is one
+            name = np.dtype(name)
         if name != "bfloat16":
             return super().dtype(name)
         try:

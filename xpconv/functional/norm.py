@@ -118,7 +118,7 @@ def _updated(backend: Backend, running: Array | None, new: Array, momentum: floa
 
     def mixed() -> Array:
         wide = backend.astype(running, new.dtype)
-        return wide * (1 - momentum) + new * scale * momentum
+        return wide * (1 - momentum) + new * (scale * momentum)  # one product of arrays less
 
     return backend.astype(compute(backend, "batch_norm", mixed), running.dtype)
 
