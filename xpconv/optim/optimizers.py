@@ -480,17 +480,22 @@ class RecordedStep:
                 return False
         return True
 
-    def prepare_replay(self) -> None:
+    def prepare_replay(self, *, checked: bool = False) -> None:
         """Bring the numbers on the device up to date and count the step; to be called right before each replay.
 
         It waits for nothing: what has changed is written on the current stream, which must be that of the replay.
+
+        Parameters
+        ----------
+        checked
+            Whether `is_current` has just been asked: it goes through all arrays, which takes the time of some launches.
 
         Raises
         ------
         RuntimeError
             The recording is not current, see `is_current`.
         """
-        if not self.is_current():
+        if not (checked or self.is_current()):
             raise RuntimeError("optimizer: its arrays or settings have changed since the step was recorded")
         optimizer = self._optimizer
         for number, bucket in enumerate(self._buckets):

@@ -162,13 +162,13 @@ class CapturedStep:
         return form_of(x, targets) == self._form
 
     def replay(self, x: Array, targets: Array) -> Outcome:
-        """Do the step with this batch; its outcome is there until `SLOTS` more steps were done."""
+        """Do the step with this batch, after `is_current`; its outcome is there until `SLOTS` more steps were done."""
         trainer = self._trainer
         with self._backend.running():
             self._x[...], self._targets[...] = x, targets
             self._step[...] = trainer.step
             self._buffers.bring_back()  # of an ordinary step in between
-            self._recorded.prepare_replay()
+            self._recorded.prepare_replay(checked=True)
             self._graph.replay()
             slot = self._ring[trainer.step % SLOTS]
             slot[...] = self._row
