@@ -78,6 +78,7 @@ def _memory(backend: GpuBackend, geometry: ConvGeometry, images: int, dtype: Any
     if _is_pointwise(geometry):
         return None
     window = geometry.window
+    images = min(images, geometry.batch)
     return backend.empty((geometry.in_channels * window.taps * images * window.positions,), dtype)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from .. import functional
 from .._checks import check_integer, check_number
+from .._geometry import check_layout
 from ..backends import backend_of, compute, get_backend
 from ..backends.protocol import Array
 from ..functional._arguments import check_shape
@@ -24,10 +25,11 @@ def _accumulate(parameter: Parameter | None, gradient: Array | None) -> None:
         parameter.accumulate_grad(gradient)
 
 
-def _check_channels(x: Array, channels: int) -> None:
+def _check_channels(x: Array, channels: int, layout: str = "NCHW") -> None:
     """Raise unless x is (N, channels, ...), also for a layer without weights, which functional would not miss."""
-    if len(x.shape) < 2 or x.shape[1] != channels:
-        raise ValueError(f"x: expected {channels} channels (N, C, ...), got shape {tuple(x.shape)}")
+    if len(x.shape) < 2 or x.shape[layout.index("C")] != channels:
+        axes = "(N, C, ...)" if layout == "NCHW" else "(N, H, W, C)"
+        raise ValueError(f"x: expected {channels} channels {axes}, got shape {tuple(x.shape)}")
 
 
 class _BatchNorm(Layer):
@@ -40,6 +42,7 @@ class _BatchNorm(Layer):
     num_batches_tracked: Array | None
     _ranks: tuple[int, ...]
     _axes: str
+    layout = "NCHW"
 
     def __init__(
         self,
@@ -75,7 +78,7 @@ class _BatchNorm(Layer):
             raise ValueError(
                 f"x: expected {' or '.join(map(str, self._ranks))} dimensions {self._axes}, got shape {tuple(x.shape)}"
             )
-        _check_channels(x, self.num_features)
+        _check_channels(x, self.num_features, self.layout)
         update = self.training and self.num_batches_tracked is not None
         count: Array = compute(backend_of(x=x), "BatchNorm", add, self.num_batches_tracked, 1) if update else None
         momentum = 0.0 if self.momentum is None else self.momentum
@@ -90,6 +93,7 @@ class _BatchNorm(Layer):
             training=self.training or not self.track_running_stats,
             momentum=momentum,
             eps=self.eps,
+            layout=self.layout,
             **more,
         )
         if update:
@@ -147,7 +151,7 @@ class BatchNorm1d(_BatchNorm):
 
 
 class BatchNorm2d(_BatchNorm):
-    """Batch normalisation (Ioffe, Szegedy 2015, arXiv:1502.03167) of images (N, C, H, W).
+    """Batch normalisation (Ioffe, Szegedy 2015, arXiv:1502.03167) of images (N, C, H, W), or channels last.
 
     Parameters
     ----------
@@ -156,6 +160,8 @@ class BatchNorm2d(_BatchNorm):
     activation : str, optional
         ``"relu"`` makes the layer ``relu(batch_norm(x) + residual)`` in one pass over the memory, where there is a
         kernel for it: see `functional.batch_norm_relu`.
+    layout : str
+        Order of the axes of the images, "NCHW" or "NHWC".
 
     Examples
     --------
@@ -178,18 +184,20 @@ class BatchNorm2d(_BatchNorm):
         *,
         activation: str | None = None,
         dtype: str = "float32",
+        layout: str = "NCHW",
     ) -> None:
         if activation not in (None, "relu"):
             raise ValueError(f"activation: expected None or 'relu', got {activation!r}")
         super().__init__(num_features, eps, momentum, affine, track_running_stats, dtype=dtype)
         self.activation = activation
+        self.layout = check_layout("layout", layout, ("NCHW", "NHWC"))
 
     def forward(self, x: Array, residual: Array | None = None) -> Array:
         """Normalise every channel, by the batch in training, by the running statistics in evaluation.
 
         Parameters
         ----------
-        x : array (N, C, H, W)
+        x : array (N, C, H, W), or (N, H, W, C) in the other layout
         residual : array like x, optional
             Added before the activation; `backward` then gives its gradient too. Only with ``activation="relu"``.
 
@@ -221,8 +229,9 @@ class BatchNorm2d(_BatchNorm):
         return (dx, dresidual) if cache.has_residual else dx
 
     def extra_repr(self) -> str:
-        """As PyTorch, and the activation if there is one."""
-        return super().extra_repr() + (f", activation={self.activation!r}" if self.activation else "")
+        """As PyTorch, and what it does not have."""
+        more = f", activation={self.activation!r}" if self.activation else ""
+        return super().extra_repr() + more + (f", layout={self.layout!r}" if self.layout != "NCHW" else "")
 
 
 class LayerNorm(Layer):
