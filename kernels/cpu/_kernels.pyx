@@ -329,7 +329,7 @@ cdef int _check_argmax(const xpc_array4 *pooled, const xpc_array4 *argmax) excep
 
 cdef int _check_kernel(Py_ssize_t kernel_h, Py_ssize_t kernel_w, Py_ssize_t most) except -1:
     if kernel_h < 1 or kernel_w < 1 or kernel_h > most // kernel_w:
-        raise ValueError(f"kernel ({kernel_h}, {kernel_w}): expected 1 to {most} taps")
+        raise ValueError(f"kernel_size: expected 1 to {most} taps, got {kernel_h} x {kernel_w}")
     return 0
 
 

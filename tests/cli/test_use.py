@@ -207,7 +207,9 @@ def test_info(run):
     assert "conv2d" in out
 
 
-@pytest.mark.parametrize(("name", "value"), [("XPCONV_KERNELS", "foo"), ("XPCONV_WORKSPACE_MB", "0")])
+@pytest.mark.parametrize(
+    ("name", "value"), [("XPCONV_KERNELS", "foo"), ("XPCONV_WORKSPACE_MB", "0"), ("XPCONV_MATMUL_PRECISION", "foo")]
+)
 def test_wrong_settings_in_the_environment(process, monkeypatch, name, value):
     monkeypatch.setenv(name, value)
     _, err = (child := process("info")).communicate(timeout=60)
