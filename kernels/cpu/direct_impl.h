@@ -167,28 +167,30 @@ INLINE void NAME(dot_tile)(const int filters, const int taps, const xpc_direct *
         for (int k = 0; k < taps; k++)
             acc[f][k] = LOAD(sums + f * sums_step + k * LANES);
     ptrdiff_t whole = conv->out_w / LANES * LANES;
-    MASK last = FIRST((int)(conv->out_w - whole));
-    for (ptrdiff_t p = 0; p < conv->out_h; p++, dy += dy_row, x += pitch) {
+    for (ptrdiff_t p = 0; p < conv->out_h; p++)
         for (ptrdiff_t q = 0; q < whole; q += LANES) {
+            const REAL *gradients = dy + p * dy_row + q, *pixels = x + p * pitch + q;
             VEC seen[NAME(DOT_TAPS)];
             for (int k = 0; k < taps; k++)
-                seen[k] = LOAD(x + tab[k] + q);
+                seen[k] = LOAD(pixels + tab[k]);
             for (int f = 0; f < filters; f++) {
-                VEC gradient = LOAD(dy + f * dy_step + q);
+                VEC gradient = LOAD(gradients + f * dy_step);
                 for (int k = 0; k < taps; k++)
                     acc[f][k] = FMA(gradient, seen[k], acc[f][k]);
             }
         }
-        if (whole < conv->out_w) {
-            /* lanes behind the row are zero in both factors, so that no infinity next door becomes NaN */
-            VEC seen[NAME(DOT_TAPS)];
+    /* The ends of the rows, in a loop of their own, which keeps the sums in registers in both. Lanes behind the row are
+     * zero in both factors, so that no infinity next door becomes NaN. */
+    MASK last = FIRST((int)(conv->out_w - whole));
+    for (ptrdiff_t p = 0; whole < conv->out_w && p < conv->out_h; p++) {
+        const REAL *gradients = dy + p * dy_row + whole, *pixels = x + p * pitch + whole;
+        VEC seen[NAME(DOT_TAPS)];
+        for (int k = 0; k < taps; k++)
+            seen[k] = LOAD_FIRST(last, pixels + tab[k]);
+        for (int f = 0; f < filters; f++) {
+            VEC gradient = LOAD_FIRST(last, gradients + f * dy_step);
             for (int k = 0; k < taps; k++)
-                seen[k] = LOAD_FIRST(last, x + tab[k] + whole);
-            for (int f = 0; f < filters; f++) {
-                VEC gradient = LOAD_FIRST(last, dy + f * dy_step + whole);
-                for (int k = 0; k < taps; k++)
-                    acc[f][k] = FMA(gradient, seen[k], acc[f][k]);
-            }
+                acc[f][k] = FMA(gradient, seen[k], acc[f][k]);
         }
     }
     for (int f = 0; f < filters; f++)
