@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 
 from xpconv.testing import Case, parity
 
 from .section import Options, Row, Rows
 
-SECONDS = 70
+SECONDS = 100
 NEEDS_GPU = False
 
 # enough on the stand-in, where the tests run the whole table
@@ -18,9 +19,15 @@ _TINY = ("conv2d, 3x3", "batch_norm, images", "softmax_cross_entropy, 10 classes
 def run(options: Options, rows: Rows) -> None:
     """A row for each case and dtype."""
     subject, reference = Case("subject", options.backend), Case("reference", "numpy")
-    for dtype in ("float32",) if options.tiny else ("float32", "float64"):
+    dtypes = ["float32"] if options.tiny else ["float32", "float64", "float16"]
+    # CuPy has its numbers from a package of their own
+    if not options.tiny and importlib.util.find_spec("ml_dtypes") is not None:
+        dtypes.append("bfloat16")
+    for dtype in dtypes:
         for case in parity.cases():
             if options.tiny and not case.name.startswith(_TINY):
+                continue
+            if parity.accumulator(dtype) != dtype and not case.in_half:
                 continue
 
             def compare(case=case, dtype=dtype) -> Row:

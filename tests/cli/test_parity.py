@@ -24,6 +24,15 @@ def test_prints_a_table_and_writes_every_result(run):
     assert all(finding["problem"] == "" for finding in document["findings"])
 
 
+def test_half_precision_is_judged_by_float32(run):
+    status, out, err = run(
+        "parity", "--backend", "numpy", "--dtype", "float16", "--only", "im2col, 1x1", "training run"
+    )
+    assert (status, err) == (0, "")
+    assert "float16 against float32" in out
+    assert "training run" not in out
+
+
 def test_out_of_tolerance_is_status_1(run, monkeypatch):
     backend = load_backend("numpy")
     (engine, *rest) = backend.engines["im2col"]
@@ -43,6 +52,7 @@ def test_out_of_tolerance_is_status_1(run, monkeypatch):
         (["--against", "nothing", "--backend", "numpy"], "unknown 'nothing'"),
         (["--backend", "numpy", "--only", "transformer"], "no case contains transformer"),
         (["--backend", "numpy", "--dtype", "int8"], "invalid choice"),
+        (["--backend", "numpy", "--dtype", "bfloat16"], "bfloat16"),
         (["--backend", "numpy", "--json", "no/such/folder.json", "--only", "im2col, 1x1"], "No such file"),
     ],
 )

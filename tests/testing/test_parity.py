@@ -39,6 +39,23 @@ def test_every_case(subject, dtype):
     assert len({finding.case for finding in findings}) == len(TABLE)
 
 
+@pytest.mark.parametrize(
+    ("backend", "dtype"),
+    [("numpy", "float16"), ("torch", "bfloat16"), ("cuda-host", "float16"), ("cupy", "float16"), ("cupy", "bfloat16")],
+)
+def test_half_precision_against_float32_of_the_same_inputs(backend, dtype):
+    subject = Case(backend, backend)
+    skip_unless_available(subject)
+    if (backend, dtype) == ("cupy", "bfloat16"):
+        pytest.importorskip("ml_dtypes")
+    # the stand-in is slow, and its kernels are compared with others in float16 elsewhere
+    some = ("conv2d, 1x1", "batch_norm_relu, images", "softmax_cross_entropy, 10", "dropout, p 0.3", "AdamW")
+    cases = [case for case in TABLE.values() if case.in_half and (backend != "cuda-host" or case.name.startswith(some))]
+    findings = [finding for case in cases for finding in parity.compare(case, subject, NUMPY, dtype)]
+    assert parity.is_ok(findings, dtype), parity.table(findings, dtype)
+    assert len({finding.case for finding in findings}) == len(cases) >= len(some)
+
+
 def test_every_public_operator_is_in_the_table():
     called = {operator for case in TABLE.values() for operator, _ in case.bounds(host(case))}
     assert set(F.__all__) <= called
@@ -103,6 +120,23 @@ def test_bounds_do_not_depend_on_what_backends_return():
     assert bound.scale.dtype == np.float64
 
 
+def test_numbers_are_rounded_to_the_nearest_of_a_half_type():
+    torch = pytest.importorskip("torch")
+    values = np.random.default_rng(1).normal(size=500).astype(np.float32)
+    values[:5] = 1 + 2.0**-8, 1 + 3 * 2.0**-8, np.nan, -np.inf, 0  # two ties
+    want = torch.asarray(values).to(torch.bfloat16).to(torch.float32).numpy()
+    np.testing.assert_array_equal(bounds.rounded(values, "bfloat16"), want)
+    np.testing.assert_array_equal(bounds.rounded(values, "float16"), values.astype(np.float16).astype(np.float32))
+    assert bounds.rounded(values, "float16").dtype == bounds.rounded(values, "bfloat16").dtype == np.float32
+
+
+def test_the_roundings_to_a_half_type_come_on_top_of_those_of_float32():
+    bound = parity.Bound(9, 1.0, stored=2)
+    assert bounds.tolerance(bound, "float32") == pytest.approx(18 * 2.0**-24)
+    assert bounds.tolerance(bound, "bfloat16") == pytest.approx(2 * 2.0**-8, rel=1e-3)
+    assert bounds.tolerance(parity.EXACT, "float16") == 0
+
+
 # ---- wrong results are found --------------------------------------------------------------------------------------
 
 
@@ -132,6 +166,17 @@ def test_a_planted_error_in_an_engine_is_found(monkeypatch, size):
     assert not other.problem
     assert not parity.is_ok([spoilt, other])
     assert "<-- out" in parity.table([spoilt, other])
+
+
+def test_an_error_of_a_few_units_in_the_last_place_is_found_in_half_precision():
+    """Averages of pixels have one rounding to float16, and the bound has room for two."""
+    case = TABLE["avg_pool2d, 2x2"]
+    bound = case.bounds(on_host(case.name, "float16"))["avg_pool2d", "y"]
+    want = np.full(bound.scale.shape, 1.0)
+    bound = bound._replace(scale=1.0)
+    near, far = (want + units * 2.0**-11 for units in (1, 3))
+    assert not _finding(case.name, ("avg_pool2d", "y"), near, want, bound, "float16").problem
+    assert _finding(case.name, ("avg_pool2d", "y"), far, want, bound, "float16").problem
 
 
 def test_one_bit_is_found_where_results_must_be_equal(monkeypatch):

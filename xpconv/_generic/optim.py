@@ -7,12 +7,32 @@ return new ones. Learning rates and steps may be arrays of one element, as the k
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 from ..backends.protocol import Array, Backend
 
 __all__ = ["adam_steps", "clip_gradients", "rmsprop_steps", "sgd_steps", "squared_norm"]
+
+
+def _in_float32(steps: Callable[..., Any]) -> Callable[..., Any]:
+    """The same for half precision, by float32 copies: in float16 an eps of 1e-8 is 0, and so are squares of 1e-4."""
+
+    @functools.wraps(steps)
+    def computed(backend: Backend, params: list[Array], *rest: Any) -> Any:
+        if backend.accumulator(params[0]) == params[0].dtype:
+            return steps(backend, params, *rest)
+        narrow, wide = params[0].dtype, backend.dtype("float32")
+        lists = [
+            [backend.astype(array, wide) for array in part] if isinstance(part, list) else part
+            for part in (params, *rest)
+        ]
+        results = steps(backend, *lists)
+        return tuple(part and [backend.astype(array, narrow) for array in part] for part in results)
+
+    return computed
 
 
 def _decayed(p: Array, g: Array, weight_decay: float) -> tuple[Array, bool]:
@@ -29,6 +49,7 @@ def _number(backend: Backend, value: Any) -> Any:
     return backend.to_numpy(value).item() if hasattr(value, "dtype") else value
 
 
+@_in_float32
 def sgd_steps(
     backend: Backend,
     params: list[Array],
@@ -70,6 +91,7 @@ def sgd_steps(
     return new_params, new_velocities if momentum else velocities
 
 
+@_in_float32
 def rmsprop_steps(
     backend: Backend,
     params: list[Array],
@@ -116,6 +138,7 @@ def rmsprop_steps(
     return new_params, new_square_avgs, new_buffers if momentum else momentum_buffers
 
 
+@_in_float32
 def adam_steps(
     backend: Backend,
     params: list[Array],

@@ -39,7 +39,12 @@ def add_command(commands: Any) -> None:
         default="auto",
         help="kernels of the backend to judge, as XPCONV_KERNELS (default: auto)",
     )
-    parser.add_argument("--dtype", choices=("float32", "float64"), default="float32", help="default: float32")
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "float64", "float16", "bfloat16"),
+        default="float32",
+        help="float32 (default), float64, or float16 or bfloat16, which are compared with float32 of the same inputs",
+    )
     parser.add_argument("--only", nargs="+", metavar="TEXT", default=[], help="cases whose name contains one of these")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write every result to a JSON file")
     parser.set_defaults(run=run)
@@ -69,16 +74,23 @@ def run(options: argparse.Namespace) -> int:
 
     subject = Case("subject", _chosen(options.backend), options.kernels)
     reference = Case("reference", options.against)
-    for side in (subject, reference):
-        load_backend(side.backend).asarray(np.zeros(1), options.dtype)  # JAX's default has no float64: an error now
+    computed = parity.accumulator(options.dtype)
+    for side, dtype in ((subject, options.dtype), (reference, computed)):
+        load_backend(side.backend).asarray(np.zeros(1), dtype)  # JAX's default has no float64: an error now
     wanted = [text.lower() for text in options.only]
-    cases = [c for c in parity.cases() if not wanted or any(text in c.name.lower() for text in wanted)]
+    cases = [
+        case
+        for case in parity.cases()
+        if (case.in_half or computed == options.dtype)
+        and (not wanted or any(text in case.name.lower() for text in wanted))
+    ]
     if not cases:
         raise ValueError(f"--only: no case contains {' or '.join(options.only)}")
     judged, by = _described(subject.backend), _described(reference.backend)
     say("judged", judged)
     say("against", by)
-    say("dtype", f"{options.dtype}, kernels {options.kernels}")
+    against = "" if computed == options.dtype else f" against {computed}"
+    say("dtype", f"{options.dtype}{against}, kernels {options.kernels}")
     findings = [finding for case in cases for finding in parity.compare(case, subject, reference, options.dtype)]
     ok = parity.is_ok(findings, options.dtype)
     print(f"\n{parity.table(findings, options.dtype)}", flush=True)  # first: the file may not be writable

@@ -7,7 +7,7 @@ the same cases.
 How far two results may be apart follows from the number of roundings behind them; see `bounds`.
 """
 
-from .bounds import EXACT, Bound
+from .bounds import EXACT, Bound, accumulator
 from .cases import ParityCase, cases
 from .comparison import LARGEST_VALUE_LIMIT, Finding, compare, is_ok, table
 
@@ -17,6 +17,7 @@ __all__ = [
     "Bound",
     "Finding",
     "ParityCase",
+    "accumulator",
     "cases",
     "compare",
     "is_ok",

@@ -23,7 +23,7 @@ from ...backends import backend_of, to_numpy, use_kernels
 from ...backends.protocol import Array, Backend
 from ...data import ArrayDataset, Batches, Normalize, RandomFlip, ShiftCrop, standard_transform
 from ...layers import Parameter
-from .bounds import ELEMENTARY, EXACT, Bound, gamma
+from .bounds import ELEMENTARY, EXACT, Bound, accumulator, gamma, rounded
 
 __all__ = ["Draw", "ParityCase", "cases", "on_backend", "on_host"]
 
@@ -40,24 +40,38 @@ class Draw:
     case
         Name of the case, part of the seed.
     dtype
-        Floating-point dtype that numbers are rounded to.
+        Floating-point dtype to compute in.
     place
         ``place(array, layout)``: what becomes of a host array.
+    rounding
+        What numbers are rounded to, the dtype itself if not given.
     """
 
-    def __init__(self, case: str, dtype: str, place: Callable[[np.ndarray, str], Array]) -> None:
-        self.case, self.dtype, self._place = case, dtype, place
+    def __init__(
+        self, case: str, dtype: str, place: Callable[[np.ndarray, str], Array], rounding: str | None = None
+    ) -> None:
+        self.case, self.dtype, self._place, self._rounding = case, dtype, place, rounding or dtype
 
     def _rng(self, name: str) -> np.random.Generator:
         return np.random.default_rng(zlib.crc32(f"{self.case}/{name}".encode()))
 
-    def normal(self, name: str, shape: Sequence[int], *, shift: float = 0.0, layout: str = "contiguous") -> Array:
-        """Normal deviates around ``shift``."""
-        return self._place((self._rng(name).normal(size=tuple(shape)) + shift).astype(self.dtype), layout)
+    def normal(
+        self,
+        name: str,
+        shape: Sequence[int],
+        *,
+        shift: float = 0.0,
+        factor: float = 1.0,
+        layout: str = "contiguous",
+    ) -> Array:
+        """Normal deviates of standard deviation ``factor`` around ``shift``."""
+        values = self._rng(name).normal(size=tuple(shape)) * factor + shift
+        return self._place(rounded(values, self._rounding), layout)
 
     def positive(self, name: str, shape: Sequence[int]) -> Array:
         """Numbers from 0.5 to 1.5."""
-        return self._place(self._rng(name).uniform(0.5, 1.5, tuple(shape)).astype(self.dtype), "contiguous")
+        values = self._rng(name).uniform(0.5, 1.5, tuple(shape))
+        return self._place(rounded(values, self._rounding), "contiguous")
 
     def like(self, name: str, array: Array, *, layout: str = "contiguous") -> Array:
         """Normal deviates of the shape of an array: a gradient to a result."""
@@ -66,7 +80,7 @@ class Draw:
     def values(self, array: Any) -> Array:
         """Given numbers; integers and bytes stay so."""
         array = np.asarray(array)
-        return self._place(array.astype(self.dtype) if array.dtype.kind == "f" else array, "contiguous")
+        return self._place(rounded(array, self._rounding) if array.dtype.kind == "f" else array, "contiguous")
 
     def integers(self, name: str, low: int, high: int, shape: Sequence[int], dtype: str = "int64") -> Array:
         """Integers from ``low`` up to, not including, ``high``."""
@@ -74,40 +88,40 @@ class Draw:
 
     def magnitudes(self) -> Draw:
         """The absolute values of the same numbers on the host, in float64."""
-        return Draw(self.case, self.dtype, lambda array, layout: np.abs(_wide(array)))
+        return Draw(self.case, self.dtype, lambda array, layout: np.abs(_wide(array)), self._rounding)
 
 
 def _wide(array: np.ndarray) -> np.ndarray:
     return array.astype(np.float64) if array.dtype.kind == "f" else array
 
 
-def _on_device(backend: Backend, array: np.ndarray, layout: str) -> Array:
+def _on_device(backend: Backend, dtype: str, array: np.ndarray, layout: str) -> Array:
     """``array`` on the backend; its strides there are made by views there, as transfers keep none."""
-    xp = backend.xp
+    xp, kind = backend.xp, dtype if array.dtype.kind == "f" else None
     if layout == "contiguous":
-        return backend.asarray(array)
+        return backend.asarray(array, kind)
     if layout == "channels-last":
         axes = (0, array.ndim - 1, *range(1, array.ndim - 1))
-        return xp.permute_dims(backend.asarray(np.ascontiguousarray(np.moveaxis(array, 1, -1))), axes)
+        return xp.permute_dims(backend.asarray(np.ascontiguousarray(np.moveaxis(array, 1, -1)), kind), axes)
     if layout == "transposed":
         axes = (*range(array.ndim - 2), array.ndim - 1, array.ndim - 2)
-        return xp.permute_dims(backend.asarray(np.ascontiguousarray(array.swapaxes(-1, -2))), axes)
+        return xp.permute_dims(backend.asarray(np.ascontiguousarray(array.swapaxes(-1, -2)), kind), axes)
     if layout == "sliced":
         parent = np.full([2 * n + 1 for n in array.shape], np.nan, array.dtype)
         odd = tuple(slice(1, None, 2) for _ in array.shape)
         parent[odd] = array
-        return backend.asarray(parent)[odd]
+        return backend.asarray(parent, kind)[odd]
     raise ValueError(f"layout: expected contiguous, channels-last, transposed or sliced, got {layout!r}")
 
 
-def on_backend(case: str, dtype: str, backend: Backend) -> Draw:
-    """The arrays of a case on a backend."""
-    return Draw(case, dtype, partial(_on_device, backend))
+def on_backend(case: str, dtype: str, backend: Backend, rounding: str | None = None) -> Draw:
+    """The arrays of a case on a backend, their numbers rounded to another dtype if that is given."""
+    return Draw(case, dtype, partial(_on_device, backend, dtype), rounding)
 
 
 def on_host(case: str, dtype: str) -> Draw:
     """The same numbers as NumPy arrays of float64, for bounds."""
-    return Draw(case, dtype, lambda array, layout: _wide(array))
+    return Draw(case, accumulator(dtype), lambda array, layout: _wide(array), dtype)
 
 
 class ParityCase(NamedTuple):
@@ -121,11 +135,14 @@ class ParityCase(NamedTuple):
         ``call(draw) -> {(operator, result): array}``.
     bounds
         ``bounds(draw) -> {(operator, result): Bound}`` for the same keys, from float64 arrays of the host.
+    in_half
+        Whether its bounds hold for float16 and bfloat16 too.
     """
 
     name: str
     call: Callable[[Draw], Results]
     bounds: Callable[[Draw], Bounds]
+    in_half: bool = True
 
 
 def _named(operator: str, names: Sequence[str], arrays: Sequence[Array | None]) -> Results:
@@ -390,7 +407,7 @@ def _max_pool(
                 return magnitudes.like(name, array)
 
         with use_kernels("generic"):
-            scale = call(Mixed(draw.case, draw.dtype, lambda array, layout: _wide(array)))
+            scale = call(Mixed(draw.case, draw.dtype, lambda array, layout: _wide(array), draw._rounding))
         dx = Bound(taps, to_numpy(scale["max_pool2d_backward", "dx"]))
         return {("max_pool2d", "y"): EXACT, ("max_pool2d", "argmax"): EXACT, ("max_pool2d_backward", "dx"): dx}
 
@@ -711,15 +728,16 @@ def _activation(name: str, operator: str, shape: tuple[int, ...], memory: str = 
     roundings, backward_roundings, scale, backward_scale = _ACTIVATIONS[operator]
 
     def call(draw: Draw) -> Results:
-        y, cache = forward(draw.normal("x", shape, layout=memory) * 3, *arguments)
+        y, cache = forward(draw.normal("x", shape, factor=3.0, layout=memory), *arguments)
         return {(operator, "y"): y, (f"{operator}_backward", "dx"): backward(draw.like("dy", y), cache)}
 
     def bounds(draw: Draw) -> Bounds:
-        x = draw.normal("x", shape) * 3
-        return {
+        x = draw.normal("x", shape, factor=3.0)
+        found = {
             (operator, "y"): Bound(roundings, scale(x)),
             (f"{operator}_backward", "dx"): Bound(backward_roundings, backward_scale(x, draw.like("dy", x))),
         }
+        return {key: bound if bound.length else EXACT for key, bound in found.items()}
 
     return ParityCase(f"{operator}, {name}", call, bounds)
 
@@ -732,7 +750,13 @@ def _dropout(name: str, shape: tuple[int, ...], p: float, key: Any, memory: str 
         dx = F.dropout_backward(draw.like("dy", y), cache)
         return {("dropout", "mask"): cache.mask, ("dropout", "y"): y, ("dropout_backward", "dx"): dx}
 
-    return _exact_case(f"dropout, {name}", call)
+    def bounds(draw: Draw) -> Bounds:
+        with use_kernels("generic"):
+            results = call(draw.magnitudes())
+        # the half types round the factor of what is kept too
+        return {key: EXACT if key[1] == "mask" else Bound(0, to_numpy(array)) for key, array in results.items()}
+
+    return ParityCase(f"dropout, {name}", call, bounds)
 
 
 def _elementwise() -> Iterator[ParityCase]:
@@ -749,14 +773,14 @@ def _elementwise() -> Iterator[ParityCase]:
 
 def _cross_entropy(name: str, count: int, classes: int, scale: float = 1.0, smoothing: float = 0.0) -> ParityCase:
     def call(draw: Draw) -> Results:
-        scores = draw.normal("scores", (count, classes)) * scale
+        scores = draw.normal("scores", (count, classes), factor=scale)
         labels = draw.integers("labels", 0, classes, (count,))
         loss, dscores = F.softmax_cross_entropy(scores, labels, label_smoothing=smoothing)
         return {("softmax_cross_entropy", "loss"): loss, ("softmax_cross_entropy", "dscores"): dscores}
 
     def bounds(draw: Draw) -> Bounds:
         # -log p = log(sum exp(s - max)) - (s - max): the exponent is rounded relative to its size, and so is exp of it
-        scores = draw.normal("scores", (count, classes)) * scale
+        scores = draw.normal("scores", (count, classes), factor=scale)
         labels = draw.integers("labels", 0, classes, (count,))
         below = scores.max(axis=1, keepdims=True) - scores
         terms = np.exp(-below)
@@ -838,7 +862,7 @@ def _optimizer(
 ) -> ParityCase:
     """Three steps; results are the parameter and the state that the optimizer keeps of it.
 
-    A step has at most 20 roundings besides the functions that correct the bias of Adam.
+    A step has at most 20 roundings besides the functions that correct the bias of Adam, and writes three arrays.
     """
     shape = (3, 5, 7)
 
@@ -855,7 +879,8 @@ def _optimizer(
 
     def bounds(draw: Draw) -> Bounds:
         found = scales(*_steps(draw, shape))
-        return {(kind, key): Bound(_STEPS * (20 + 2 * ELEMENTARY), scale) for key, scale in found.items()}
+        length = _STEPS * (20 + 2 * ELEMENTARY)
+        return {(kind, key): Bound(length, scale, stored=3 * _STEPS) for key, scale in found.items()}
 
     return ParityCase(f"{kind}, {name}", call, bounds)
 
@@ -934,7 +959,7 @@ def _clipped() -> ParityCase:
             parameters[-1].grad = gradient
         norm = optim.clip_grad_norm(parameters, 2.5)
         results = {("clip_grad_norm", f"gradient {k}"): p.grad for k, p in enumerate(parameters)}
-        return {("clip_grad_norm", "norm"): np.asarray(to_numpy(norm), draw.dtype), **results}
+        return {("clip_grad_norm", "norm"): np.asarray(to_numpy(norm), np.float64), **results}
 
     def bounds(draw: Draw) -> Bounds:
         arrays = gradients(draw)

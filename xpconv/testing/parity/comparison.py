@@ -11,7 +11,7 @@ import numpy as np
 
 from ...backends import to_numpy
 from ..matrix import Case
-from .bounds import Bound, gamma
+from .bounds import Bound, accumulator, is_exact, rounded, tolerance
 from .cases import Key, ParityCase, on_backend, on_host
 
 __all__ = ["LARGEST_VALUE_LIMIT", "Finding", "compare", "is_ok", "table"]
@@ -60,7 +60,7 @@ def _wide(array: Any) -> np.ndarray:
 
 
 def _finding(case: str, key: Key, got: Any, want: Any, bound: Bound, dtype: str) -> Finding:
-    exact = bound.length == 0
+    exact = is_exact(bound, dtype)
 
     def finding(difference: float, of_largest: float, of_tolerance: float, problem: str = "") -> Finding:
         return Finding(case, *key, difference, of_largest, of_tolerance, exact, problem)
@@ -73,14 +73,13 @@ def _finding(case: str, key: Key, got: Any, want: Any, bound: Bound, dtype: str)
     if b.size == 0:
         return finding(0.0, 0.0, 0.0)
     a, b = a.astype(np.float64), b.astype(np.float64)
+    if exact and b.dtype.kind == "f" and dtype != accumulator(dtype):
+        b = rounded(b, dtype).astype(np.float64)  # once, as the half type writes it
     with np.errstate(invalid="ignore", divide="ignore"):
         # equal infinities and NaN on both sides are no difference, NaN on one side is an infinite one
         apart = np.where((a == b) | (np.isnan(a) & np.isnan(b)), 0.0, np.abs(a - b))
         apart = np.where(np.isnan(apart), np.inf, apart)
-        # twice, since both sides round; numbers below the normal ones may be flushed to zero in every operation
-        tolerance = 2 * gamma(bound.length, dtype) * np.asarray(bound.scale, np.float64)
-        tolerance = tolerance + bound.length * float(np.finfo(dtype).tiny)
-        parts = np.where(apart == 0, 0.0, apart / np.broadcast_to(tolerance, b.shape))
+        parts = np.where(apart == 0, 0.0, apart / np.broadcast_to(tolerance(bound, dtype), b.shape))
     largest = float(np.max(np.abs(b), where=np.isfinite(b), initial=0.0))
     difference, part = float(apart.max()), float(parts.max())
     of_largest = 0.0 if difference == 0 else difference / largest if largest else math.inf
@@ -109,7 +108,8 @@ def compare(case: ParityCase, subject: Case, reference: Case, dtype: str = "floa
     subject, reference
         What is judged, and what by: ways to run operators, see `xpconv.testing.CASES`.
     dtype
-        ``"float32"`` or ``"float64"``.
+        ``"float32"``, ``"float64"``, ``"float16"`` or ``"bfloat16"``. For the two half types the inputs are rounded to
+        them, and the reference computes with these numbers in float32.
 
     Returns
     -------
@@ -120,7 +120,7 @@ def compare(case: ParityCase, subject: Case, reference: Case, dtype: str = "floa
     with np.errstate(all="ignore"):
         # with a device of several the current one: cases compute with arrays themselves, besides calling operators
         with reference.active() as backend, backend.running():
-            want = case.call(on_backend(case.name, dtype, backend))
+            want = case.call(on_backend(case.name, accumulator(dtype), backend, rounding=dtype))
         bounds = _bounds(case, dtype)
         try:
             with subject.active() as backend, backend.running():

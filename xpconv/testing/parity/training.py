@@ -98,4 +98,5 @@ def training_run() -> ParityCase:
         scales = np.maximum.accumulate(apart) / size + exact
         return {key: Bound(length, scale) for key, scale in zip(keys, scales.tolist(), strict=True)}
 
-    return ParityCase("training run: convolutions, batch norm, dropout, Adam", call, bounds)
+    # in half precision the disturbance is so large that any run would do
+    return ParityCase("training run: convolutions, batch norm, dropout, Adam", call, bounds, in_half=False)
