@@ -209,6 +209,19 @@ def test_unknown_arguments_and_rules_are_named():
         optim.sgd(np.ones(2), np.ones(3))
 
 
+def test_labels_of_another_number_are_found_before_training(on):
+    data = as_data(on, *images(10, (2,)))
+    net = TwoLayerNet(2, 3, dtype=np.float32)
+    for name in ("train", "val"):
+        wrong = {**data, f"y_{name}": data[f"y_{name}"][:9]}
+        with pytest.raises(ValueError, match=rf"X_{name} \(N, ...\) and y_{name} .* got \(10, 2\) and \(9,\)"):
+            Solver(net, wrong)
+    with pytest.raises(ValueError, match=r"X_train .* N at least 1, got \(0, 2\) and \(0,\)"):
+        Solver(net, {**data, "X_train": data["X_train"][:0, ...], "y_train": data["y_train"][:0]})
+    with pytest.raises(TypeError, match="y_val"):
+        Solver(net, {**data, "y_val": [0] * 10})
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -119,6 +119,12 @@ def test_the_folder_of_the_course_is_found(cifar, monkeypatch, tmp_path):
         get_CIFAR10_data()
 
 
+def test_a_folder_that_is_not_there(tmp_path):
+    for read in (load_CIFAR10, lambda path: get_CIFAR10_data(cifar10_dir=path)):
+        with pytest.raises(DataError, match="nowhere: not found; expected the folder cifar-10-batches-py"):
+            read(tmp_path / "nowhere")
+
+
 def test_more_images_than_there_are(cifar):
     with pytest.raises(ValueError, match=r"num_training 49000 \+ num_validation 1000: the training set has 20 images"):
         get_CIFAR10_data(cifar10_dir=cifar[0])

@@ -11,7 +11,19 @@ from typing import Any
 from .. import functional as F
 from ..backends import backend_of
 from ..backends.protocol import Array
-from ._arrays import check_divides, check_positive, on_its_device, promoted
+from ..functional._arguments import check_cache
+from ..functional.conv import Conv2dCache
+from ..functional.pool import AvgPool2dCache, MaxPool2dCache
+from ._arrays import (
+    check_divides,
+    check_gradient,
+    check_window,
+    conv_sizes,
+    on_its_device,
+    pool_sizes,
+    promoted,
+    widest,
+)
 from .im2col_cython import col2im_6d_cython, col2im_cython, im2col_cython
 
 __all__ = [
@@ -39,17 +51,6 @@ __all__ = [
 # ---- convolution ------------------------------------------------------------------------------------------------
 
 
-def _stride_and_pad(x: Array, w: Array, conv_param: dict) -> tuple[int, int]:
-    """Both, after the course's assertion that windows end where the padded image does."""
-    stride, pad = conv_param["stride"], conv_param["pad"]
-    for name, array in (("x", x), ("w", w)):
-        if len(array.shape) != 4:
-            raise ValueError(f"{name}: expected 4 dimensions, got shape {tuple(array.shape)}")
-    check_divides("width", x.shape[3], pad, w.shape[3], stride)
-    check_divides("height", x.shape[2], pad, w.shape[2], stride)
-    return stride, pad
-
-
 @on_its_device
 def conv_forward_fast(x: Array, w: Array, b: Array, conv_param: dict) -> tuple[Array, Any]:
     """Convolution, by the fastest kernel of the backend; `xpconv.functional.conv2d` with the course's arguments.
@@ -65,24 +66,28 @@ def conv_forward_fast(x: Array, w: Array, b: Array, conv_param: dict) -> tuple[A
     Returns
     -------
     out : array (N, F, H', W')
-        May be a view that is not contiguous.
+        ``H' = 1 + (H + 2 * pad - HH) // stride``, W' likewise. May be a view that is not contiguous.
     cache
         For `conv_backward_fast`.
 
     Raises
     ------
-    AssertionError
-        ``H + 2 * pad - HH`` or ``W + 2 * pad - WW`` is no multiple of the stride.
+    TypeError, ValueError
+        As `layers.conv_forward_naive`.
     """
-    stride, pad = _stride_and_pad(x, w, conv_param)
     _, x, w, b = promoted(x=x, w=w, b=b)
+    stride, pad, _, _ = conv_sizes(x, w, b, conv_param)
     return F.conv2d(x, w, b, stride=stride, padding=pad)
 
 
 @on_its_device
 def conv_backward_fast(dout: Array, cache: Any) -> tuple[Array, Array, Array]:
     """Gradients of `conv_forward_fast`: dx (N, C, H, W), dw (F, C, HH, WW), db (F,)."""
-    dx, dw, db = F.conv2d_backward(dout, cache)
+    check_cache(cache, Conv2dCache)
+    _, dout, x, w = promoted(dout=dout, x=cache.x, w=cache.w)
+    size, window = cache.geometry, cache.geometry.window
+    check_gradient(dout, (size.batch, size.out_channels, window.out_h, window.out_w))
+    dx, dw, db = F.conv2d_backward(dout, cache._replace(x=x, w=w))
     assert dx is not None
     assert db is not None
     return dx, dw, db
@@ -93,13 +98,21 @@ def conv_forward_im2col(x: Array, w: Array, b: Array, conv_param: dict) -> tuple
     """Convolution as one matrix product with the columns of `im2col_cython`; arguments as of `conv_forward_fast`.
 
     The cache is (x, w, b, conv_param, x_cols).
+
+    Raises
+    ------
+    AssertionError
+        ``H + 2 * pad - HH`` or ``W + 2 * pad - WW`` is no multiple of the stride.
+    TypeError, ValueError
+        As `layers.conv_forward_naive`.
     """
-    stride, pad = _stride_and_pad(x, w, conv_param)
     backend, x, w, b = promoted(x=x, w=w, b=b)
+    stride, pad, out_h, out_w = conv_sizes(x, w, b, conv_param)
     xp, (n, _, height, width), (f, _, kh, kw) = backend.xp, x.shape, w.shape
+    check_divides("width", width, pad, kw, stride)
+    check_divides("height", height, pad, kh, stride)
     x_cols = im2col_cython(x, kh, kw, pad, stride)
     product = backend.gemm(xp.reshape(w, (f, -1)), x_cols) + xp.reshape(b, (-1, 1))
-    out_h, out_w = (height + 2 * pad - kh) // stride + 1, (width + 2 * pad - kw) // stride + 1
     out = xp.permute_dims(xp.reshape(product, (f, out_h, out_w, n)), (3, 0, 1, 2))
     return out, (x, w, b, conv_param, x_cols)
 
@@ -107,13 +120,14 @@ def conv_forward_im2col(x: Array, w: Array, b: Array, conv_param: dict) -> tuple
 @on_its_device
 def conv_backward_im2col(dout: Array, cache: tuple) -> tuple[Array, Array, Array]:
     """Gradients (dx, dw, db) of `conv_forward_im2col`."""
-    x, w, _, conv_param, x_cols = cache
-    backend, dout, x, w = promoted(dout=dout, x=x, w=w)
+    x, w, b, conv_param, x_cols = cache
+    backend, dout, x, w, x_cols = promoted(dout=dout, x=x, w=w, x_cols=x_cols)
+    stride, pad, _, _ = conv_sizes(x, w, b, conv_param, dout)
     xp, (n, c, height, width), (f, _, kh, kw) = backend.xp, x.shape, w.shape
     rows = xp.reshape(xp.permute_dims(dout, (1, 2, 3, 0)), (f, -1))
     dw = xp.reshape(backend.gemm(rows, xp.matrix_transpose(x_cols)), w.shape)
     dx_cols = backend.gemm(xp.matrix_transpose(xp.reshape(w, (f, -1))), rows)
-    dx = col2im_cython(dx_cols, n, c, height, width, kh, kw, conv_param["pad"], conv_param["stride"])
+    dx = col2im_cython(dx_cols, n, c, height, width, kh, kw, pad, stride)
     return dx, dw, xp.sum(dout, axis=(0, 2, 3))
 
 
@@ -123,13 +137,12 @@ def conv_forward_strides(x: Array, w: Array, b: Array, conv_param: dict) -> tupl
 
     Arguments as of `conv_forward_fast`; the cache is (x, w, b, conv_param, x_cols).
     """
-    stride, pad = _stride_and_pad(x, w, conv_param)
     backend, x, w, b = promoted(x=x, w=w, b=b)
-    xp, (n, _, height, width), (f, _, kh, kw) = backend.xp, x.shape, w.shape
+    stride, pad, out_h, out_w = conv_sizes(x, w, b, conv_param)
+    xp, n, (f, _, kh, kw) = backend.xp, x.shape[0], w.shape
     columns = F.im2col(x, (kh, kw), stride=stride, padding=pad)
     x_cols = xp.reshape(xp.permute_dims(columns, (1, 0, 2)), (columns.shape[1], n * columns.shape[2]))
     product = backend.gemm(xp.reshape(w, (f, -1)), x_cols) + xp.reshape(b, (-1, 1))
-    out_h, out_w = (height + 2 * pad - kh) // stride + 1, (width + 2 * pad - kw) // stride + 1
     out = xp.permute_dims(xp.reshape(product, (f, n, out_h, out_w)), (1, 0, 2, 3))
     return out, (x, w, b, conv_param, x_cols)
 
@@ -137,14 +150,15 @@ def conv_forward_strides(x: Array, w: Array, b: Array, conv_param: dict) -> tupl
 @on_its_device
 def conv_backward_strides(dout: Array, cache: tuple) -> tuple[Array, Array, Array]:
     """Gradients (dx, dw, db) of `conv_forward_strides`."""
-    x, w, _, conv_param, x_cols = cache
-    backend, dout, x, w = promoted(dout=dout, x=x, w=w)
+    x, w, b, conv_param, x_cols = cache
+    backend, dout, x, w, x_cols = promoted(dout=dout, x=x, w=w, x_cols=x_cols)
+    stride, pad, _, _ = conv_sizes(x, w, b, conv_param, dout)
     xp, (n, c, height, width), (f, _, kh, kw) = backend.xp, x.shape, w.shape
     rows = xp.reshape(xp.permute_dims(dout, (1, 0, 2, 3)), (f, -1))
     dw = xp.reshape(backend.gemm(rows, xp.matrix_transpose(x_cols)), w.shape)
     dx_cols = backend.gemm(xp.matrix_transpose(xp.reshape(w, (f, -1))), rows)
     dx_cols = xp.reshape(dx_cols, (c, kh, kw, n, *dout.shape[2:]))
-    dx = col2im_6d_cython(dx_cols, n, c, height, width, kh, kw, conv_param["pad"], conv_param["stride"])
+    dx = col2im_6d_cython(dx_cols, n, c, height, width, kh, kw, pad, stride)
     return dx, dw, xp.sum(dout, axis=(0, 2, 3))
 
 
@@ -153,20 +167,18 @@ def conv_backward_strides(dout: Array, cache: tuple) -> tuple[Array, Array, Arra
 
 def _tiles(x: Array, pool_param: dict) -> bool:
     """Whether the windows are square and cover the image without overlap or rest."""
-    height, width, stride = pool_param["pool_height"], pool_param["pool_width"], pool_param["stride"]
-    check_positive("stride", stride)
+    height, width, stride = check_window(x, pool_param)
     return height == width == stride and x.shape[2] % height == 0 and x.shape[3] % width == 0
 
 
 def _split(x: Array, pool_param: dict) -> Array:
     """Images as (N, C, H', pool_height, W', pool_width)."""
-    height, width, stride = pool_param["pool_height"], pool_param["pool_width"], pool_param["stride"]
+    height, width, stride = check_window(x, pool_param)
     if not height == width == stride:
         raise AssertionError(
             f"Invalid pool params: the reshape form needs equal pool_height, pool_width and stride, got {height}, "
             f"{width} and {stride}"
         )
-    check_positive("stride", stride)
     n, c, h, w = x.shape
     if h % height or w % width:
         raise AssertionError(
@@ -176,14 +188,11 @@ def _split(x: Array, pool_param: dict) -> Array:
     return backend_of(x=x).xp.reshape(x, (n, c, h // height, height, w // width, width))
 
 
-def _window(pool_param: dict) -> dict[str, Any]:
-    size = (pool_param["pool_height"], pool_param["pool_width"])
-    return {"kernel_size": size, "stride": pool_param["stride"]}
-
-
-def _check_gradient(dout: Array, shape: tuple[int, ...]) -> None:
-    if tuple(dout.shape) != shape:
-        raise ValueError(f"dout: expected shape {shape}, that of the forward result, got {tuple(dout.shape)}")
+def _in_the_wider(dout: Array, cache: Any) -> tuple[Array, Any]:
+    """Both in the wider dtype of the gradient and of the forward result: xpconv's operators take one alone."""
+    backend, dout = promoted(dout=dout)
+    dtype = widest(backend.dtype_name(dout), cache.dtype)
+    return backend.astype(dout, dtype), cache._replace(dtype=dtype)
 
 
 def _by_method(cache: tuple, backward: dict[str, Any], dout: Array) -> Array:
@@ -244,7 +253,7 @@ def max_pool_backward_reshape(dout: Array, cache: tuple) -> Array:
     """Gradient of `max_pool_forward_reshape`, divided equally between the pixels that are the maximum of a window."""
     x, x_reshaped, out = cache
     backend, dout, x = promoted(dout=dout, x=x)
-    _check_gradient(dout, tuple(out.shape))
+    check_gradient(dout, tuple(out.shape))
     xp = backend.xp
     # where a NaN is the maximum, it is the pixels that are NaN
     hits = (x_reshaped == out[:, :, :, None, :, None]) | (x_reshaped != x_reshaped)
@@ -260,13 +269,16 @@ def max_pool_forward_im2col(x: Array, pool_param: dict) -> tuple[Array, Any]:
     Arguments as of `max_pool_forward_fast`; it is `xpconv.functional.max_pool2d`.
     """
     _, x = promoted(x=x)
-    return F.max_pool2d(x, **_window(pool_param))
+    height, width, stride, _, _ = pool_sizes(x, pool_param)
+    return F.max_pool2d(x, (height, width), stride=stride)
 
 
 @on_its_device
 def max_pool_backward_im2col(dout: Array, cache: Any) -> Array:
     """Gradient of `max_pool_forward_im2col`: all of it goes to the first maximum of each window."""
-    return F.max_pool2d_backward(dout, cache)
+    check_cache(cache, MaxPool2dCache)
+    check_gradient(dout, cache.argmax.shape)
+    return F.max_pool2d_backward(*_in_the_wider(dout, cache))
 
 
 @on_its_device
@@ -304,7 +316,7 @@ def avg_pool_backward_reshape(dout: Array, cache: tuple) -> Array:
     """Gradient of `avg_pool_forward_reshape`: the pixels of a window get equal shares."""
     backend, dout = promoted(dout=dout)
     n, c, out_h, height, out_w, width = cache
-    _check_gradient(dout, (n, c, out_h, out_w))
+    check_gradient(dout, (n, c, out_h, out_w))
     share = (dout / (height * width))[:, :, :, None, :, None]
     return backend.xp.reshape(backend.xp.broadcast_to(share, cache), (n, c, out_h * height, out_w * width))
 
@@ -313,10 +325,13 @@ def avg_pool_backward_reshape(dout: Array, cache: tuple) -> Array:
 def avg_pool_forward_im2col(x: Array, pool_param: dict) -> tuple[Array, Any]:
     """Average pooling of any windows; it is `xpconv.functional.avg_pool2d`."""
     _, x = promoted(x=x)
-    return F.avg_pool2d(x, **_window(pool_param))
+    height, width, stride, _, _ = pool_sizes(x, pool_param)
+    return F.avg_pool2d(x, (height, width), stride=stride)
 
 
 @on_its_device
 def avg_pool_backward_im2col(dout: Array, cache: Any) -> Array:
     """Gradient of `avg_pool_forward_im2col`: shares add up where windows overlap."""
-    return F.avg_pool2d_backward(dout, cache)
+    check_cache(cache, AvgPool2dCache)
+    check_gradient(dout, cache.shape)
+    return F.avg_pool2d_backward(*_in_the_wider(dout, cache))

@@ -7,10 +7,20 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..backends.protocol import Array
-from ._arrays import check_divides, out_size
+from ._arrays import check_divides, check_integers, out_size
 from .im2col_cython import col2im_cython, im2col_cython
 
 __all__ = ["col2im_indices", "get_im2col_indices", "im2col_indices"]
+
+
+def _check_sizes(x_shape: Sequence[int], field_height: int, field_width: int, padding: int, stride: int) -> None:
+    """Raise AssertionError, as the course does, unless windows end where the padded image does."""
+    if len(x_shape) != 4:
+        raise ValueError(f"x: expected 4 dimensions (N, C, H, W), got shape {tuple(x_shape)}")
+    kh, kw, stride = check_integers(1, field_height=field_height, field_width=field_width, stride=stride)
+    (pad,) = check_integers(0, padding=padding)
+    check_divides("height", x_shape[2], pad, kh, stride)
+    check_divides("width", x_shape[3], pad, kw, stride)
 
 
 def get_im2col_indices(
@@ -30,9 +40,8 @@ def get_im2col_indices(
     AssertionError
         Windows do not end where the padded image does.
     """
+    _check_sizes(x_shape, field_height, field_width, padding, stride)
     _, C, H, W = x_shape
-    check_divides("height", H, padding, field_height, stride)
-    check_divides("width", W, padding, field_width, stride)
     out_h = out_size("height", H, padding, field_height, stride)
     out_w = out_size("width", W, padding, field_width, stride)
     channel, row, column = np.indices((C, field_height, field_width)).reshape(3, -1, 1)
@@ -42,8 +51,7 @@ def get_im2col_indices(
 
 def im2col_indices(x: Array, field_height: int, field_width: int, padding: int = 1, stride: int = 1) -> Array:
     """`im2col_cython` with the course's defaults and its assertion that sizes divide."""
-    check_divides("height", x.shape[2], padding, field_height, stride)
-    check_divides("width", x.shape[3], padding, field_width, stride)
+    _check_sizes(x.shape, field_height, field_width, padding, stride)
     return im2col_cython(x, field_height, field_width, padding, stride)
 
 
@@ -51,7 +59,6 @@ def col2im_indices(
     cols: Array, x_shape: Sequence[int], field_height: int = 3, field_width: int = 3, padding: int = 1, stride: int = 1
 ) -> Array:
     """`col2im_cython` with the shape of the images in one argument, the course's defaults and its assertion."""
+    _check_sizes(x_shape, field_height, field_width, padding, stride)
     N, C, H, W = x_shape
-    check_divides("height", H, padding, field_height, stride)
-    check_divides("width", W, padding, field_width, stride)
     return col2im_cython(cols, N, C, H, W, field_height, field_width, padding, stride)

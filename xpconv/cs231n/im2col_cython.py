@@ -8,7 +8,7 @@ from __future__ import annotations
 from .. import functional as F
 from ..backends import backend_of
 from ..backends.protocol import Array
-from ._arrays import on_its_device, out_size, promoted
+from ._arrays import check_axes, check_integers, check_shape, on_its_device, out_size, promoted
 
 __all__ = ["col2im_6d_cython", "col2im_cython", "im2col_cython"]
 
@@ -30,14 +30,14 @@ def im2col_cython(x: Array, field_height: int, field_width: int, padding: int, s
         Row ``(c * field_height + i) * field_width + j``; column ``(p * out_w + q) * N + n``, the batch last.
     """
     backend, x = promoted(x=x)
+    check_axes("(N, C, H, W)", x=x)
+    field_height, field_width, stride = check_integers(
+        1, field_height=field_height, field_width=field_width, stride=stride
+    )
+    (padding,) = check_integers(0, padding=padding)
     columns = F.im2col(x, (field_height, field_width), stride=stride, padding=padding)
     n, rows, positions = columns.shape
     return backend.xp.reshape(backend.xp.permute_dims(columns, (1, 2, 0)), (rows, positions * n))
-
-
-def _check(cols: Array, shape: tuple[int, ...], meaning: str) -> None:
-    if tuple(cols.shape) != shape:
-        raise ValueError(f"cols: expected shape {shape} {meaning}, got {tuple(cols.shape)}")
 
 
 @on_its_device
@@ -56,11 +56,15 @@ def col2im_cython(
     array (N, C, H, W)
     """
     backend = backend_of(cols=cols)
+    N, C, padding = check_integers(0, N=N, C=C, padding=padding)
+    H, W, field_height, field_width, stride = check_integers(
+        1, H=H, W=W, field_height=field_height, field_width=field_width, stride=stride
+    )
     rows = C * field_height * field_width
     out_h = out_size("height", H, padding, field_height, stride)
     out_w = out_size("width", W, padding, field_width, stride)
     positions = out_h * out_w
-    _check(cols, (rows, positions * N), "(C * field_height * field_width, out_h * out_w * N)")
+    check_shape((rows, positions * N), "(C * field_height * field_width, out_h * out_w * N)", cols=cols)
     columns = backend.xp.permute_dims(backend.xp.reshape(cols, (rows, positions, N)), (2, 0, 1))
     return F.col2im(columns, (H, W), (field_height, field_width), stride=stride, padding=padding)
 
@@ -78,7 +82,9 @@ def col2im_6d_cython(cols: Array, N: int, C: int, H: int, W: int, HH: int, WW: i
     array (N, C, H, W)
     """
     backend = backend_of(cols=cols)
+    N, C, pad = check_integers(0, N=N, C=C, pad=pad)
+    H, W, HH, WW, stride = check_integers(1, H=H, W=W, HH=HH, WW=WW, stride=stride)
     out_h, out_w = out_size("height", H, pad, HH, stride), out_size("width", W, pad, WW, stride)
-    _check(cols, (C, HH, WW, N, out_h, out_w), "(C, HH, WW, N, out_h, out_w)")
+    check_shape((C, HH, WW, N, out_h, out_w), "(C, HH, WW, N, out_h, out_w)", cols=cols)
     columns = backend.xp.reshape(backend.xp.permute_dims(cols, (3, 0, 1, 2, 4, 5)), (N, C * HH * WW, out_h * out_w))
     return F.col2im(columns, (H, W), (HH, WW), stride=stride, padding=pad)

@@ -9,9 +9,21 @@ from __future__ import annotations
 from typing import Any
 
 from .. import functional as F
+from .._checks import check_integer, check_number
 from ..backends import backend_of
 from ..backends.protocol import Array, Backend
-from ._arrays import add, on_its_device, out_size, promoted, put, scalar
+from ._arrays import (
+    add,
+    check_axes,
+    check_gradient,
+    check_shape,
+    conv_sizes,
+    on_its_device,
+    pool_sizes,
+    promoted,
+    put,
+    scalar,
+)
 from ._random import rand, seed
 
 __all__ = [
@@ -56,6 +68,11 @@ def affine_forward(x: Array, w: Array, b: Array) -> tuple[Array, tuple]:
     -------
     out : array (N, M)
     cache : tuple (x, w, b)
+
+    Raises
+    ------
+    ValueError
+        Shapes that do not match.
     """
     backend, x, w, b = promoted(x=x, w=w, b=b)
     if len(w.shape) != 2 or len(x.shape) < 2:
@@ -65,6 +82,7 @@ def affine_forward(x: Array, w: Array, b: Array) -> tuple[Array, tuple]:
         raise ValueError(
             f"w: has {w.shape[0]} rows, but x of shape {tuple(x.shape)} has {rows.shape[1]} numbers an example"
         )
+    check_shape((w.shape[1],), "(M,)", b=b)
     return backend.gemm(rows, w) + b, (x, w, b)
 
 
@@ -85,6 +103,7 @@ def affine_backward(dout: Array, cache: tuple) -> tuple[Array, Array, Array]:
     """
     x, w, _ = cache
     backend, dout, x, w = promoted(dout=dout, x=x, w=w)
+    check_gradient(dout, (x.shape[0], w.shape[1]))
     xp = backend.xp
     rows = xp.reshape(x, (x.shape[0], w.shape[0]))
     dx = xp.reshape(backend.gemm(dout, xp.matrix_transpose(w)), x.shape)
@@ -103,6 +122,7 @@ def relu_forward(x: Array) -> tuple[Array, Array]:
 def relu_backward(dout: Array, cache: Array) -> Array:
     """``dout`` where x, the cache, was positive, else 0."""
     backend, dout, x = promoted(dout=dout, x=cache)
+    check_gradient(dout, x.shape)
     return backend.keep(x > 0, dout)
 
 
@@ -138,19 +158,22 @@ def batchnorm_forward(x: Array, gamma: Array, beta: Array, bn_param: dict) -> tu
     Raises
     ------
     ValueError
-        Another mode.
+        Another mode, shapes that do not match, or no example to train on; bn_param is as it was.
     """
     backend, x, gamma, beta = promoted(x=x, gamma=gamma, beta=beta)
     xp = backend.xp
     mode = _mode("bn_param", bn_param["mode"])
-    eps = float(bn_param.get("eps", 1e-5))  # numbers of NumPy would promote float32
-    momentum = float(bn_param.get("momentum", 0.9))
-    if len(x.shape) != 2:
-        raise ValueError(f"x: expected 2 dimensions (N, D), got shape {tuple(x.shape)}")
+    eps = _eps("bn_param", bn_param)
+    momentum = float(bn_param.get("momentum", 0.9))  # a number of NumPy would promote float32
+    _check_features(x, gamma=gamma, beta=beta)
+    if mode == "train" and not x.shape[0]:
+        raise ValueError("x: training needs at least one value of each feature, got none")
     for name in ("running_mean", "running_var"):
-        if name not in bn_param:
-            bn_param[name] = backend.zeros((x.shape[1],), x.dtype)
-    backend_of(x=x, running_mean=bn_param["running_mean"], running_var=bn_param["running_var"])
+        if name in bn_param:
+            backend_of(x=x, **{name: bn_param[name]})
+            _check_features(x, **{f'bn_param["{name}"]': bn_param[name]})
+    for name in ("running_mean", "running_var"):
+        bn_param.setdefault(name, backend.zeros((x.shape[1],), x.dtype))
 
     if mode == "test":
         x_hat = (x - bn_param["running_mean"]) / xp.sqrt(bn_param["running_var"] + eps)
@@ -163,6 +186,17 @@ def batchnorm_forward(x: Array, gamma: Array, beta: Array, bn_param: dict) -> tu
     bn_param["running_mean"] = momentum * bn_param["running_mean"] + (1 - momentum) * mean
     bn_param["running_var"] = momentum * bn_param["running_var"] + (1 - momentum) * var
     return gamma * x_hat + beta, (x, mean, std, x_hat, gamma)
+
+
+def _eps(parameter: str, parameters: dict) -> float:
+    """As a number of Python: one of NumPy would promote float32."""
+    return check_number(f'{parameter}["eps"]', parameters.get("eps", 1e-5), 0)
+
+
+def _check_features(x: Array, **vectors: Array) -> None:
+    """Raise ValueError unless x is (N, D) and the vectors are (D,)."""
+    check_axes("(N, D)", x=x)
+    check_shape((x.shape[1],), "(D,)", **vectors)
 
 
 def _trained(cache: tuple | None) -> tuple:
@@ -188,6 +222,7 @@ def batchnorm_backward(dout: Array, cache: tuple | None) -> tuple[Array, Array, 
     """
     x, mean, std, x_hat, gamma = _trained(cache)
     backend, dout, x = promoted(dout=dout, x=x)
+    check_gradient(dout, x.shape)
     xp, count = backend.xp, x.shape[0]
     # out = gamma * x_hat + beta
     dbeta = xp.sum(dout, axis=0)
@@ -213,6 +248,7 @@ def batchnorm_backward_alt(dout: Array, cache: tuple | None) -> tuple[Array, Arr
     """
     x, _, std, x_hat, gamma = _trained(cache)
     backend, dout, x = promoted(dout=dout, x=x)
+    check_gradient(dout, x.shape)
     xp = backend.xp
     dx = _normalized_backward(backend, dout * gamma, x_hat, std, axis=0)
     return dx, xp.sum(dout * x_hat, axis=0), xp.sum(dout, axis=0)
@@ -249,11 +285,15 @@ def layernorm_forward(x: Array, gamma: Array, beta: Array, ln_param: dict) -> tu
     -------
     out : array (N, D)
     cache : tuple
+
+    Raises
+    ------
+    ValueError
+        Shapes that do not match.
     """
     backend, x, gamma, beta = promoted(x=x, gamma=gamma, beta=beta)
-    if len(x.shape) != 2:
-        raise ValueError(f"x: expected 2 dimensions (N, D), got shape {tuple(x.shape)}")
-    x_hat, std = _normalized(backend, x, float(ln_param.get("eps", 1e-5)), axis=1)
+    _check_features(x, gamma=gamma, beta=beta)
+    x_hat, std = _normalized(backend, x, _eps("ln_param", ln_param), axis=1)
     return gamma * x_hat + beta, (x_hat, std, gamma)
 
 
@@ -262,6 +302,7 @@ def layernorm_backward(dout: Array, cache: tuple) -> tuple[Array, Array, Array]:
     """Gradients of `layernorm_forward`: dx (N, D), dgamma (D,), dbeta (D,)."""
     x_hat, std, gamma = cache
     backend, dout, x_hat = promoted(dout=dout, x_hat=x_hat)
+    check_gradient(dout, x_hat.shape)
     xp = backend.xp
     dx = _normalized_backward(backend, dout * gamma, x_hat, std, axis=1)
     return dx, xp.sum(dout * x_hat, axis=0), xp.sum(dout, axis=0)
@@ -269,8 +310,6 @@ def layernorm_backward(dout: Array, cache: tuple) -> tuple[Array, Array, Array]:
 
 def _pixels_as_rows(backend: Backend, x: Array) -> Array:
     """Images (N, C, H, W) as examples (N * H * W, C)."""
-    if len(x.shape) != 4:
-        raise ValueError(f"x: expected 4 dimensions (N, C, H, W), got shape {tuple(x.shape)}")
     n, c, h, w = x.shape
     return backend.xp.reshape(backend.xp.permute_dims(x, (0, 2, 3, 1)), (n * h * w, c))
 
@@ -287,16 +326,19 @@ def spatial_batchnorm_forward(x: Array, gamma: Array, beta: Array, bn_param: dic
     gamma, beta and the running statistics have shape (C,); returns out (N, C, H, W) and the cache.
     """
     backend = backend_of(x=x)
+    check_axes("(N, C, H, W)", x=x)
     rows, cache = batchnorm_forward(_pixels_as_rows(backend, x), gamma, beta, bn_param)
-    return _rows_as_pixels(backend, rows, x.shape), cache
+    return _rows_as_pixels(backend, rows, x.shape), None if cache is None else (cache, tuple(x.shape))
 
 
 @on_its_device
 def spatial_batchnorm_backward(dout: Array, cache: tuple | None) -> tuple[Array, Array, Array]:
     """Gradients of `spatial_batchnorm_forward`: dx (N, C, H, W), dgamma (C,), dbeta (C,)."""
     backend = backend_of(dout=dout)
-    dx, dgamma, dbeta = batchnorm_backward_alt(_pixels_as_rows(backend, dout), cache)
-    return _rows_as_pixels(backend, dx, dout.shape), dgamma, dbeta
+    of_rows, shape = _trained(cache)
+    check_gradient(dout, shape)
+    dx, dgamma, dbeta = batchnorm_backward_alt(_pixels_as_rows(backend, dout), of_rows)
+    return _rows_as_pixels(backend, dx, shape), dgamma, dbeta
 
 
 @on_its_device
@@ -320,31 +362,33 @@ def spatial_groupnorm_forward(x: Array, gamma: Array, beta: Array, G: int, gn_pa
 
     Raises
     ------
-    ValueError
-        G does not divide C.
+    TypeError, ValueError
+        G is no integer or does not divide C, or shapes do not match.
     """
     backend, x, gamma, beta = promoted(x=x, gamma=gamma, beta=beta)
-    if len(x.shape) != 4:
-        raise ValueError(f"x: expected 4 dimensions (N, C, H, W), got shape {tuple(x.shape)}")
+    check_axes("(N, C, H, W)", x=x)
     xp, (n, c, h, w) = backend.xp, x.shape
-    if G < 1 or c % G:
+    G = check_integer("G", G, 1)
+    if c % G:
         raise ValueError(f"G: the number of groups must divide the {c} channels, got {G}")
-    grouped = xp.reshape(x, (n, G, c // G * h * w))
-    x_hat, std = _normalized(backend, grouped, float(gn_param.get("eps", 1e-5)), axis=2)
-    shape = tuple(gamma.shape)
+    for name, vector in (("gamma", gamma), ("beta", beta)):
+        if tuple(vector.shape) != (c,):
+            check_shape((1, c, 1, 1), f"(1, C, 1, 1) or {(c,)}", **{name: vector})
+    grouped, std = _normalized(backend, xp.reshape(x, (n, G, c // G * h * w)), _eps("gn_param", gn_param), axis=2)
+    x_hat, shape = xp.reshape(grouped, (n, c, h, w)), tuple(gamma.shape)
     scale, shift = (xp.reshape(v, (1, c, 1, 1)) for v in (gamma, beta))
-    return scale * xp.reshape(x_hat, (n, c, h, w)) + shift, (x_hat, std, scale, shape)
+    return scale * x_hat + shift, (x_hat, std, scale, shape)
 
 
 @on_its_device
 def spatial_groupnorm_backward(dout: Array, cache: tuple) -> tuple[Array, Array, Array]:
     """Gradients of `spatial_groupnorm_forward`: dx (N, C, H, W), dgamma and dbeta in the shape that gamma had."""
-    grouped, std, scale, shape = cache
-    backend, dout, grouped = promoted(dout=dout, x_hat=grouped)
-    xp = backend.xp
-    x_hat = xp.reshape(grouped, dout.shape)
-    dx_hat = xp.reshape(dout * scale, grouped.shape)
-    dx = xp.reshape(_normalized_backward(backend, dx_hat, grouped, std, axis=2), dout.shape)
+    x_hat, std, scale, shape = cache
+    backend, dout, x_hat = promoted(dout=dout, x_hat=x_hat)
+    check_gradient(dout, x_hat.shape)
+    xp, (n, c, h, w), groups = backend.xp, x_hat.shape, std.shape[1]
+    grouped, dgrouped = (xp.reshape(v, (n, groups, c // groups * h * w)) for v in (x_hat, dout * scale))
+    dx = xp.reshape(_normalized_backward(backend, dgrouped, grouped, std, axis=2), x_hat.shape)
     dgamma = xp.reshape(xp.sum(dout * x_hat, axis=(0, 2, 3)), shape)
     return dx, dgamma, xp.reshape(xp.sum(dout, axis=(0, 2, 3)), shape)
 
@@ -392,8 +436,10 @@ def dropout_forward(x: Array, dropout_param: dict) -> tuple[Array, tuple]:
 def dropout_backward(dout: Array, cache: tuple) -> Array:
     """Gradient of `dropout_forward`: what was dropped gets none."""
     dropout_param, mask = cache
-    mode = _mode("dropout_param", dropout_param["mode"])
-    return dout * mask if mode == "train" else dout
+    if _mode("dropout_param", dropout_param["mode"]) == "test":
+        return dout
+    check_gradient(dout, mask.shape)
+    return dout * mask
 
 
 # ---- convolution and pooling, naive -----------------------------------------------------------------------------
@@ -428,16 +474,12 @@ def conv_forward_naive(x: Array, w: Array, b: Array, conv_param: dict) -> tuple[
 
     Raises
     ------
-    ValueError
-        Channels that do not match, or a filter larger than the padded image.
+    TypeError, ValueError
+        Shapes that do not match, a filter larger than the padded image, or a stride or padding that is no such number.
     """
     backend, x, w, b = promoted(x=x, w=w, b=b)
-    stride, pad = conv_param["stride"], conv_param["pad"]
-    N, C, H, W = x.shape
-    F, channels, HH, WW = w.shape
-    if channels != C:
-        raise ValueError(f"w: filters of {channels} channels, but x has {C} (x {tuple(x.shape)}, w {tuple(w.shape)})")
-    out_h, out_w = out_size("height", H, pad, HH, stride), out_size("width", W, pad, WW, stride)
+    stride, pad, out_h, out_w = conv_sizes(x, w, b, conv_param)
+    N, (F, _, HH, WW) = x.shape[0], w.shape
 
     padded = _padded(backend, x, pad)
     out = backend.zeros((N, F, out_h, out_w), x.dtype)
@@ -466,12 +508,11 @@ def conv_backward_naive(dout: Array, cache: tuple) -> tuple[Array, Array, Array]
     dw : array (F, C, HH, WW)
     db : array (F,)
     """
-    x, w, _, conv_param = cache
+    x, w, b, conv_param = cache
     backend, dout, x, w = promoted(dout=dout, x=x, w=w)
-    stride, pad = conv_param["stride"], conv_param["pad"]
+    stride, pad, out_h, out_w = conv_sizes(x, w, b, conv_param, dout)
     N, _, H, W = x.shape
     F, _, HH, WW = w.shape
-    _, _, out_h, out_w = dout.shape
 
     padded = _padded(backend, x, pad)
     dpadded = backend.zeros(padded.shape, x.dtype)
@@ -508,9 +549,8 @@ def max_pool_forward_naive(x: Array, pool_param: dict) -> tuple[Array, tuple]:
     cache : tuple (x, pool_param)
     """
     backend, x = promoted(x=x)
-    height, width, stride = pool_param["pool_height"], pool_param["pool_width"], pool_param["stride"]
-    N, C, H, W = x.shape
-    out_h, out_w = out_size("height", H, 0, height, stride), out_size("width", W, 0, width, stride)
+    height, width, stride, out_h, out_w = pool_sizes(x, pool_param)
+    N, C, _, _ = x.shape
 
     out = backend.zeros((N, C, out_h, out_w), x.dtype)
     for n in range(N):
@@ -528,9 +568,8 @@ def max_pool_backward_naive(dout: Array, cache: tuple) -> Array:
     """Gradient of `max_pool_forward_naive`: all of it goes to the maximum of the window, the first of equal ones."""
     x, pool_param = cache
     backend, dout, x = promoted(dout=dout, x=x)
-    height, width, stride = pool_param["pool_height"], pool_param["pool_width"], pool_param["stride"]
+    height, width, stride, out_h, out_w = pool_sizes(x, pool_param, dout)
     N, C, _, _ = x.shape
-    _, _, out_h, out_w = dout.shape
 
     dx = backend.zeros(x.shape, x.dtype)
     for n in range(N):

@@ -54,7 +54,8 @@ class Solver:
     Raises
     ------
     ValueError
-        An argument or an update rule that is none of these; the message names it.
+        An argument or an update rule that is none of these, or images and labels of different number; the message
+        names them.
     """
 
     def __init__(self, model: Any, data: dict[str, Array], **kwargs: Any) -> None:
@@ -63,6 +64,8 @@ class Solver:
         self.y_train = data["y_train"]
         self.X_val = data["X_val"]
         self.y_val = data["y_val"]
+        for part in ("train", "val"):
+            _check_examples(f"X_{part}", data[f"X_{part}"], f"y_{part}", data[f"y_{part}"])
 
         self.update_rule = kwargs.pop("update_rule", "sgd")
         self.optim_config = kwargs.pop("optim_config", {})
@@ -129,9 +132,8 @@ class Solver:
         batch_size : int
             How many go through the network at once.
         """
+        _check_examples("X", X, "y", y)
         count = X.shape[0]
-        if tuple(y.shape) != (count,) or not count:  # else they would be compared by broadcasting
-            raise ValueError(f"expected X (N, ...) and y (N,), N at least 1, got {tuple(X.shape)} and {tuple(y.shape)}")
         if num_samples is not None and count > num_samples:
             mask = choice(count, num_samples)
             count = num_samples
@@ -179,14 +181,17 @@ class Solver:
             self.best_params = {name: backend_of(w=w).xp.asarray(w, copy=True) for name, w in self.model.params.items()}
 
 
+def _check_examples(images: str, X: Array, labels: str, y: Array) -> None:
+    """Raise unless the arrays of these names are examples and a label for each, which else might be broadcast."""
+    for name, array in ((images, X), (labels, y)):
+        backend_of(**{name: array})
+    if not len(X.shape) or not X.shape[0] or tuple(y.shape) != (X.shape[0],):
+        got = f"{tuple(X.shape)} and {tuple(y.shape)}"
+        raise ValueError(f"expected {images} (N, ...) and {labels} (N,), N at least 1, got {got}")
+
+
 def _rows(array: Array, indices: np.ndarray) -> Array:
     """The examples at ``indices``."""
     backend = backend_of(array=array)
     with backend.running():
         return backend.xp.take(array, backend.asarray(indices), axis=0)
-
-
-def _copy(array: Array) -> Array:
-    backend = backend_of(array=array)
-    with backend.running():
-        return backend.xp.asarray(array, copy=True)

@@ -81,6 +81,8 @@ def _read(
     path: str | os.PathLike[str], folder: str, files: tuple[str, ...], decode: Callable[[str, bytes], Part]
 ) -> Splits:
     path = Path(path)
+    if not path.exists():
+        raise DataError(f"{path}: not found; expected the folder {folder}, the one above it, or their archive")
     contents = _folder_contents(path, folder, files) if path.is_dir() else _archive_contents(path, folder, files)
     parts = {name: decode(str(source), data) for name, source, data in contents}
     missing = [name for name in files if name not in parts]
