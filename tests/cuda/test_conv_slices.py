@@ -5,7 +5,7 @@ import pytest
 
 from xpconv import _workspace
 from xpconv._geometry import conv_geometry
-from xpconv._gpu import conv
+from xpconv._gpu import conv, slices
 from xpconv.testing.cuda_host import HostArray
 from xpconv.testing.cuda_host.blas import HostBlas
 
@@ -23,7 +23,7 @@ def test_length_of_a_slice(host, monkeypatch):
         monkeypatch.setattr(host, "l2_bytes", 1024 * kib)
         monkeypatch.setattr(host, "multiprocessors", multiprocessors)
         monkeypatch.setattr(host, "gemm_tile", tile)
-        return conv._images_per_slice(host, shape, dtype)
+        return slices.images_in_slice(host, shape, dtype)
 
     assert images(2 * 9 * 20) == 10  # all
     assert images(2 * 9 * 6) == 5  # two slices of 5 rather than 6 and 4
@@ -33,7 +33,7 @@ def test_length_of_a_slice(host, monkeypatch):
     assert images(2, multiprocessors=24, tile=128) == 10
     monkeypatch.setattr(_workspace, "_cap_mb", 0)  # less than one image
     assert images(2 * 9 * 20) == 1
-    assert conv._images_per_slice(host, geometry(batch=0), dtype) == 1
+    assert slices.images_in_slice(host, geometry(batch=0), dtype) == 1
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])

@@ -9,9 +9,9 @@ from .._geometry import ConvGeometry
 from ..backends.protocol import Array
 from .backend import GpuBackend
 from .columns import col2im_into
-from .conv import _channel_major, _columns, _images_per_slice, _memory, _product
 from .elementwise import add_bias
 from .reduce import row_sums
+from .slices import channel_major, columns_of, images_in_slice, memory_for, product
 
 __all__ = ["conv_transpose2d", "conv_transpose2d_backward"]
 
@@ -21,20 +21,20 @@ def conv_transpose2d(backend: GpuBackend, x: Array, w: Array, b: Array | None, g
     xp, window, filters = backend.xp, geometry.window, geometry.in_channels
     batch, positions = geometry.batch, window.positions
     area = window.height * window.width
-    pixels = _channel_major(backend, x)
+    pixels = channel_major(backend, x)
     weight = xp.reshape(backend.contiguous(w), (geometry.out_channels, -1))
     y = backend.empty((filters, batch * area), x.dtype)
-    step = _images_per_slice(backend, geometry, x.dtype)
-    memory = _memory(backend, geometry, step, x.dtype)
+    step = images_in_slice(backend, geometry, x.dtype)
+    memory = memory_for(backend, geometry, step, x.dtype)
     for start in range(0, batch, step):
         stop = min(start + step, batch)
         part = pixels[:, start * positions : stop * positions]
         if memory is None:
-            _product(backend, weight, part, geometry.groups, "a", out=y[:, start * area : stop * area])
+            product(backend, weight, part, geometry.groups, "a", out=y[:, start * area : stop * area])
             continue
         rows, width = filters * window.taps, (stop - start) * positions
         columns = xp.reshape(memory[: rows * width], (rows, width))
-        _product(backend, weight, part, geometry.groups, "a", out=columns)
+        product(backend, weight, part, geometry.groups, "a", out=columns)
         images = xp.reshape(y, (filters, batch, window.height, window.width))[:, start:stop, ...]
         col2im_into(backend, columns, xp.permute_dims(images, (1, 0, 2, 3)), window, width, positions)
     if b is not None:
@@ -48,10 +48,10 @@ def conv_transpose2d_backward(
     """Gradients (dx, dw, db) of `conv_transpose2d`; dx and db are None where they are not needed."""
     xp, window, groups = backend.xp, geometry.window, geometry.groups
     batch, channels, positions = geometry.batch, geometry.out_channels, window.positions
-    pixels = _channel_major(backend, x)
+    pixels = channel_major(backend, x)
     weight = xp.reshape(backend.contiguous(w), (channels, -1))
-    step = _images_per_slice(backend, geometry, x.dtype)
-    memory = _memory(backend, geometry, step, x.dtype)
+    step = images_in_slice(backend, geometry, x.dtype)
+    memory = memory_for(backend, geometry, step, x.dtype)
     # half precision is added up in float32, over the slices too
     dw = backend.empty(weight.shape, x.dtype if step >= batch else backend.accumulator(x))
     if not batch:
@@ -60,11 +60,11 @@ def conv_transpose2d_backward(
     for start in range(0, batch, step):
         stop = min(start + step, batch)
         part = slice(start * positions, stop * positions)
-        columns = _columns(backend, dy[start:stop, ...], geometry, memory)
-        _product(backend, pixels[:, part], columns, groups, "b", out=dw, accumulate=start > 0)
+        columns = columns_of(backend, dy[start:stop, ...], geometry, memory)
+        product(backend, pixels[:, part], columns, groups, "b", out=dw, accumulate=start > 0)
         if dx is not None:
-            _product(backend, weight, columns, groups, out=dx[:, part])
+            product(backend, weight, columns, groups, out=dx[:, part])
     if dx is not None:
         dx = xp.permute_dims(xp.reshape(dx, (channels, batch, window.out_h, window.out_w)), (1, 0, 2, 3))
-    db = row_sums(backend, _channel_major(backend, dy)) if need_db else None
+    db = row_sums(backend, channel_major(backend, dy)) if need_db else None
     return dx, xp.reshape(backend.astype(dw, w.dtype), w.shape), db
