@@ -108,28 +108,32 @@ def _table(device: Device) -> Iterator[tuple[str, Callable[[], Call]]]:
     one = (*wide[:2], 1, 1)
     yield "global mean pooling, backward", lambda: Call("adaptive_avg_pool2d_backward", (normal(one), wide[2:]))
 
+    def tracked(vector: tuple[int, ...]) -> tuple[Any, ...]:
+        return normal(vector), normal(vector), 0.1, 1e-5  # running statistics, momentum and eps
+
     for n, c, h, w in (shape, wide):
         flat, vector = (n, c, h * w), (c,)
 
         def batch_norm_backward(flat=flat, vector=vector) -> Call:
             x, weight = normal(flat), normal(vector)
-            _, mean, _, inv_std = run_operator(device.backend, "batch_norm", x, weight, None, 1e-5)[:4]
+            _, mean, _, inv_std = run_operator(device.backend, "batch_norm", x, weight, None, *tracked(vector))[:4]
             return Call("batch_norm_backward", (normal(flat), x, weight, mean, inv_std, True))
 
         yield (
             f"batch norm, {c} channels",
-            lambda f=flat, v=vector: Call("batch_norm", (normal(f), normal(v), normal(v), 1e-5)),
+            lambda f=flat, v=vector: Call("batch_norm", (normal(f), normal(v), normal(v), *tracked(v))),
         )
         yield f"batch norm, {c} channels, backward", batch_norm_backward
 
         def batch_norm_relu_backward(flat=flat, vector=vector) -> Call:
             x, weight, bias, residual = normal(flat), normal(vector), normal(vector), normal(flat)
-            y, mean, _, inv_std = run_operator(device.backend, "batch_norm_relu", x, weight, bias, residual, 1e-5)[:4]
+            arguments = (x, weight, bias, residual, *tracked(vector))
+            y, mean, _, inv_std = run_operator(device.backend, "batch_norm_relu", *arguments)[:4]
             return Call("batch_norm_relu_backward", (normal(flat), y, x, weight, mean, inv_std, True, True))
 
         yield (
             f"batch norm + residual + ReLU, {c} channels",
-            lambda f=flat, v=vector: Call("batch_norm_relu", (normal(f), normal(v), normal(v), normal(f), 1e-5)),
+            lambda f=flat, v=vector: Call("batch_norm_relu", (normal(f), normal(v), normal(v), normal(f), *tracked(v))),
         )
         yield f"batch norm + residual + ReLU, {c} ch., backward", batch_norm_relu_backward
     rows, length = (5, 12) if tiny else (1 << 16, 256)

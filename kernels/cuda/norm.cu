@@ -81,13 +81,16 @@ __global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
     }
 }
 
-// The moments of all chunks together (Chan, Golub, LeVeque 1983), in double: it is little work.
+// The moments of all chunks together (Chan, Golub, LeVeque 1983), in double: it is little work. The running statistics
+// become keep * old + share * new, with another share for the variance, which makes it unbiased; they may be null.
 template <class T, class I>
 __global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
     finish_batch_moments(const Wide<T>* __restrict__ means, const Wide<T>* __restrict__ rests,
                          const Wide<T>* __restrict__ squares, Wide<T>* __restrict__ mean, Wide<T>* __restrict__ rest,
-                         Wide<T>* __restrict__ variance, Wide<T>* __restrict__ inv_std, Wide<T> eps, I channels,
-                         I chunks, I count, I chunk) {
+                         Wide<T>* __restrict__ variance, Wide<T>* __restrict__ inv_std,
+                         const Wide<T>* __restrict__ old_mean, const Wide<T>* __restrict__ old_variance,
+                         Wide<T>* __restrict__ new_mean, Wide<T>* __restrict__ new_variance, Wide<T> eps, Wide<T> keep,
+                         Wide<T> share_of_mean, Wide<T> share_of_variance, I channels, I chunks, I count, I chunk) {
     typedef Wide<T> W;
     over_rows_by_warp(channels, [&](I c, int lane) {
         double sum = 0, square = 0;
@@ -107,6 +110,8 @@ __global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
             rest[c] = (W)(centre - (double)(W)centre);
             variance[c] = (W)spread;
             inv_std[c] = (W)(1 / sqrt(spread + (double)eps));
+            if (old_mean) new_mean[c] = keep * old_mean[c] + share_of_mean * (W)centre;
+            if (old_variance) new_variance[c] = keep * old_variance[c] + share_of_variance * (W)spread;
         }
     });
 }

@@ -20,6 +20,7 @@ ELSEWHERE = {
     "every other pixel": lambda a: np.repeat(a, 2, axis=2)[:, :, ::2],
 }
 SHAPES = [(3, 5, 37), (1, 4, 8), (6, 2, 1), (2, 9, 300)]
+UNTRACKED = (None, None, 0.1)  # no running statistics
 
 
 @pytest.fixture
@@ -38,8 +39,9 @@ def everything(operators, backend, arrays, optional=True):
     x, dy, residual, weight, bias = arrays
     if not optional:
         residual = weight = bias = None
-    y, mean, variance, inv_std = found = operators.batch_norm(backend, x, weight, bias, 1e-5)
-    fused = operators.batch_norm_relu(backend, x, weight, bias, residual, 1e-5)
+    running = (bias, weight, 0.2)
+    y, mean, variance, inv_std, *_ = found = operators.batch_norm(backend, x, weight, bias, *running, 1e-5)
+    fused = operators.batch_norm_relu(backend, x, weight, bias, residual, *running, 1e-5)
     results = [*found, *fused, *operators.batch_norm_inference(backend, x, weight, bias, mean, variance, 1e-3)]
     results += operators.batch_norm_relu_inference(backend, x, weight, bias, residual, mean, variance, 1e-3)
     for training in (True, False):
@@ -72,7 +74,7 @@ def test_results_are_in_the_memory_order_of_x(backend, rng):
     for place in (MEMORY["batch-major"], MEMORY["channel-major"]):
         x, dy, residual, weight, bias = problem(rng, (3, 4, 5), "float32")
         x = place(x)
-        y, mean, _, inv_std = norm.batch_norm_relu(backend, x, weight, bias, residual, 1e-5)
+        y, mean, _, inv_std, *_ = norm.batch_norm_relu(backend, x, weight, bias, residual, *UNTRACKED, 1e-5)
         dx, _, _, dresidual = norm.batch_norm_relu_backward(backend, dy, y, x, weight, mean, inv_std, True, True)
         assert y.strides == dx.strides == dresidual.strides == x.strides
 
@@ -113,7 +115,7 @@ def test_the_number_of_threads_changes_no_bit(backend, dtype, rng):
 def test_an_offset_costs_no_accuracy(backend, dtype, rng):
     offset = 1e4 if dtype == "float32" else 1e8
     x, _, _, weight, bias = problem(rng, (8, 3, 1000), dtype, offset)
-    y, mean, variance, _ = norm.batch_norm(backend, x, weight, bias, 1e-5)
+    y, mean, variance, *_ = norm.batch_norm(backend, x, weight, bias, *UNTRACKED, 1e-5)
     wide = x.astype("longdouble")
     centred = wide - wide.mean(axis=(0, 2), keepdims=True)
     moment = (centred**2).mean(axis=(0, 2))
@@ -126,7 +128,7 @@ def test_an_offset_costs_no_accuracy(backend, dtype, rng):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_a_constant_channel_becomes_its_bias(backend, dtype):
     x = np.full((4, 2, 1001), 0.1, dtype)
-    y, mean, variance, _ = norm.batch_norm(backend, x, None, np.array([3, -0.25], dtype), 1e-5)
+    y, mean, variance, *_ = norm.batch_norm(backend, x, None, np.array([3, -0.25], dtype), *UNTRACKED, 1e-5)
     assert np.array_equal(mean, x[0, :, 0])
     assert not variance.any()
     assert np.array_equal(y, np.broadcast_to(np.array([3, -0.25], dtype)[:, None], x.shape))
@@ -135,7 +137,7 @@ def test_a_constant_channel_becomes_its_bias(backend, dtype):
 def test_what_is_not_a_number_stays_in_its_channel(backend, rng):
     x, dy, residual, weight, bias = problem(rng, (3, 4, 50), "float32")
     x[1, 2, 30], residual[0, 0, 7] = np.nan, np.nan
-    y, mean, variance, inv_std = norm.batch_norm_relu(backend, x, weight, bias, residual, 1e-5)
+    y, mean, variance, inv_std, *_ = norm.batch_norm_relu(backend, x, weight, bias, residual, *UNTRACKED, 1e-5)
     assert np.isnan(y[:, 2]).all()
     assert np.isnan(y[:, [0, 1, 3]]).sum() == np.isnan(y[0, 0, 7]) == 1
     assert np.isnan(mean).tolist() == np.isnan(variance).tolist() == [False, False, True, False]

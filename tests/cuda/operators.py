@@ -158,8 +158,9 @@ def batch_norm(rng):
         x, dy = rng.normal(size=shape) + offset, rng.normal(size=shape)
         weight, bias = rng.normal(size=c), rng.normal(size=c)
         mean, variance = x.mean(axis=(0, 2)), x.var(axis=(0, 2))
-        yield Call("batch_norm", (x, weight, bias, 1e-5))
-        yield Call("batch_norm", (x, None, None, 1e-3))
+        running = rng.normal(size=c), rng.random(size=c)
+        yield Call("batch_norm", (x, weight, bias, *running, 0.3, 1e-5))
+        yield Call("batch_norm", (x, None, None, None, running[1], 1.0, 1e-3))
         yield Call("batch_norm_inference", (x, weight, bias, mean, variance, 1e-5))
         yield Call("batch_norm_inference", (x, None, None, mean, variance, 1e-5))
         small = x - offset
@@ -180,7 +181,8 @@ def batch_norm_relu(rng):
         mean, variance = rng.normal(size=c), rng.random(size=c) + 1
         for w, b, beside in [(weight, bias, residual), (weight, bias, None), (None, None, residual)]:
             if x.size:
-                yield Call("batch_norm_relu", (x, w, b, beside, 1e-5))
+                running = (None, None) if beside is None else (mean, variance)
+                yield Call("batch_norm_relu", (x, w, b, beside, *running, 0.1, 1e-5))
             yield Call("batch_norm_relu_inference", (x, w, b, beside, mean, variance, 1e-5))
         for training, need_dresidual in [(True, True), (True, False), (False, True)] if x.size else [(False, True)]:
             moments = (mean, 1 / np.sqrt(variance))

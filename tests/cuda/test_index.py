@@ -58,7 +58,7 @@ def batch_norm_relu(backend, x):
     n, c = x.shape[:2]
     flat = Paper((n, c, prod(x.shape[2:])), channel_major=not x.flags.c_contiguous)
     vector = Paper((c,))
-    norm.batch_norm_relu(backend, flat, vector, vector, flat, 1e-5)
+    norm.batch_norm_relu(backend, flat, vector, vector, flat, vector, vector, 0.1, 1e-5)
     norm.batch_norm_relu_backward(backend, flat, flat, flat, vector, vector, vector, True, True)
 
 

@@ -50,14 +50,15 @@ def test_orders_may_be_mixed(host, rng, order, other):
     x, residual, dy = rng.normal(size=(3, *SHAPE)).astype(np.float32)
     weight, bias = rng.normal(size=(2, SHAPE[1])).astype(np.float32)
     numpy = load_backend("numpy")
-    want = _generic.batch_norm_relu(numpy, x, weight, bias, residual, 1e-5)
+    want = _generic.batch_norm_relu(numpy, x, weight, bias, residual, bias, weight, 0.2, 1e-5)
     gradients = _generic.batch_norm_relu_backward(numpy, dy, want[0], x, weight, want[1], want[3], True, True)
 
     def device(array, order=batch_major):
         return order(np.asarray(array)).view(HostArray)
 
     vectors = device(weight), device(bias)
-    got = norm.batch_norm_relu(host, device(x, order), *vectors, device(residual, other), 1e-5)
+    running = vectors[::-1]
+    got = norm.batch_norm_relu(host, device(x, order), *vectors, device(residual, other), *running, 0.2, 1e-5)
     moments = device(want[1]), device(want[3])
     arrays = device(dy, other), device(want[0], other), device(x, order)
     back = norm.batch_norm_relu_backward(host, *arrays, vectors[0], *moments, True, True)

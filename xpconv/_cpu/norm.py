@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from .. import _generic
+from .._generic.norm import running_moments
 from ..backends.protocol import Array, Backend
 from . import _kernels
 
@@ -62,12 +63,24 @@ def _normalised(
 
 
 def batch_norm(
-    backend: Backend, x: Array, weight: Array | None, bias: Array | None, eps: float
-) -> tuple[Array, Array, Array, Array]:
-    """Normalise every channel of x (N, C, L) by its moments; returns (y, mean, variance, inv_std), all but y (C,)."""
+    backend: Backend,
+    x: Array,
+    weight: Array | None,
+    bias: Array | None,
+    running_mean: Array | None,
+    running_var: Array | None,
+    momentum: float,
+    eps: float,
+) -> tuple[Array, Array, Array, Array, Array | None, Array | None]:
+    """Normalise every channel of x (N, C, L) by its moments.
+
+    Returns (y, mean, variance, inv_std, running_mean, running_var), all but y (C,), the last two None where they were.
+    """
     if not _in_runs(x):
-        return _generic.batch_norm(backend, x, weight, bias, eps)
-    return _normalised(x, weight, bias, None, None, eps, False)
+        return _generic.batch_norm(backend, x, weight, bias, running_mean, running_var, momentum, eps)
+    y, mean, variance, inv_std = _normalised(x, weight, bias, None, None, eps, False)
+    running = running_moments(backend, x, mean, variance, running_mean, running_var, momentum)
+    return y, mean, variance, inv_std, *running
 
 
 def batch_norm_inference(
@@ -81,12 +94,22 @@ def batch_norm_inference(
 
 
 def batch_norm_relu(
-    backend: Backend, x: Array, weight: Array | None, bias: Array | None, residual: Array | None, eps: float
-) -> tuple[Array, Array, Array, Array]:
-    """``max(batch_norm(x) + residual, 0)``; returns (y, mean, variance, inv_std)."""
+    backend: Backend,
+    x: Array,
+    weight: Array | None,
+    bias: Array | None,
+    residual: Array | None,
+    running_mean: Array | None,
+    running_var: Array | None,
+    momentum: float,
+    eps: float,
+) -> tuple[Array, Array, Array, Array, Array | None, Array | None]:
+    """``max(batch_norm(x) + residual, 0)``; returns (y, mean, variance, inv_std, running_mean, running_var)."""
     if not _in_runs(x, residual):
-        return _generic.batch_norm_relu(backend, x, weight, bias, residual, eps)
-    return _normalised(x, weight, bias, residual, None, eps, True)
+        return _generic.batch_norm_relu(backend, x, weight, bias, residual, running_mean, running_var, momentum, eps)
+    y, mean, variance, inv_std = _normalised(x, weight, bias, residual, None, eps, True)
+    running = running_moments(backend, x, mean, variance, running_mean, running_var, momentum)
+    return y, mean, variance, inv_std, *running
 
 
 def batch_norm_relu_inference(

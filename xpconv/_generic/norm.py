@@ -50,11 +50,50 @@ def _channel_dot(backend: Backend, a: Array, b: Array) -> Array:
 
 
 def batch_norm(
-    backend: Backend, x: Array, weight: Array | None, bias: Array | None, eps: float
-) -> tuple[Array, Array, Array, Array]:
-    """Normalise every channel of x (N, C, L) by its moments; returns (y, mean, variance, inv_std), all but y (C,)."""
+    backend: Backend,
+    x: Array,
+    weight: Array | None,
+    bias: Array | None,
+    running_mean: Array | None,
+    running_var: Array | None,
+    momentum: float,
+    eps: float,
+) -> tuple[Array, Array, Array, Array, Array | None, Array | None]:
+    """Normalise every channel of x (N, C, L) by its moments.
+
+    Returns (y, mean, variance, inv_std, running_mean, running_var), all but y (C,): the last two as `running_moments`.
+    """
     y, mean, variance, inv_std = _by_own_moments(backend, x, weight, bias, eps)
-    return backend.astype(y, x.dtype), mean, variance, inv_std
+    running = running_moments(backend, x, mean, variance, running_mean, running_var, momentum)
+    return backend.astype(y, x.dtype), mean, variance, inv_std, *running
+
+
+def unbiased(x: Array) -> float:
+    """What makes an estimate without bias of the variance of the channels of x (N, C, L): ``count / (count - 1)``."""
+    count = x.shape[0] * x.shape[2]
+    return count / max(count - 1, 1)  # of a single value the variance is 0
+
+
+def running_moments(
+    backend: Backend,
+    x: Array,
+    mean: Array,
+    variance: Array,
+    running_mean: Array | None,
+    running_var: Array | None,
+    momentum: float,
+) -> tuple[Array | None, Array | None]:
+    """Running statistics after the batch x, each in its dtype, and None where there are none.
+
+    As in PyTorch ``(1 - momentum) * old + momentum * new``, with the unbiased variance.
+    """
+
+    def mixed(old: Array | None, new: Array, share: float) -> Array | None:
+        if old is None:
+            return None
+        return backend.astype(backend.astype(old, new.dtype) * (1 - momentum) + new * share, old.dtype)
+
+    return mixed(running_mean, mean, momentum), mixed(running_var, variance, unbiased(x) * momentum)
 
 
 def _by_own_moments(
@@ -105,11 +144,20 @@ def _rectified(backend: Backend, y: Array, residual: Array | None) -> Array:
 
 
 def batch_norm_relu(
-    backend: Backend, x: Array, weight: Array | None, bias: Array | None, residual: Array | None, eps: float
-) -> tuple[Array, Array, Array, Array]:
-    """``max(batch_norm(x) + residual, 0)``; returns (y, mean, variance, inv_std)."""
+    backend: Backend,
+    x: Array,
+    weight: Array | None,
+    bias: Array | None,
+    residual: Array | None,
+    running_mean: Array | None,
+    running_var: Array | None,
+    momentum: float,
+    eps: float,
+) -> tuple[Array, Array, Array, Array, Array | None, Array | None]:
+    """``max(batch_norm(x) + residual, 0)``; returns (y, mean, variance, inv_std, running_mean, running_var)."""
     y, mean, variance, inv_std = _by_own_moments(backend, x, weight, bias, eps)
-    return backend.astype(_rectified(backend, y, residual), x.dtype), mean, variance, inv_std
+    running = running_moments(backend, x, mean, variance, running_mean, running_var, momentum)
+    return backend.astype(_rectified(backend, y, residual), x.dtype), mean, variance, inv_std, *running
 
 
 def batch_norm_relu_inference(

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .._generic.norm import unbiased
 from ..backends.protocol import Array
 from .backend import GpuBackend
 from .launch import (
@@ -117,8 +118,11 @@ def _batch_norm(
     bias: Array | None,
     residual: Array | None,
     relu: bool,
+    running_mean: Array | None,
+    running_var: Array | None,
+    momentum: float,
     eps: float,
-) -> tuple[Array, Array, Array, Array]:
+) -> tuple[Array, Array, Array, Array, Array | None, Array | None]:
     c, count = x.shape[1], x.shape[0] * x.shape[2]
     source = planes(backend, x)
     wide, dtype, number = backend.accumulator(x), backend.dtype_name(x), wide_scalar(backend, x)
@@ -137,25 +141,48 @@ def _batch_norm(
         grid = (chunks, part.stop - part.start)
         launch(backend, "norm", "batch_moments", dtype, (index.name,), grid, arguments)
     mean, rest, variance, inv_std = (backend.empty((c,), wide) for _ in range(4))
+    running = (running_mean, running_var)
+    old = [None if moment is None else backend.contiguous(backend.astype(moment, wide)) for moment in running]
+    new = [None if moment is None else backend.empty((c,), wide) for moment in running]
+    shares = map(number, (eps, 1 - momentum, momentum, unbiased(x) * momentum))
     counts = map(index.scalar, (c, chunks, count, chunk))
-    arguments = (*partial, mean, rest, variance, inv_std, number(eps), *counts)
+    arguments = (*partial, mean, rest, variance, inv_std, *old, *new, *shares, *counts)
     launch(backend, "norm", "finish_batch_moments", dtype, (index.name,), c * WARP, arguments)
     y = _normalise(backend, source, weight, bias, residual, relu, mean, rest, inv_std)
-    return y, mean, variance, inv_std
+    updated = [None if a is None else backend.astype(b, a.dtype) for a, b in zip(running, new, strict=True)]
+    return y, mean, variance, inv_std, updated[0], updated[1]
 
 
 def batch_norm(
-    backend: GpuBackend, x: Array, weight: Array | None, bias: Array | None, eps: float
-) -> tuple[Array, Array, Array, Array]:
-    """Normalise every channel of x (N, C, L) by its moments; returns (y, mean, variance, inv_std), all but y (C,)."""
-    return _batch_norm(backend, x, weight, bias, None, False, eps)
+    backend: GpuBackend,
+    x: Array,
+    weight: Array | None,
+    bias: Array | None,
+    running_mean: Array | None,
+    running_var: Array | None,
+    momentum: float,
+    eps: float,
+) -> tuple[Array, Array, Array, Array, Array | None, Array | None]:
+    """Normalise every channel of x (N, C, L) by its moments.
+
+    Returns (y, mean, variance, inv_std, running_mean, running_var), all but y (C,), the last two None where they were.
+    """
+    return _batch_norm(backend, x, weight, bias, None, False, running_mean, running_var, momentum, eps)
 
 
 def batch_norm_relu(
-    backend: GpuBackend, x: Array, weight: Array | None, bias: Array | None, residual: Array | None, eps: float
-) -> tuple[Array, Array, Array, Array]:
-    """``max(batch_norm(x) + residual, 0)``; returns (y, mean, variance, inv_std)."""
-    return _batch_norm(backend, x, weight, bias, residual, True, eps)
+    backend: GpuBackend,
+    x: Array,
+    weight: Array | None,
+    bias: Array | None,
+    residual: Array | None,
+    running_mean: Array | None,
+    running_var: Array | None,
+    momentum: float,
+    eps: float,
+) -> tuple[Array, Array, Array, Array, Array | None, Array | None]:
+    """``max(batch_norm(x) + residual, 0)``; returns (y, mean, variance, inv_std, running_mean, running_var)."""
+    return _batch_norm(backend, x, weight, bias, residual, True, running_mean, running_var, momentum, eps)
 
 
 def _batch_norm_inference(

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from .._checks import check_integer, check_number
 from .._geometry import check_layout
-from ..backends import backend_of, compute, run
+from ..backends import backend_of, run
 from ..backends.protocol import Array, Backend
 from ._arguments import check_cache, check_gradient, check_shape, floating_backend, reshaped
 
@@ -111,18 +111,6 @@ def _check_running(backend: Backend, x: Array, **statistics: Array | None) -> No
             )
 
 
-def _updated(backend: Backend, running: Array | None, new: Array, momentum: float, scale: float = 1) -> Array | None:
-    """``(1 - momentum) * running + momentum * scale * new``, in the dtype of the running statistic."""
-    if running is None:
-        return None
-
-    def mixed() -> Array:
-        wide = backend.astype(running, new.dtype)
-        return wide * (1 - momentum) + new * (scale * momentum)  # one product of arrays less
-
-    return backend.astype(compute(backend, "batch_norm", mixed), running.dtype)
-
-
 class _Normalised(NamedTuple):
     """What both operators on batches find: the result (N, C, L), the moments it was made with, and what is kept."""
 
@@ -162,9 +150,8 @@ def _normalised(
         count = flat.shape[0] * flat.shape[2]
         if count < 2:
             raise ValueError(f"x: training needs more than one value per channel, got {count} with shape {shape}")
-        y, mean, variance, inv_std = run(backend, operator, flat, weight, bias, *beside, eps)
-        running_mean = _updated(backend, running_mean, mean, momentum)
-        running_var = _updated(backend, running_var, variance, momentum, count / (count - 1))
+        arguments = (flat, weight, bias, *beside, running_mean, running_var, momentum, eps)
+        y, mean, _, inv_std, running_mean, running_var = run(backend, operator, *arguments)
     else:
         for name, running in (("running_mean", running_mean), ("running_var", running_var)):
             if running is None:
