@@ -335,6 +335,7 @@ def _conv_geometry(x_shape: tuple[int, ...], w_shape: tuple[int, ...], window: W
         raise ValueError(
             f"w: has {channels_per_group} channels a filter and groups is {groups}, which takes "
             f"{channels_per_group * groups} input channels, but x has {in_channels} (x {x_shape}, w {w_shape})"
+            + ("; channels last are layout='NHWC'" if channels_per_group * groups == x_shape[3] else "")
         )
     return ConvGeometry(window, batch, in_channels, out_channels, groups)
 

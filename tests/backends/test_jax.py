@@ -142,8 +142,8 @@ def test_two_devices(python):
         "jax jax:cpu:1",
         "{1}",
         "jax 0",
-        "w is an array of jax:cpu:1 but x is one of jax; move one with xpconv.asarray(w, backend='jax')",
-        "w is an array of jax but x is one of jax:cpu:1; move one with xpconv.asarray(w, backend='jax:cpu:1')",
+        "w is an array of jax:cpu:1 but x is one of jax; move one with xpconv.asarray(x, backend='jax:cpu:1')",
+        "w is an array of jax but x is one of jax:cpu:1; move one with xpconv.asarray(x, backend='jax')",
         stdout.split("\n")[-1],
     ]
     assert "sharded over several JAX devices" in stdout.split("\n")[-1]

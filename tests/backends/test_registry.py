@@ -463,9 +463,7 @@ def test_arrays_of_two_backends_are_never_mixed(on):
     if on.backend == "numpy":
         pytest.skip("numpy and numpy")
     x, w = on.asarray(np.ones(2), "float32"), np.ones(2, dtype="float32")
-    text = (
-        f"w is an array of numpy but x is one of {on.backend}; move one with xpconv.asarray(w, backend={on.backend!r})"
-    )
+    text = f"w is an array of numpy but x is one of {on.backend}; move one with xpconv.asarray(x, backend='numpy')"
     with pytest.raises(xpconv.BackendMismatchError, match=re.escape(text)):
         backend_of(x=x, w=w)
     with pytest.raises(xpconv.BackendMismatchError, match=f"w is an array of {on.backend} but x is one of numpy"):

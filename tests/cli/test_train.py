@@ -45,8 +45,8 @@ def test_what_is_printed(train):
     ]
     for number, line in enumerate(lines[5:7], 1):
         assert re.fullmatch(
-            rf"epoch {number}/2  step {9 * number}  loss \d\.\d{{4}}  accuracy [01]\.\d{{4}}  validation loss "
-            r"\d\.\d{4}  accuracy [01]\.\d{4}  \d+ images/s  0:\d\d left",
+            rf"epoch {number}/2  loss \d\.\d{{4}}  acc [01]\.\d{{4}}  "
+            r"val \d\.\d{4}  acc [01]\.\d{4}  \d+/s  0:\d\d left",
             line,
         )
     assert re.fullmatch(
@@ -133,7 +133,7 @@ def test_without_validation_the_last_epoch_is_tested(train, tmp_path):
     out = train("--validation", 0, "--no-augment", "--dtype", "float64", "--optimizer", "sgd", "--schedule", "step")
     assert "90 training, 30 test images" in out
     assert "tested    the weights of the last epoch" in out
-    assert "validation loss" not in out
+    assert "  val " not in out
     assert sorted(os.listdir(tmp_path / "r")) == FILES[1:]
     assert read_checkpoint(tmp_path / "r" / "last.safetensors").arrays["model.fc.weight"].dtype == np.float64
 
@@ -194,7 +194,7 @@ def test_toml_and_options(run, npz, tmp_path):
     )
     status, out, err = run("train", "--config", "c.toml", "--epochs", 1, "--lr", 0.02)
     assert (status, err) == (0, "")
-    assert "1 epochs of 3 steps, sgd, constant with learning rate 0.02" in out
+    assert "1 epoch of 3 steps, sgd, constant with learning rate 0.02" in out
     config = json.loads((tmp_path / "t" / "config.json").read_text())["config"]
     assert (config["model"], config["augment"], config["weight_decay"]) == ("lenet", False, 5e-4)
 
@@ -552,5 +552,5 @@ def test_on_a_terminal(process, npz):
     assert (child.returncode, err) == (0, "")
     text = output.decode()
     assert re.search(r"epoch 1/3.*step 9/9  loss \d\.\d{4}  accuracy \d\.\d{4}  \d+ images/s  0:\d\d left", text)
-    assert re.search(r"epoch 3/3  step 27  loss .* validation loss", text)
+    assert re.search(r"epoch 3/3  loss .*  val .*  acc ", text)
     assert re.fullmatch(r"test accuracy [01]\.\d{4}", text.replace("\r", "").splitlines()[-1])

@@ -1,9 +1,9 @@
 """Every operator in the pure array API: the portability proof, and a second oracle for the native kernels.
 
-An operator takes the backend first, then its arrays and scalars, then the geometry if it has one. It computes
-with names of the array API standard alone (through ``backend.xp``; what depends on nothing but shapes, like the divisors
-of a pooling, is made by NumPy on the host) and modifies no argument, except that the steps of optimizers
-update the parameter and the state, which belong to the optimizer.
+An operator takes the backend first, then its arrays and scalars, then the geometry if it has one. It computes with
+names of the array API standard alone (through ``backend.xp``; what depends on nothing but shapes, like the divisors of
+a pooling, is made by NumPy on the host) and modifies no argument, except that the steps of optimizers update the
+parameter and the state, which belong to the optimizer.
 """
 
 from .activation import (

@@ -332,6 +332,9 @@ def _lookup(name: str, array: object) -> Backend:
     return backend
 
 
+_PARAMETERS = ("w", "b", "weight", "bias", "running_mean", "running_var")
+
+
 def backend_of(**arrays: Array) -> Backend:
     """The one backend of the named arrays; None values are skipped.
 
@@ -351,9 +354,11 @@ def backend_of(**arrays: Array) -> Backend:
         if found is None:
             found, first = backend, name
         elif backend is not found:
+            # parameters stay where they are: it is the data that was not moved to them
+            moved, to = (first, backend) if name in _PARAMETERS else (name, found)
             raise BackendMismatchError(
                 f"{name} is an array of {backend.name} but {first} is one of {found.name}; "
-                f"move one with xpconv.asarray({name}, backend={found.name!r})"
+                f"move one with xpconv.asarray({moved}, backend={to.name!r})"
             )
     if found is None:
         if len(arrays) == 1:

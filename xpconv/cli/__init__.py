@@ -50,7 +50,9 @@ def _one_line(error: BaseException) -> str:
         return f"{where}{error.strerror}"
     if isinstance(error, MemoryError) and not isinstance(error, DeviceMemoryError):
         return "not enough memory; a smaller --batch-size needs less"
-    return " ".join(str(error).split()) or type(error).__name__
+    lines = [" ".join(line.split()) for line in str(error).splitlines() if line.strip()]
+    text = "".join(line + (" " if line[-1] in ":;,." else "; ") for line in lines)
+    return text.rstrip("; ") or type(error).__name__
 
 
 def _prepare_streams() -> None:

@@ -54,13 +54,11 @@ class _Progress(Callback):
         return (time.monotonic() - self._start_clock) / done * max(todo, 0) if done else 0.0
 
     def _epoch_line(self, trainer: Trainer, record: dict[str, Any]) -> str:
-        line = (
-            f"epoch {record['epoch']}/{trainer.epochs}  step {record['step']}  "
-            f"loss {record['loss']:.4f}  accuracy {record['accuracy']:.4f}"
-        )
+        # short words: the line fits into 80 columns
+        line = f"epoch {record['epoch']}/{trainer.epochs}  loss {record['loss']:.4f}  acc {record['accuracy']:.4f}"
         if "val_accuracy" in record:
-            line += f"  validation loss {record['val_loss']:.4f}  accuracy {record['val_accuracy']:.4f}"
-        return f"{line}  {self._rate():.0f} images/s  {_clock(self._left(trainer))} left"
+            line += f"  val {record['val_loss']:.4f}  acc {record['val_accuracy']:.4f}"
+        return f"{line}  {self._rate():.0f}/s  {_clock(self._left(trainer))} left"
 
 
 class PlainProgress(_Progress):

@@ -285,8 +285,8 @@ def _announce(
     say("backend", f"{backend.name} ({backend.describe()}; {how})")
     say(
         "training",
-        f"{config.epochs} epochs of {len(batches)} steps, {config.optimizer}, {config.schedule} with learning rate "
-        f"{config.lr:g}, seed {config.seed}",
+        f"{config.epochs} epoch{'s' * (config.epochs != 1)} of {len(batches)} steps, {config.optimizer}, "
+        f"{config.schedule} with learning rate {config.lr:g}, seed {config.seed}",
     )
     say("folder", str(folder.path))
     if trainer.step:

@@ -263,7 +263,8 @@ def _not_found(source: _Source, places: list[Path], data_dir: Any, failure: str,
         lines.append(f"Put the files there{remedy}")
     else:
         debian = " On Debian and Ubuntu the package dataset-fashion-mnist has them." if "fashion" in source.name else ""
-        lines.append(f"Put the files into one of these, or name their folder by data_dir or XPCONV_DATA.{debian}")
+        named = "or name their folder by data_dir (--data-dir) or XPCONV_DATA."
+        lines.append(f"Put the files into one of these, {named}{debian}")
     lines.append(f"{BUNDLED!r} comes with xpconv and needs no download.")
     return "\n".join(lines)
 
