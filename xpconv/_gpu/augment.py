@@ -7,6 +7,7 @@ import numpy as np
 from ..backends.protocol import Array
 from .backend import GpuBackend
 from .launch import index_for, launch
+from .walk import walk
 
 __all__ = ["crop_flip_normalize"]
 
@@ -26,10 +27,9 @@ def crop_flip_normalize(
         backend.contiguous(backend.astype(scale, wide)),
         backend.contiguous(backend.astype(shift, wide)),
         y,
-        index.scalar(count),
+        walk(index, channels, count, height, width // pixels),
         np.int32(channels),
         np.int32(height),
-        np.int32(width),
     )
     template = (index.name, str(pixels))
     launch(backend, "augment", "crop_flip_normalize", backend.dtype_name(like), template, y.size // pixels, arguments)
