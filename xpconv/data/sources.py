@@ -151,7 +151,7 @@ def load(
     path = Path(name).expanduser()
     if not path.exists():
         raise ValueError(
-            f"name: no data set and no file or folder {os.fspath(name)!r}; the sets are {', '.join(data_sets())}"
+            f"data set {os.fspath(name)!r}: no set, file or folder of that name; the sets are {', '.join(data_sets())}"
         )
     if data_dir is not None:
         raise ValueError(f"data_dir: is for the sets {', '.join(_SOURCES)}, not for the path {os.fspath(name)!r}")
