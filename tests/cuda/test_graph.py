@@ -156,7 +156,8 @@ def gpu():
     )
     return SimpleNamespace(
         _cupy=SimpleNamespace(cuda=cuda), running=lambda: noted("device"), events=events, pool=pool,
-        blas=SimpleNamespace(take_workspace=lambda: "workspace"), why_no_blas="no cuBLAS here",
+        blas=SimpleNamespace(take_workspace=lambda: events.append("take workspace") or "workspace"),
+        why_no_blas="no cuBLAS here",
     )  # fmt: skip
 
 
@@ -165,7 +166,7 @@ def test_the_course_of_a_capture(gpu):
     assert recorded.result == 5
     assert gpu.events == [
         "enter device", f"enter {gpu.pool.malloc}", "stream non_blocking=True", "enter stream", "begin relaxed", "work",
-        "end", "leave stream", f"leave {gpu.pool.malloc}", "leave device",
+        "end", "take workspace", "leave stream", f"leave {gpu.pool.malloc}", "leave device",
     ]  # fmt: skip
     assert recorded._pool is gpu.pool  # else its memory would go to others
     assert recorded._workspace == "workspace"
@@ -182,6 +183,8 @@ def test_a_capture_that_fails_is_ended(gpu):
     with pytest.raises(CaptureError, match="OSError: cudaErrorStreamCaptureUnsupported"):
         graph.CupyCapture(gpu, work)
     assert gpu.events.count("end") == 1
+    # its stream is gone, and another may come to have its address
+    assert gpu.events.index("end") < gpu.events.index("take workspace") < gpu.events.index("leave stream")
     graph.check_transfer("nothing")  # as the recording is over
     gpu.events.clear()
     with pytest.raises(CaptureError, match="RuntimeError: cudaErrorStreamCaptureInvalidated"):

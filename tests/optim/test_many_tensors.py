@@ -260,6 +260,18 @@ class TestRecordedSteps:
         for name, array in state["arrays"].items():
             np.testing.assert_array_equal(other["arrays"][name], array)
 
+    @pytest.mark.parametrize("variant", ["sgd-momentum", "rmsprop", "adam"])
+    def test_launch_nothing_for_the_first_time(self, host, monkeypatch, variant):
+        """What a first launch loads cannot be loaded while a graph is recorded."""
+        launched, launch = [], gpu_optim.launch
+        monkeypatch.setattr(gpu_optim, "launch", lambda *a: launched.append(a[2:5]) or launch(*a))
+        _, optimizer = self.prepared(*VARIANTS[variant])
+        with optimizer.recording():
+            before = set(launched)
+            launched.clear()
+            host.capture(optimizer.step)
+        assert before >= set(launched) != set()
+
     def test_with_clipping(self, host):
         parameters, optimizer = self.prepared(SGD, {"lr": 0.1})
         gradients = [p.grad for p in parameters]

@@ -81,20 +81,25 @@ class CupyCapture:
                 # relaxed: the pool may allocate while this thread records; other threads are not restricted
                 stream.begin_capture(cupy.cuda.runtime.streamCaptureModeRelaxed)
                 try:
-                    with _capturing():
-                        self.result = function()
-                except BaseException as error:
-                    with contextlib.suppress(Exception):  # what was refused has spoilt the recording
-                        stream.end_capture()
-                    if isinstance(error, CaptureError) or not isinstance(error, Exception):
-                        raise
-                    raise CaptureError(f"{type(error).__name__}: {error}") from error
-                try:
-                    self._graph = stream.end_capture()
-                except Exception as error:
-                    raise CaptureError(f"{type(error).__name__}: {error}") from error
-                # products in the graph work in it
-                self._workspace = backend.blas.take_workspace()
+                    self._record(stream, function)
+                finally:
+                    # products in the graph work in it; after a failure nobody does, and its stream is gone
+                    self._workspace = backend.blas.take_workspace()
+
+    def _record(self, stream: Any, function: Callable[[], Any]) -> None:
+        try:
+            with _capturing():
+                self.result = function()
+        except BaseException as error:
+            with contextlib.suppress(Exception):  # what was refused has spoilt the recording
+                stream.end_capture()
+            if isinstance(error, CaptureError) or not isinstance(error, Exception):
+                raise
+            raise CaptureError(f"{type(error).__name__}: {error}") from error
+        try:
+            self._graph = stream.end_capture()
+        except Exception as error:
+            raise CaptureError(f"{type(error).__name__}: {error}") from error
 
     def replay(self) -> None:
         """Start the graph on the current stream; does not wait for it."""

@@ -439,6 +439,16 @@ class RecordedStep:
             wide = "float64" if bucket.dtype == "float64" else "float32"
             self._on_device.append((backend.full((1,), lr, wide), backend.full((1,), steps, "int64")))
             self._written.append((lr, steps))
+            self._warm_up(bucket, wide)
+
+    def _warm_up(self, bucket: _Bucket, wide: str) -> None:
+        """A step of scratch values: what only a recorded step launches is compiled and loaded before the capture."""
+        backend = bucket.backend
+        with backend.running():
+            p, g, lr = (backend.zeros((1,), dtype) for dtype in (bucket.dtype, bucket.dtype, wide))
+            state = {name: [backend.zeros((1,), bucket.dtype)] for name in bucket.kept}
+            step = backend.zeros((1,), "int64")
+            self._optimizer._update(backend, [p], [g], {**bucket.settings, "lr": lr}, state, step)
 
     def _take(self, buckets: list[_Bucket]) -> None:
         """Record the step."""
