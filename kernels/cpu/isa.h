@@ -6,7 +6,8 @@
 #ifndef XPC_ISA_H
 #define XPC_ISA_H
 
-#if defined(__GNUC__) || defined(__clang__)
+/* XPC_NO_VECTORS builds as such a compiler would. */
+#if (defined(__GNUC__) || defined(__clang__)) && !defined(XPC_NO_VECTORS)
 #define XPC_HAS_VECTORS 1
 #if defined(__x86_64__)
 #define XPC_HAS_X86 1
