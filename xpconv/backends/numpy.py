@@ -55,7 +55,12 @@ class NumpyBackend(Backend):
         return dtype if dtype.isnative else dtype.newbyteorder("=")
 
     def describe(self) -> str:
-        return f"numpy {np.__version__}, {'compiled' if self.engines else 'without compiled'} kernels"
+        if not self.engines:
+            return f"numpy {np.__version__}, without compiled kernels"
+        from .._cpu._kernels import instruction_set
+
+        vectors = instruction_set()
+        return f"numpy {np.__version__}, compiled kernels{f' ({vectors})' if vectors else ''}"
 
     def keep(self, mask: Array, array: Array) -> Array:
         # and-ing the bits is several times as fast as `where`, which branches on each element
