@@ -1,7 +1,9 @@
 """Optimizers, learning-rate schedules and gradient clipping."""
 
+from .algorithms import SGD, Adam, AdamW, RMSprop
 from .clip import check_norm, clip_grad_norm
-from .optimizers import SGD, Adam, AdamW, Optimizer, RecordedStep, RMSprop
+from .optimizers import Optimizer
+from .recorded import RecordedStep
 from .schedules import (
     ConstantSchedule,
     CosineSchedule,

@@ -1,4 +1,4 @@
-"""Optimizers, with PyTorch's meaning of every argument.
+"""What all optimizers have in common: parameters in groups, checked settings, state that can be saved.
 
 The state of an optimizer is plain data: arrays that safetensors can store and settings that JSON can store, see
 `Optimizer.state_dict`. A run that is saved and resumed on the same backend continues bit for bit.
@@ -14,14 +14,15 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from .._checks import is_number
-from ..backends import Backend, BackendMismatchError, asarray, backend_of, run, serving, to_numpy
+from ..backends import Backend, BackendMismatchError, asarray, backend_of, to_numpy
 from ..backends.protocol import Array
 from ..layers import Parameter
+from .recorded import RecordedStep
 
-__all__ = ["SGD", "Adam", "AdamW", "Optimizer", "RMSprop", "RecordedStep"]
+__all__ = ["AT_LEAST_ZERO", "BETAS", "FLAG", "FRACTION", "NUMBER", "Bucket", "Kind", "Optimizer"]
 
 
-class _Kind(NamedTuple):
+class Kind(NamedTuple):
     """What a setting must be: a test, and its words for the message."""
 
     test: Callable[[Any], bool]
@@ -32,11 +33,11 @@ def _is_fraction(value: Any) -> bool:
     return is_number(value) and 0 <= value < 1
 
 
-_NUMBER = _Kind(lambda v: is_number(v) and math.isfinite(v), "a finite number")
-_AT_LEAST_ZERO = _Kind(lambda v: is_number(v) and 0 <= v < math.inf, "a finite number of at least 0")
-_FRACTION = _Kind(_is_fraction, "a number of at least 0 and below 1")
-_FLAG = _Kind(lambda v: isinstance(v, bool), "True or False")
-_BETAS = _Kind(
+NUMBER = Kind(lambda v: is_number(v) and math.isfinite(v), "a finite number")
+AT_LEAST_ZERO = Kind(lambda v: is_number(v) and 0 <= v < math.inf, "a finite number of at least 0")
+FRACTION = Kind(_is_fraction, "a number of at least 0 and below 1")
+FLAG = Kind(lambda v: isinstance(v, bool), "True or False")
+BETAS = Kind(
     lambda v: isinstance(v, (list, tuple)) and len(v) == 2 and all(map(_is_fraction, v)),
     "two numbers of at least 0 and below 1",
 )
@@ -65,11 +66,7 @@ def _moved(array: Array, dtype: str, backend: str | Backend) -> Array:
         return target.xp.asarray(moved, copy=True)
 
 
-def _zeros(backend: Backend, like: Sequence[Array]) -> list[Array]:
-    return [backend.zeros(array.shape, array.dtype) for array in like]
-
-
-class _Bucket(NamedTuple):
+class Bucket(NamedTuple):
     """Parameters that take a step in one call: of one group, backend and dtype, after steps that left them alike.
 
     Attributes
@@ -96,7 +93,7 @@ class _Bucket(NamedTuple):
     steps: int
     indexes: list[int]
 
-    def but_lr(self) -> _Bucket:
+    def but_lr(self) -> Bucket:
         """The same without a learning rate."""
         return self._replace(settings={**self.settings, "lr": None})
 
@@ -126,7 +123,7 @@ class Optimizer:
         range.
     """
 
-    _kinds: ClassVar[Mapping[str, _Kind]]
+    _kinds: ClassVar[Mapping[str, Kind]]
     _operator: ClassVar[str]
     _always: tuple[str, ...] = ()
     _sometimes: tuple[str, ...] = ()
@@ -223,7 +220,7 @@ class Optimizer:
                         mine[name] = bucket.backend.asarray(arrays[place])
         self._last = [index for bucket in buckets for index in bucket.indexes]
 
-    def _buckets(self, indexes: Sequence[int], *, graded: bool = True) -> list[_Bucket]:
+    def _buckets(self, indexes: Sequence[int], *, graded: bool = True) -> list[Bucket]:
         """The parameters of these numbers in buckets; everything is checked, the gradients if ``graded``."""
         wanted, buckets = set(indexes), {}
         groups = [(group["params"], self._settings(group)) for group in self.param_groups]
@@ -236,7 +233,7 @@ class Optimizer:
                     steps = self._steps.get(index, 0)
                     key = (number, backend.name, dtype, kept, steps)
                     if key not in buckets:
-                        buckets[key] = _Bucket(number, settings, backend, dtype, kept, steps, [])
+                        buckets[key] = Bucket(number, settings, backend, dtype, kept, steps, [])
                     buckets[key].indexes.append(index)
                 index += 1
         return list(buckets.values())
@@ -265,7 +262,7 @@ class Optimizer:
                 )
         return backend
 
-    def _run(self, bucket: _Bucket, lr: Any, step: Any) -> tuple[list[Array], dict[str, list[Array] | None]]:
+    def _run(self, bucket: Bucket, lr: Any, step: Any) -> tuple[list[Array], dict[str, list[Array] | None]]:
         """`_update` of a bucket, whose learning rate and step may be arrays on the device."""
         parameters = self._parameters()
         return self._update(
@@ -415,110 +412,6 @@ class Optimizer:
         return f"{type(self).__name__}({''.join(lines)}\n)"
 
 
-class RecordedStep:
-    """A step that a graph of the device has recorded and replays; made by `Optimizer.recording`.
-
-    The graph reads learning rates and step counts from arrays that live as long as this object.
-    """
-
-    def __init__(self, optimizer: Optimizer) -> None:
-        if not optimizer._last:
-            raise RuntimeError("optimizer: a step can be recorded only after an ordinary one, which makes its state")
-        self._optimizer = optimizer
-        self._buckets = optimizer._buckets(optimizer._last, graded=False)
-        self._on_device: list[tuple[Array, Array]] = []
-        self._written: list[tuple[float, int]] = []  # what stands in them
-        self._arrays: list[Array] | None = None  # those whose addresses the graph knows
-        for bucket in self._buckets:
-            backend, steps, lr = bucket.backend, bucket.steps, bucket.settings["lr"]
-            if serving(backend, optimizer._operator, bucket.dtype).name == "generic":
-                raise RuntimeError(
-                    f"optimizer: the kernels of {backend.name} for {bucket.dtype} that serve {optimizer._operator} "
-                    "cannot read its numbers on the device"
-                )
-            wide = "float64" if bucket.dtype == "float64" else "float32"
-            self._on_device.append((backend.full((1,), lr, wide), backend.full((1,), steps, "int64")))
-            self._written.append((lr, steps))
-            self._warm_up(bucket, wide)
-
-    def _warm_up(self, bucket: _Bucket, wide: str) -> None:
-        """A step of scratch values: what only a recorded step launches is compiled and loaded before the capture."""
-        backend = bucket.backend
-        with backend.running():
-            p, g, lr = (backend.zeros((1,), dtype) for dtype in (bucket.dtype, bucket.dtype, wide))
-            state = {name: [backend.zeros((1,), bucket.dtype)] for name in bucket.kept}
-            step = backend.zeros((1,), "int64")
-            self._optimizer._update(backend, [p], [g], {**bucket.settings, "lr": lr}, state, step)
-
-    def _take(self, buckets: list[_Bucket]) -> None:
-        """Record the step."""
-        optimizer = self._optimizer
-        if self._arrays is not None:
-            raise RuntimeError("optimizer: this recording has its step already")
-        if [bucket.but_lr() for bucket in buckets] != [bucket.but_lr() for bucket in self._buckets]:
-            raise RuntimeError("optimizer: the step to record has other parameters than the last one, or new settings")
-        for bucket, (lr, step) in zip(buckets, self._on_device, strict=True):
-            _, kept = optimizer._run(bucket, lr, step)
-            if {name for name, arrays in kept.items() if arrays is not None} != set(bucket.kept):
-                raise RuntimeError("optimizer: the step to record makes new state; take an ordinary one before")
-        self._arrays = self._used()
-
-    def _used(self) -> list[Array]:
-        """All arrays that the step works on in place."""
-        optimizer, used = self._optimizer, []
-        parameters = optimizer._parameters()
-        for bucket in self._buckets:
-            for index in bucket.indexes:
-                mine = optimizer._arrays.get(index, {})
-                used += [parameters[index].data, *(mine.get(name) for name in bucket.kept)]
-        return used
-
-    def is_current(self) -> bool:
-        """Whether a replay still does what an ordinary step for these parameters would.
-
-        False after parameters or state were replaced (by ``to`` or ``load_state_dict``), after a setting other than the
-        learning rate was changed, and while the parameters have taken unequal numbers of steps.
-        """
-        optimizer = self._optimizer
-        if self._arrays is None or any(a is not b for a, b in zip(self._arrays, self._used(), strict=True)):
-            return False
-        for bucket in self._buckets:
-            settings = optimizer._settings(optimizer.param_groups[bucket.group])
-            if bucket._replace(settings=settings).but_lr() != bucket.but_lr():
-                return False
-            if len({optimizer._steps.get(index) for index in bucket.indexes}) > 1:
-                return False
-        return True
-
-    def prepare_replay(self, *, checked: bool = False) -> None:
-        """Bring the numbers on the device up to date and count the step; to be called right before each replay.
-
-        It waits for nothing: what has changed is written on the current stream, which must be that of the replay.
-
-        Parameters
-        ----------
-        checked
-            Whether `is_current` has just been asked: it goes through all arrays, which takes the time of some launches.
-
-        Raises
-        ------
-        RuntimeError
-            The recording is not current, see `is_current`.
-        """
-        if not (checked or self.is_current()):
-            raise RuntimeError("optimizer: its arrays or settings have changed since the step was recorded")
-        optimizer = self._optimizer
-        for number, bucket in enumerate(self._buckets):
-            lr, steps = optimizer.param_groups[bucket.group]["lr"], optimizer._steps[bucket.indexes[0]]
-            with bucket.backend.running():
-                for array, new, old in zip(self._on_device[number], (lr, steps), self._written[number], strict=True):
-                    if new != old:
-                        array[...] = new
-            self._written[number] = (lr, steps + 1)
-            for index in bucket.indexes:
-                optimizer._steps[index] = steps + 1
-
-
 def _loaded(key: str, value: Any, parameter: Parameter) -> Array:
     """A copy of ``value`` on the backend of ``parameter``, like which it must be."""
     backend = backend_of(parameter=parameter.data)
@@ -528,241 +421,3 @@ def _loaded(key: str, value: Any, parameter: Parameter) -> Array:
     if array.dtype.name != dtype and not (dtype == "bfloat16" and array.dtype.name == "float32"):
         raise ValueError(f"state: {key} is {array.dtype.name}, its parameter {dtype}")
     return backend.asarray(array, dtype)
-
-
-class SGD(Optimizer):
-    """Stochastic gradient descent, with momentum if asked for.
-
-    ``v = momentum * v + (1 - dampening) * g`` (v = g in the first step) and ``p = p - lr * v``; with nesterov
-    ``p = p - lr * (g + momentum * v)``. Here g is the gradient plus ``weight_decay * p``.
-
-    Parameters
-    ----------
-    params : iterable of Parameter, or of dicts
-        See `Optimizer`.
-    lr : float
-        Learning rate.
-    momentum : float
-        At least 0; 0 keeps no state.
-    dampening : float
-        0 with nesterov.
-    weight_decay : float
-        L2 penalty, at least 0.
-    nesterov : bool
-        Needs momentum.
-    """
-
-    _kinds: ClassVar[Mapping[str, _Kind]] = {
-        "lr": _AT_LEAST_ZERO,
-        "momentum": _AT_LEAST_ZERO,
-        "dampening": _NUMBER,
-        "weight_decay": _AT_LEAST_ZERO,
-        "nesterov": _FLAG,
-    }
-    _operator = "sgd_steps"
-    _sometimes = ("velocity",)
-
-    def __init__(
-        self,
-        params: Iterable[Parameter] | Iterable[Mapping[str, Any]],
-        lr: float = 1e-3,
-        momentum: float = 0.0,
-        dampening: float = 0.0,
-        weight_decay: float = 0.0,
-        nesterov: bool = False,
-    ) -> None:
-        defaults = {"lr": lr, "momentum": momentum, "dampening": dampening}
-        super().__init__(params, {**defaults, "weight_decay": weight_decay, "nesterov": nesterov})
-
-    def _check_together(self, settings: Mapping[str, Any]) -> None:
-        if settings["nesterov"] and (settings["momentum"] == 0 or settings["dampening"] != 0):
-            raise ValueError(
-                "nesterov: needs a momentum above 0 and no dampening, "
-                f"got momentum {settings['momentum']} and dampening {settings['dampening']}"
-            )
-
-    def _update(
-        self,
-        backend: Backend,
-        params: list[Array],
-        grads: list[Array],
-        settings: dict[str, Any],
-        arrays: dict[str, list[Array]],
-        step: int,
-    ) -> tuple[list[Array], dict[str, list[Array] | None]]:
-        params, velocities = run(
-            backend,
-            self._operator,
-            params,
-            grads,
-            arrays.get("velocity"),
-            settings["lr"],
-            settings["momentum"],
-            settings["dampening"],
-            settings["nesterov"],
-            settings["weight_decay"],
-        )
-        return params, {"velocity": velocities}
-
-
-class RMSprop(Optimizer):
-    """Steps divided by a running root mean square of the gradient (Hinton, Coursera lecture 6e, 2012).
-
-    ``s = alpha * s + (1 - alpha) * g**2`` and ``p = p - lr * g / (sqrt(s) + eps)``; with momentum
-    ``b = momentum * b + g / (sqrt(s) + eps)`` and ``p = p - lr * b``. Here g is the gradient plus ``weight_decay * p``.
-
-    Parameters
-    ----------
-    params : iterable of Parameter, or of dicts
-        See `Optimizer`.
-    lr : float
-        Learning rate.
-    alpha : float
-        Weight of the past in the mean, at least 0 and below 1.
-    eps : float
-        Added to the root, at least 0.
-    weight_decay : float
-        L2 penalty, at least 0.
-    momentum : float
-        At least 0.
-    """
-
-    _kinds: ClassVar[Mapping[str, _Kind]] = {
-        "lr": _AT_LEAST_ZERO,
-        "alpha": _FRACTION,
-        "eps": _AT_LEAST_ZERO,
-        "weight_decay": _AT_LEAST_ZERO,
-        "momentum": _AT_LEAST_ZERO,
-    }
-    _operator = "rmsprop_steps"
-    _always = ("square_avg",)
-    _sometimes = ("momentum_buffer",)
-
-    def __init__(
-        self,
-        params: Iterable[Parameter] | Iterable[Mapping[str, Any]],
-        lr: float = 1e-2,
-        alpha: float = 0.99,
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
-        momentum: float = 0.0,
-    ) -> None:
-        defaults = {"lr": lr, "alpha": alpha, "eps": eps, "weight_decay": weight_decay, "momentum": momentum}
-        super().__init__(params, defaults)
-
-    def _update(
-        self,
-        backend: Backend,
-        params: list[Array],
-        grads: list[Array],
-        settings: dict[str, Any],
-        arrays: dict[str, list[Array]],
-        step: int,
-    ) -> tuple[list[Array], dict[str, list[Array] | None]]:
-        params, square_avgs, buffers = run(
-            backend,
-            self._operator,
-            params,
-            grads,
-            arrays["square_avg"] if arrays else _zeros(backend, params),
-            arrays.get("momentum_buffer"),
-            settings["lr"],
-            settings["alpha"],
-            settings["eps"],
-            settings["momentum"],
-            settings["weight_decay"],
-        )
-        return params, {"square_avg": square_avgs, "momentum_buffer": buffers}
-
-
-class Adam(Optimizer):
-    """Adam (Kingma, Ba 2015, arXiv:1412.6980).
-
-    ``m = beta1 * m + (1 - beta1) * g``, ``v = beta2 * v + (1 - beta2) * g**2`` and, t being the number of the step,
-    ``p = p - lr * m / (1 - beta1**t) / (sqrt(v / (1 - beta2**t)) + eps)``. Here g is the gradient plus
-    ``weight_decay * p``.
-
-    Parameters
-    ----------
-    params : iterable of Parameter, or of dicts
-        See `Optimizer`.
-    lr : float
-        Learning rate.
-    betas : pair of float
-        Weights of the past in the means, each at least 0 and below 1.
-    eps : float
-        Added to the root, at least 0.
-    weight_decay : float
-        L2 penalty, at least 0.
-    """
-
-    _kinds: ClassVar[Mapping[str, _Kind]] = {
-        "lr": _AT_LEAST_ZERO,
-        "betas": _BETAS,
-        "eps": _AT_LEAST_ZERO,
-        "weight_decay": _AT_LEAST_ZERO,
-    }
-    _operator = "adam_steps"
-    _always = ("m", "v")
-    _decoupled = False
-
-    def __init__(
-        self,
-        params: Iterable[Parameter] | Iterable[Mapping[str, Any]],
-        lr: float = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
-    ) -> None:
-        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
-
-    def _update(
-        self,
-        backend: Backend,
-        params: list[Array],
-        grads: list[Array],
-        settings: dict[str, Any],
-        arrays: dict[str, list[Array]],
-        step: int,
-    ) -> tuple[list[Array], dict[str, list[Array] | None]]:
-        params, ms, vs = run(
-            backend,
-            self._operator,
-            params,
-            grads,
-            arrays["m"] if arrays else _zeros(backend, params),
-            arrays["v"] if arrays else _zeros(backend, params),
-            step,
-            settings["lr"],
-            *settings["betas"],
-            settings["eps"],
-            settings["weight_decay"],
-            self._decoupled,
-        )
-        return params, {"m": ms, "v": vs}
-
-
-class AdamW(Adam):
-    """Adam with decoupled weight decay (Loshchilov, Hutter 2019, arXiv:1711.05101).
-
-    As `Adam`, but the gradient stays as it is and ``p`` is first multiplied by ``1 - lr * weight_decay``.
-
-    Parameters
-    ----------
-    params, lr, betas, eps
-        As for `Adam`.
-    weight_decay : float
-        Decay of the parameters, at least 0.
-    """
-
-    _decoupled = True
-
-    def __init__(
-        self,
-        params: Iterable[Parameter] | Iterable[Mapping[str, Any]],
-        lr: float = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 1e-2,
-    ) -> None:
-        super().__init__(params, lr, betas, eps, weight_decay)
