@@ -342,6 +342,42 @@ def test_kernels_run_on_the_current_stream(two_gpus, fake_cupy):
     assert [(device, stream) for _, device, stream in two_gpus.launches] == [(1, "mine"), (1, "null"), (1, "null")]
 
 
+def test_what_is_read_after_a_mark_waits_for_no_later_work(two_gpus, fake_cupy, monkeypatch):
+    """The copy is started on a stream of its own, which waits for the mark alone."""
+    events, cuda = [], sys.modules["cupy"].cuda
+
+    def current():
+        number = two_gpus.current[-1]
+        return number, two_gpus.streams[number][-1]
+
+    class Event:
+        def __init__(self, disable_timing):
+            assert disable_timing
+
+        def record(self):
+            events.append(("record", *current()))
+
+    class Side(fake_cupy.Stream):
+        def __init__(self, non_blocking):
+            assert non_blocking  # the default stream would be waited for otherwise
+            super().__init__("side")
+
+        def wait_event(self, event):
+            assert isinstance(event, Event)
+            events.append(("wait", *current()))
+
+    monkeypatch.setattr(cuda, "Event", Event, raising=False)
+    monkeypatch.setattr(cuda, "Stream", Side)
+    backend = load_backend("cupy:1")
+    x = backend.asarray(np.arange(3.0))
+    copy = backend._cupy.asnumpy
+    monkeypatch.setattr(backend._cupy, "asnumpy", lambda array: events.append(("copy", *current())) or copy(array))
+    read = backend.mark()
+    assert read(x).tolist() == [0, 1, 2]
+    assert events == [("record", 1, "null"), ("wait", 1, "side"), ("copy", 1, "side")]
+    assert current() == (0, "null")
+
+
 # ---- memory ----------------------------------------------------------------------------------------------------------
 
 

@@ -8,6 +8,7 @@ import pytest
 
 import xpconv
 from xpconv import data, layers, optim
+from xpconv.backends import load_backend
 from xpconv.functional import mse, softmax_cross_entropy
 from xpconv.training import Callback, Trainer, TrainingError
 
@@ -481,6 +482,45 @@ def test_a_loss_that_explodes(make_net, train_set):
     ):
         trainer.fit(train_set, epochs=30, batch_size=7)
     assert trainer.step <= 51  # noticed at the next reading, at the latest
+
+
+def test_the_newest_steps_are_not_waited_for(make_trainer, monkeypatch, rng):
+    x, labels = rng.normal(size=(100, 1, 8, 8)).astype(np.float32), rng.integers(0, 2, 100)
+    trainer, marked, read = make_trainer(), [], []
+    backend = load_backend("numpy")
+
+    def mark():
+        marked.append(trainer.step)
+        last = trainer._sums.pending[-1].number
+
+        def to_numpy(value):
+            assert any(
+                value is step.loss or value is step.hits for step in trainer._sums.pending if step.number <= last
+            )
+            read.append(trainer.step)
+            return backend.to_numpy(value)
+
+        return to_numpy
+
+    monkeypatch.setattr(backend, "mark", mark)
+    monkeypatch.setattr(backend, "owns", lambda value: isinstance(value, (np.ndarray, np.generic)))
+    (record,) = trainer.fit((x, labels), epochs=1, batch_size=1)
+    assert marked == [42, 84]
+    assert sorted(set(read)) == [50, 92]
+    assert math.isfinite(record["loss"])  # all of them are in it
+
+
+def test_a_bad_loss_is_noticed_fifty_steps_later_at_the_latest(make_trainer, rng):
+    def loss(scores, labels):
+        value, dscores = softmax_cross_entropy(scores, labels)
+        return (float("nan") if trainer.step == 45 else value), dscores
+
+    trainer = make_trainer()
+    trainer.loss = loss
+    x, labels = rng.normal(size=(120, 1, 8, 8)).astype(np.float32), rng.integers(0, 2, 120)
+    with pytest.raises(TrainingError, match="loss became nan at step 45, with"):
+        trainer.fit((x, labels), epochs=1, batch_size=1)
+    assert trainer.step <= 45 + 51
 
 
 def test_the_step_of_the_first_bad_loss_is_named(make_trainer, make_batches):

@@ -124,6 +124,16 @@ class Backend:
 
     # ---- defaults -------------------------------------------------------------------------------------------
 
+    def mark(self) -> Callable[[Array], np.ndarray]:
+        """Mark how far the work is that was started.
+
+        Returns
+        -------
+        callable
+            `to_numpy` for arrays that were computed up to here: where the device can, it does not wait for later work.
+        """
+        return self.to_numpy
+
     def for_array(self, array: Array) -> Backend:
         """The backend of the device that ``array`` is on; itself for a library with one device."""
         return self

@@ -32,9 +32,11 @@ __all__ = ["Metrics", "Trainer", "TrainingError", "load_weights"]
 Loss = Callable[[Array, Array], tuple[Any, Array]]
 Data = Any  # Batches, ArrayDataset or a pair of arrays
 
-# Values are read from the device at least this often: it bounds how late a loss that is not finite is noticed.
-_STEPS_BETWEEN_READS = 50
-assert _STEPS_BETWEEN_READS < SLOTS
+# So many steps are left unread at most, which bounds how late a loss that is not finite is noticed. The newest ones are
+# left unread then: waiting for them would let the device run out of work.
+_UNREAD = 50
+_NEWEST = 8
+assert _UNREAD < SLOTS
 
 
 def _is_count(value: object, limit: float = math.inf) -> bool:
@@ -115,12 +117,28 @@ class _Sums:
         self.loss, self.hits, self.images = loss, hits, images
         self.pending: deque[_Step] = deque()
         self.losses: list[float] = []
+        self._read_older: Callable[[Any], np.ndarray] = to_numpy
+
+    def add(self, step: _Step, backend: Backend) -> None:
+        """Collect a step of a backend; where there are many, the older ones are read."""
+        self.pending.append(step)
+        if len(self.pending) == _UNREAD - _NEWEST:
+            read = backend.mark()
+            self._read_older = lambda value: read(value) if backend.owns(value) else to_numpy(value)
+        elif len(self.pending) >= _UNREAD:
+            self._read(_UNREAD - _NEWEST, self._read_older)
 
     def read(self) -> Metrics:
         """Add up what is pending; TrainingError if a loss or a norm is not finite, then and ever after."""
-        while self.pending:
+        self._read(len(self.pending), to_numpy)
+        if not self.images:
+            return Metrics(math.nan, math.nan)
+        return Metrics(self.loss / self.images, math.nan if self.hits is None else self.hits / self.images)
+
+    def _read(self, count: int, bring: Callable[[Any], np.ndarray]) -> None:
+        for _ in range(count):
             step = self.pending[0]
-            loss = float(to_numpy(step.loss))
+            loss = float(bring(step.loss))
             if not math.isfinite(loss):
                 raise TrainingError(
                     f"loss became {loss} at step {step.number}, with learning rate {step.lr:g}; try a smaller one, "
@@ -128,17 +146,14 @@ class _Sums:
                 )
             if step.norm is not None:
                 try:
-                    check_norm(float(to_numpy(step.norm)))
+                    check_norm(float(bring(step.norm)))
                 except FloatingPointError as error:
                     raise TrainingError(f"step {step.number}, with learning rate {step.lr:g}: {error}") from error
             self.losses.append(loss)
             self.loss += loss * step.images
             self.images += step.images
-            self.hits = None if step.hits is None or self.hits is None else self.hits + int(to_numpy(step.hits))
+            self.hits = None if step.hits is None or self.hits is None else self.hits + int(bring(step.hits))
             self.pending.popleft()
-        if not self.images:
-            return Metrics(math.nan, math.nan)
-        return Metrics(self.loss / self.images, math.nan if self.hits is None else self.hits / self.images)
 
 
 class _StopTraining(Exception):
@@ -280,7 +295,8 @@ class Trainer:
         Raises
         ------
         TrainingError
-            The loss of a batch, or that on the validation data, is not finite.
+            The loss of a batch, or that on the validation data, is not finite. The former is noticed 50 steps later at
+            the latest, and no later than the epoch ends.
         KeyboardInterrupt
             Ctrl-C.
         ValueError
@@ -375,11 +391,10 @@ class Trainer:
         graph = self._graph_for(x, targets)
         outcome = self._step_on(x, targets, self.step) if graph is None else graph.replay(x, targets)
         self.batch_images = x.shape[0]
-        self._sums.pending.append(_Step(self.step, x.shape[0], outcome.loss, outcome.hits, lr, outcome.norm))
+        step = _Step(self.step, x.shape[0], outcome.loss, outcome.hits, lr, outcome.norm)
         self.step += 1
         self.epoch_step += 1
-        if len(self._sums.pending) >= _STEPS_BETWEEN_READS:
-            self._sums.read()
+        self._sums.add(step, backend_of(x=x))
 
     def _step_on(self, x: Array, targets: Array, step: Any) -> Outcome:
         """A step on a batch; ``step`` is its number, in a graph an array on the device."""
