@@ -21,11 +21,13 @@ NEEDS_GPU = False
 _CARD = "name,driver_version,memory.total,clocks.max.sm,clocks.max.memory,temperature.gpu,clocks.sm,utilization.gpu"
 
 
-def _card() -> dict[str, str]:
-    """What nvidia-smi tells of the first card; empty without it."""
+def _card(bus: str | None) -> dict[str, str]:
+    """What nvidia-smi tells of the card at a PCI address, or of the first one; empty without it."""
     if shutil.which("nvidia-smi") is None:
         return {}
     command = ["nvidia-smi", f"--query-gpu={_CARD}", "--format=csv,noheader"]
+    if bus is not None:  # it numbers cards otherwise than CUDA, which leaves out those that are not visible
+        command.append(f"--id={bus}")
     done = subprocess.run(command, capture_output=True, text=True, timeout=10)
     first = done.stdout.splitlines()[:1]
     return dict(zip(_CARD.split(","), (part.strip() for part in first[0].split(",")), strict=True)) if first else {}
@@ -44,13 +46,16 @@ def _packages() -> dict[str, str]:
 def run(options: Options, rows: Rows) -> None:
     """One row."""
     about: dict[str, Any] = environment("tiny" if options.tiny else "full")
-    about |= {"backend": load_backend(options.backend).describe(), "card": _card(), "packages": _packages()}
-    if options.is_gpu:
+    about |= {"backend": load_backend(options.backend).describe(), "packages": _packages()}
+    if not options.is_gpu:
+        about["card"] = _card(None)
+    else:
         import cupy
 
         device = cupy.cuda.Device(load_backend(options.backend).number)
         runtime = cupy.cuda.runtime
         about |= {
+            "card": _card(device.pci_bus_id),
             "cuda_runtime": runtime.runtimeGetVersion(),
             "cuda_driver": runtime.driverGetVersion(),
             "compute_capability": device.compute_capability,

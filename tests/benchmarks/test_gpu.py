@@ -16,7 +16,7 @@ import pytest
 pytest.importorskip("threadpoolctl", reason="the benchmarks need the extra 'bench'")
 pytest.importorskip("benchmarks", reason="the benchmarks are in the repository, not in the package")
 
-from benchmarks.gpu import cifar, convolution, device, kernels, sanitizer, script, training
+from benchmarks.gpu import cifar, convolution, device, environment, kernels, sanitizer, script, training
 from benchmarks.gpu.section import Options, Rows, Skipped
 from benchmarks.training_step import NETWORKS
 from xpconv import _gpu, data, models, use_backend
@@ -190,7 +190,7 @@ ELSEWHERE = {
     *(f"{name}{way}" for name in ("leaky_relu", "sigmoid", "silu", "tanh") for way in ("", "_backward")),
     *("batch_norm_inference", "batch_norm_relu_inference", "multiclass_hinge", "clip_gradients"),
     *("linear", "linear_backward", "conv2d", "conv2d_backward", "conv_transpose2d", "conv_transpose2d_backward"),
-    *("sgd_steps", "rmsprop_steps", "adam_steps"),
+    *("sgd_steps", "rmsprop_steps", "adam_steps", "copy_tensors"),
 }
 
 
@@ -376,6 +376,7 @@ def second_gpu(monkeypatch):
     runtime.memcpyAsync = lambda to, source, size, kind, stream: ctypes.memmove(to, source, size)
     monkeypatch.setattr(fake.Device, "compute_capability", "90", raising=False)
     monkeypatch.setattr(fake.Device, "mem_info", (1 << 20, 1 << 30), raising=False)
+    monkeypatch.setattr(fake.Device, "pci_bus_id", property(lambda gpu: f"0000:0{gpu.id}:00.0"), raising=False)
     for name in ("_entries", "_loaded", "_by_type"):
         monkeypatch.setattr(registry, name, dict(getattr(registry, name)))
     monkeypatch.setitem(sys.modules, "cupy", cupy)
@@ -394,6 +395,13 @@ def test_sections_on_the_second_of_two_gpus(second_gpu, name):
     assert rows.all
     assert not [row for row in rows.all if row.get("error")]
     assert module.lines(rows.all)
+
+
+def test_the_card_is_that_of_the_device(second_gpu, monkeypatch):
+    asked, rows = [], Rows()
+    monkeypatch.setattr(environment, "_card", lambda bus: asked.append(bus) or {})
+    environment.run(second_gpu, rows)
+    assert asked == ["0000:01:00.0"]
 
 
 def test_a_kernel_without_a_graph_is_timed_too(second_gpu):
