@@ -14,7 +14,7 @@ from xpconv.backends import BackendUnavailableError
 from xpconv.functional import mse, softmax_cross_entropy
 from xpconv.testing.cuda_host import HostReadError, no_host_reads
 from xpconv.training import Callback, Trainer, TrainingError
-from xpconv.training.capture import SLOTS, WARM_UP
+from xpconv.training.capture import WARM_UP
 
 
 @pytest.fixture(autouse=True)
@@ -91,14 +91,7 @@ def test_the_same_run_bit_for_bit(train, kind):
 
 
 def test_every_loss_is_that_of_its_step(train):
-    """More steps than the ring has slots between two reads would show here; so would a slot that is read too late."""
-
-    class EachStep(Callback):
-        def __init__(self):
-            self.losses = []
-
-        def on_epoch_end(self, trainer, record):
-            self.losses.append(record["loss"])
+    """However late it is read: a slot of the ring that is read for another step would show here."""
 
     class Late(Callback):
         def on_step_end(self, trainer):
@@ -112,7 +105,6 @@ def test_every_loss_is_that_of_its_step(train):
         runs.append(seen)
     assert runs[0] == runs[1]
     assert len(set(map(tuple, runs[0]))) == 3
-    assert SLOTS > 50
 
 
 class StopAt(Callback):
