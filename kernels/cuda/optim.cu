@@ -197,3 +197,10 @@ __global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
     const W factor = finite && scale < 1 ? scale : (W)1;
     over_tensors<T, I, ONLY_GRADIENT, 1 << PARAMETER>(tensors, [&](W* of) { of[PARAMETER] = factor * of[GRADIENT]; });
 }
+
+// Arrays in the place of gradients into those in the place of parameters. Nothing is computed, so integers may pass for
+// floating-point numbers.
+template <class T, class I>
+__global__ void __launch_bounds__(THREADS, MIN_BLOCKS) copy_tensors(const Tensors<T> tensors) {
+    over_tensors<T, I, ONLY_GRADIENT, 1 << PARAMETER>(tensors, [&](Wide<T>* of) { of[PARAMETER] = of[GRADIENT]; });
+}

@@ -280,6 +280,11 @@ def optimizers(rng):
         yield Call("clip_gradients", (few, square, norm))
     yield Call("clip_gradients", (few, np.asarray(np.inf), 1.0))  # stay as they are
     yield Call("clip_gradients", ([np.zeros(0)], np.asarray(4.0), 1.0))
+    yield Call("copy_tensors", (p, g))
+    numbers = [rng.integers(-(2**63), 2**63, shape) for shape in ((), (5,), (0,))]  # as float32 some are no numbers
+    for dtype in (np.int64, np.int32, np.uint8):
+        some = [a.astype(dtype) for a in numbers]
+        yield Call("copy_tensors", ([np.zeros_like(a) for a in some], some))
 
 
 GROUPS: dict[str, Callable[[np.random.Generator], Any]] = {

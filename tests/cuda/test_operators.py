@@ -49,14 +49,14 @@ def device(array, layout="contiguous"):
 def arguments_for(call, dtype, make):
     """The arguments of a call, floating-point arrays rounded to ``dtype``, through ``make``.
 
-    They cannot be written to, but by the steps of optimizers: others may be repeated when memory runs out.
+    They cannot be written to, but by steps of optimizers and copies: others may be repeated when memory runs out.
     """
 
     def made(value):
         if not isinstance(value, np.ndarray):
             return value
         array = make(value.astype(dtype) if value.dtype.kind == "f" else value)
-        array.flags.writeable = call.operator.endswith("_steps")
+        array.flags.writeable = call.operator.endswith("_steps") or call.operator == "copy_tensors"
         return array
 
     return [

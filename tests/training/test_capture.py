@@ -14,7 +14,7 @@ from xpconv.backends import BackendUnavailableError
 from xpconv.functional import mse, softmax_cross_entropy
 from xpconv.testing.cuda_host import HostReadError, no_host_reads
 from xpconv.training import Callback, Trainer, TrainingError
-from xpconv.training.capture import WARM_UP
+from xpconv.training.capture import WARM_UP, _Buffers
 
 
 @pytest.fixture(autouse=True)
@@ -254,6 +254,26 @@ def test_an_optimizer_of_ones_own(make_net, train_set):
     trainer = Trainer(net, softmax_cross_entropy, Own(net), capture=True)
     with pytest.warns(RuntimeWarning, match="the optimizer Own has no `recording`"):
         trainer.fit(train_set, epochs=1, batch_size=7)
+
+
+def test_buffers_go_back_in_one_launch_for_each_dtype(make_net, device, monkeypatch):
+    net = layers.Sequential(layers.BatchNorm2d(1), make_net())
+    before = dict(net.named_buffers())
+    buffers = _Buffers(device, net)
+    net.forward(device.asarray(np.arange(128, dtype=np.float32).reshape(2, 1, 8, 8)))
+    after = {name: xpconv.to_numpy(array).copy() for name, array in net.named_buffers()}
+    launched = []
+    get = device.kernels.get
+    monkeypatch.setattr(device.kernels, "get", lambda *key: launched.append(key[:3]) or get(*key))
+    buffers.prepare()
+    assert all(array is not before[name] for name, array in net.named_buffers())
+    kernels = [("optim", "copy_tensors", "float32")] * 2  # the counts go as pairs of numbers
+    assert launched == kernels
+    buffers.bring_back()
+    assert launched == kernels * 2
+    for name, array in net.named_buffers():
+        assert array is before[name]
+        np.testing.assert_array_equal(xpconv.to_numpy(array), after[name])
 
 
 # ---- no waiting in ordinary steps ------------------------------------------------------------------------------------

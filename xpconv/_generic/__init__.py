@@ -39,7 +39,7 @@ from .norm import (
     layer_norm,
     layer_norm_backward,
 )
-from .optim import adam_steps, clip_gradients, rmsprop_steps, sgd_steps, squared_norm
+from .optim import adam_steps, clip_gradients, copy_tensors, rmsprop_steps, sgd_steps, squared_norm
 from .pool import (
     adaptive_avg_pool2d,
     adaptive_avg_pool2d_backward,
@@ -67,6 +67,7 @@ __all__ = [
     "conv2d_backward",
     "conv_transpose2d",
     "conv_transpose2d_backward",
+    "copy_tensors",
     "crop_flip_normalize",
     "dropout_mask",
     "gelu",

@@ -14,7 +14,7 @@ from typing import Any
 
 from ..backends.protocol import Array, Backend
 
-__all__ = ["adam_steps", "clip_gradients", "rmsprop_steps", "sgd_steps", "squared_norm"]
+__all__ = ["adam_steps", "clip_gradients", "copy_tensors", "rmsprop_steps", "sgd_steps", "squared_norm"]
 
 
 def _in_float32(steps: Callable[..., Any]) -> Callable[..., Any]:
@@ -217,3 +217,10 @@ def clip_gradients(backend: Backend, grads: list[Array], square: Array, max_norm
         scaled = backend.asarray(backend.astype(g, wide) * scale)
         clipped.append(backend.astype(scaled, g.dtype))
     return clipped, norm
+
+
+def copy_tensors(backend: Backend, targets: list[Array], sources: list[Array]) -> list[Array]:
+    """Copy each source into its target of the same shape and dtype, which can be assigned to; returns the targets."""
+    for target, source in zip(targets, sources, strict=True):
+        target[...] = source
+    return targets

@@ -20,6 +20,10 @@ def _real(dtype: str, geometry: Any) -> bool:
     return dtype in CTYPES
 
 
+def _any(dtype: str, geometry: Any) -> bool:
+    return True
+
+
 _OPERATORS: tuple[Callable[..., Any], ...] = (
     augment.crop_flip_normalize,
     columns.im2col,
@@ -58,6 +62,7 @@ _OPERATORS: tuple[Callable[..., Any], ...] = (
     norm.layer_norm_backward,
     optim.adam_steps,
     optim.clip_gradients,
+    optim.copy_tensors,
     optim.rmsprop_steps,
     optim.sgd_steps,
     optim.squared_norm,
@@ -70,5 +75,6 @@ _OPERATORS: tuple[Callable[..., Any], ...] = (
 )
 
 ENGINES: dict[str, tuple[tuple[str, Callable[..., Any], Callable[[str, Any], bool]], ...]] = {
-    operator.__name__: (("cuda", operator, _real),) for operator in _OPERATORS
+    operator.__name__: (("cuda", operator, _any if operator is optim.copy_tensors else _real),)
+    for operator in _OPERATORS
 }

@@ -96,6 +96,7 @@ INSTANCES: dict[str, tuple[_Template, ...]] = {
         _indexed("partial_squares"),
         _indexed("finish_squares"),
         _indexed("clip_gradients"),
+        _indexed("copy_tensors"),
     ),
     "pool": (
         _indexed("max_pool", *ARGMAX.values()),

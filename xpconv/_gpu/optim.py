@@ -14,11 +14,13 @@ from typing import Any
 
 import numpy as np
 
+from .. import _generic
 from ..backends.protocol import Array
 from .backend import GpuBackend
 from .launch import BLOCKS_PER_MULTIPROCESSOR, THREADS, Index, ceil_div, index_for, launch, wide_scalar
+from .module import CTYPES
 
-__all__ = ["adam_steps", "clip_gradients", "rmsprop_steps", "sgd_steps", "squared_norm"]
+__all__ = ["adam_steps", "clip_gradients", "copy_tensors", "rmsprop_steps", "sgd_steps", "squared_norm"]
 
 # of optim.cu
 _ROLES = 4
@@ -242,3 +244,20 @@ def clip_gradients(
         arguments = (table, square, norm, number(max_norm))
         launch(backend, "optim", "clip_gradients", dtype, (index.name,), (blocks,), arguments)
     return clipped, norm
+
+
+def copy_tensors(backend: GpuBackend, targets: list[Array], sources: list[Array]) -> list[Array]:
+    """Copy each source into its target of the same shape and dtype, of any dtype; returns the targets."""
+    dtype = backend.dtype_name(targets[0])
+    if dtype not in CTYPES and targets[0].dtype.itemsize % 4:
+        return _generic.copy_tensors(backend, targets, sources)
+    copies, memory = (_contiguous(backend, arrays) for arrays in (targets, sources))  # held until all is launched
+    roles = [copies, memory]
+    if dtype not in CTYPES:  # integers, which pass for numbers that there are kernels for in most runs anyway
+        roles, dtype = [[array.reshape(-1).view(np.float32) for array in arrays] for arrays in roles], "float32"
+    for table, blocks, index in _tables(backend, roles):
+        launch(backend, "optim", "copy_tensors", dtype, (index.name,), (blocks,), (table,))
+    for target, copy in zip(targets, copies, strict=True):
+        if copy is not target:  # it was not contiguous
+            target[...] = copy
+    return targets

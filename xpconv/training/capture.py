@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._precision import get_matmul_precision
 from .._workspace import get_workspace_mb
-from ..backends import Backend, CaptureError, backend_of, get_kernels
+from ..backends import Backend, CaptureError, backend_of, get_kernels, run
 from ..backends.protocol import Array
 
 if TYPE_CHECKING:
@@ -59,13 +59,23 @@ class _Buffers:
             for new, old in zip([getattr(*place) for place in self._places], self._arrays, strict=True)
         )
 
+    def prepare(self) -> None:
+        """Launch what `bring_back` launches, changing nothing: before a capture kernels must be compiled and loaded."""
+        for array in {array.dtype: array for array in self._arrays}.values():
+            run(self._backend, "copy_tensors", [array], [array])
+
     def bring_back(self) -> None:
         """Copy what the model has now into the arrays of the graph, and give it those again."""
+        moved: dict[Any, tuple[list[Array], list[Array]]] = {}  # by dtype: one kernel copies many small arrays
         for place, array in zip(self._places, self._arrays, strict=True):
             new = getattr(*place)
             if new is not array:
-                array[...] = new
-                setattr(*place, array)
+                targets, sources = moved.setdefault(array.dtype, ([], []))
+                targets.append(array)
+                sources.append(new)
+        for targets, sources in moved.values():
+            run(self._backend, "copy_tensors", targets, sources)
+        self.give_back()
 
     def give_back(self) -> None:
         """Give the model the arrays of the graph, whatever it has now."""
@@ -109,6 +119,7 @@ class CapturedStep:
             self._ring = backend.zeros((SLOTS, 3), "float64")
             for dtype in (x.dtype, "float32", "int64"):  # kernels of the library that ordinary steps have not compiled
                 self._row[0] = backend.astype(backend.zeros((), dtype), "float64")
+        self._buffers.prepare()
         self._has_hits = self._has_norm = False
         gradients = [(parameter, parameter.grad) for parameter in trainer.model.parameters()]
         try:
