@@ -10,7 +10,7 @@ from xpconv.training import Callback
 
 from .section import Options, Row, Rows, Skipped
 
-SECONDS = 65
+SECONDS = 50
 NEEDS_GPU = True
 ACCURACY = 0.85
 EPOCHS, BATCH = 15, 512

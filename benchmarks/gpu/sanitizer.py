@@ -14,7 +14,7 @@ from pathlib import Path
 
 from .section import Options, Row, Rows, Skipped
 
-SECONDS = 75
+SECONDS = 60
 NEEDS_GPU = True
 
 _TOOLS = ("memcheck", "racecheck")
