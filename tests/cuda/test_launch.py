@@ -152,7 +152,7 @@ CALLS = {
         backend, phantom(2**9, 2**7, 2**7, 2**7), True, POOL
     ),
     "batch_norm": lambda backend: norm.batch_norm(
-        backend, phantom(2**9, 2**7, 2**16), phantom(2**7), phantom(2**7), 1e-5
+        backend, phantom(2**9, 2**7, 2**16), *(phantom(2**7) for _ in range(4)), 0.1, 1e-5
     ),
     "layer_norm": lambda backend: norm.layer_norm(backend, phantom(2**22, 2**10), phantom(2**10), None, 1e-5),
     "softmax_cross_entropy": lambda backend: loss.softmax_cross_entropy(

@@ -48,6 +48,9 @@ class NumpyBackend(Backend):
         return np.asarray(array)
 
     def dtype(self, name: Any) -> Any:
+        if isinstance(name, str) and name == "bfloat16":
+            # where ml_dtypes is loaded NumPy knows the name, but not how it goes with Python's numbers
+            raise TypeError("dtype: numpy has no 'bfloat16'")
         try:
             dtype = np.dtype(name)
         except TypeError:
