@@ -424,7 +424,7 @@ def test_channels_last_needs_no_copy_of_the_images(padding):
             tracemalloc.stop()
     assert y.shape == (8, 32, 32, 4)
     assert forward < y.nbytes + x.nbytes / 8
-    assert backward < y.nbytes + x.nbytes * 1.25  # dx, and partial sums of dw
+    assert backward < y.nbytes + x.nbytes * 1.5  # dx, partial sums of dw, the workspace of a thread that comes late
 
 
 def test_the_last_slice_may_be_shorter(on, one_mebibyte):
