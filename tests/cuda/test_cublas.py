@@ -206,23 +206,23 @@ class TestPrecision:
 class Function:
     """A function of the library: notes what it gets, as C would see it."""
 
-    def __init__(self, library, name):
-        self.library, self.name, self.argtypes = library, name, None
+    def __init__(self, owner, name):
+        self.owner, self.name, self.argtypes = owner, name, None
 
     def __call__(self, *args):
         assert len(args) == len(self.argtypes)
         seen = [kind.from_param(a) if kind is ctypes.c_void_p else kind(a).value if isinstance(a, int) else a
                 for kind, a in zip(self.argtypes, args, strict=True)]  # fmt: skip
         if self.name == "cublasCreate_v2":
-            self.library.handles += 1
-            args[0]._obj.value = self.library.handles
+            self.owner.handles += 1
+            args[0]._obj.value = self.owner.handles
         numbers = ctypes.c_double if 70 in args[-2:] else ctypes.c_float
         if self.name.startswith("cublasGemm"):
-            beta = next(a for a in args[7:] if isinstance(a, int) and a > 2**32 and a not in self.library.pointers)
+            beta = next(a for a in args[7:] if isinstance(a, int) and a > 2**32 and a not in self.owner.pointers)
             seen = {"args": args, "alpha": numbers.from_address(args[6]).value,
                     "beta": numbers.from_address(beta).value}  # fmt: skip
-        self.library.calls.append((self.name, seen))
-        return self.library.status
+        self.owner.calls.append((self.name, seen))
+        return self.owner.status
 
 
 class Library:
@@ -256,7 +256,7 @@ def bound():
         binding.multiply(product, b, a, out, (dtype, out_dtype or dtype), compute, alpha, beta)
         return library.calls[-1]
 
-    return SimpleNamespace(library=library, stream=stream, binding=binding, multiply=multiply)
+    return SimpleNamespace(noted=library, stream=stream, binding=binding, multiply=multiply)
 
 
 def test_a_call_of_cublas(bound):
@@ -281,22 +281,22 @@ def test_a_call_of_cublas(bound):
 
 def test_the_handle_follows_the_stream_and_gets_a_workspace_each_time(bound):
     bound.multiply()
-    assert bound.library.names() == [
+    assert bound.noted.names() == [
         "cublasCreate_v2", "cublasSetMathMode", "cublasSetStream_v2", "cublasSetWorkspace_v2", "cublasGemmEx",
     ]  # fmt: skip
-    bound.library.calls.clear()
+    bound.noted.calls.clear()
     bound.multiply()
     bound.stream[0] = 8
     bound.multiply()
     bound.stream[0] = 7
     bound.multiply()
     one, both = ["cublasGemmEx"], ["cublasSetStream_v2", "cublasSetWorkspace_v2", "cublasGemmEx"]
-    assert bound.library.names() == one + both + both
+    assert bound.noted.names() == one + both + both
     assert bound.binding.take_workspace().ptr == 1007  # of the current stream, for a graph
     assert bound.binding.take_workspace() is None
-    bound.library.calls.clear()
+    bound.noted.calls.clear()
     bound.multiply()
-    assert bound.library.names() == both
+    assert bound.noted.names() == both
 
 
 def test_each_thread_has_a_handle_and_leaves_it_to_the_next(bound):
@@ -314,7 +314,7 @@ def test_each_thread_has_a_handle_and_leaves_it_to_the_next(bound):
 
 def test_errors_of_cublas(bound):
     bound.multiply()
-    bound.library.status = 13
+    bound.noted.status = 13
     with pytest.raises(cublas.CublasError, match=r"a product of 4 x 5 by 5 x 3 in float32 failed: execution failed"):
         bound.multiply()
 
@@ -324,7 +324,7 @@ def test_long_matrices_take_the_64_bit_call(bound):
     b = SimpleNamespace(shape=(2**31, 2), strides=(8, 4), dtype=np.dtype("float32"), data=SimpleNamespace(ptr=2))
     out = on_gpu(np.zeros((2, 2), np.float32), 3)
     bound.binding.multiply(cublas.product_of(a, b, out), b, a, out, ("float32",) * 2, "float32", 1.0, 0.0)
-    assert bound.library.names()[-1] == "cublasGemmEx_64"
+    assert bound.noted.names()[-1] == "cublasGemmEx_64"
 
 
 def test_a_library_that_is_missing():
