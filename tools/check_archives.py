@@ -9,7 +9,7 @@ import zipfile
 from pathlib import Path
 
 REQUIRED_IN_WHEEL = ("xpconv/py.typed", "xpconv/_cuda/common.cuh", "xpconv/data/bundled/")
-FORBIDDEN_IN_WHEEL = (".c", ".h", ".pyx", ".pxd", ".cpp")
+FORBIDDEN_IN_WHEEL = (".c", ".h", ".pyx", ".pxi", ".pxd", ".cpp")
 REQUIRED_IN_SDIST = ("setup.py", "pyproject.toml", "kernels/cpu/", "kernels/cuda/", "tests/", "xpconv/data/bundled/")
 
 

@@ -6,13 +6,6 @@
 
 #ifdef XPC_HAS_VECTORS
 
-#ifdef XPC_HAS_X86
-#include <immintrin.h>
-#endif
-
-typedef float xpc_float4 __attribute__((vector_size(16)));
-typedef double xpc_double2 __attribute__((vector_size(16)));
-
 enum { LINE = 64 }; /* bytes; alignment of everything in the working memory, and the widest vector */
 
 /* Where things lie in the working memory. */
@@ -93,52 +86,8 @@ static void fill_tab(const xpc_direct *conv, const layout *plan, ptrdiff_t *tab)
     *tab = plan->phases;
 }
 
-#define JOIN_(a, b, c) a##_##b##_##c
-#define JOIN(a, b, c) JOIN_(a, b, c)
-
-#define DOUBLE 0
-#define TYPE f32
-#define ISA XPC_BASELINE
-#define NAME(name) JOIN(name, TYPE, baseline)
-#include "direct_impl.h"
-#undef NAME
-#undef ISA
-#ifdef XPC_HAS_X86
-#define ISA XPC_AVX2
-#define NAME(name) JOIN(name, TYPE, avx2)
-#include "direct_impl.h"
-#undef NAME
-#undef ISA
-#define ISA XPC_AVX512
-#define NAME(name) JOIN(name, TYPE, avx512)
-#include "direct_impl.h"
-#undef NAME
-#undef ISA
-#endif
-#undef TYPE
-#undef DOUBLE
-
-#define DOUBLE 1
-#define TYPE f64
-#define ISA XPC_BASELINE
-#define NAME(name) JOIN(name, TYPE, baseline)
-#include "direct_impl.h"
-#undef NAME
-#undef ISA
-#ifdef XPC_HAS_X86
-#define ISA XPC_AVX2
-#define NAME(name) JOIN(name, TYPE, avx2)
-#include "direct_impl.h"
-#undef NAME
-#undef ISA
-#define ISA XPC_AVX512
-#define NAME(name) JOIN(name, TYPE, avx512)
-#include "direct_impl.h"
-#undef NAME
-#undef ISA
-#endif
-#undef TYPE
-#undef DOUBLE
+#define XPC_SOURCE "direct_impl.h"
+#include "instances.h"
 
 ptrdiff_t xpc_direct_bytes(const xpc_direct *conv, int itemsize, ptrdiff_t most)
 {
@@ -153,19 +102,7 @@ ptrdiff_t xpc_direct_bytes(const xpc_direct *conv, int itemsize, ptrdiff_t most)
     return bytes <= most ? bytes : -1;
 }
 
-#ifdef XPC_HAS_X86
-#define CALL(name, type, ...) \
-    do { \
-        if (xpc_isa() == XPC_AVX512) \
-            name##_##type##_avx512(__VA_ARGS__); \
-        else if (xpc_isa() == XPC_AVX2) \
-            name##_##type##_avx2(__VA_ARGS__); \
-        else \
-            name##_##type##_baseline(__VA_ARGS__); \
-    } while (0)
-#else
-#define CALL(name, type, ...) name##_##type##_baseline(__VA_ARGS__)
-#endif
+#define CALL(name, type, ...) XPC_PICK(name, type)(__VA_ARGS__)
 
 #else /* a compiler without vectors */
 

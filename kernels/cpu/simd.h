@@ -9,6 +9,9 @@
  *     MASK FIRST ALL          the first n lanes; all of them
  *     LOAD_FIRST STORE_FIRST  only the lanes of a mask touch memory; others load as 0
  *     SUM                     of all lanes
+ *     STREAM                  to aligned memory past the caches, for results that are not read again soon; FENCE after
+ *
+ * Without vectors (MSVC) only REAL, TARGET and INLINE exist, for loops that leave vectors to the compiler.
  */
 #if DOUBLE
 #define REAL double
@@ -16,7 +19,11 @@
 #define REAL float
 #endif
 
-#if ISA == XPC_AVX512
+#ifndef XPC_HAS_VECTORS
+
+#define TARGET
+
+#elif ISA == XPC_AVX512
 
 #define TARGET __attribute__((target("avx512f,avx512vl,avx512dq,avx2,fma")))
 #define REGISTERS 32
@@ -39,6 +46,8 @@
 #define SPLAT(number) SIMD(set1)(number)
 #define FMA(a, b, c) SIMD(fmadd)(a, b, c)
 #define SUM(v) SIMD(reduce_add)(v)
+#define STREAM(to, v) SIMD(stream)(to, v)
+#define FENCE() _mm_sfence()
 
 #elif ISA == XPC_AVX2
 
@@ -63,6 +72,8 @@
 #define SPLAT(number) SIMD(set1)(number)
 #define FMA(a, b, c) SIMD(fmadd)(a, b, c)
 #define SUM(v) xpc_sum_lanes((v), LANES)
+#define STREAM(to, v) SIMD(stream)(to, v)
+#define FENCE() _mm_sfence()
 
 #else /* what every processor of the architecture has: SSE2, NEON */
 
@@ -88,8 +99,16 @@
 #define LOAD(from) __extension__({ VEC all_; memcpy(&all_, from, sizeof(VEC)); all_; })
 #define STORE(to, v) __extension__({ VEC all_ = (v); memcpy(to, &all_, sizeof(VEC)); })
 #define SPLAT(number) ((number) - (VEC){0})
+#if defined(__aarch64__) && DOUBLE
+#define FMA(a, b, c) ((VEC)vfmaq_f64((float64x2_t)(c), (float64x2_t)(a), (float64x2_t)(b)))
+#elif defined(__aarch64__)
+#define FMA(a, b, c) ((VEC)vfmaq_f32((float32x4_t)(c), (float32x4_t)(a), (float32x4_t)(b)))
+#else
 #define FMA(a, b, c) ((a) * (b) + (c))
+#endif
 #define SUM(v) xpc_sum_lanes((v), LANES)
+#define STREAM(to, v) STORE(to, v)
+#define FENCE() ((void)0)
 
 #endif
 
@@ -105,4 +124,8 @@
         lane_[0]; \
     })
 #define ALL FIRST(LANES)
+#ifdef XPC_HAS_VECTORS
 #define INLINE TARGET static inline __attribute__((always_inline))
+#else
+#define INLINE static inline
+#endif

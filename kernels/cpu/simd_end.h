@@ -14,5 +14,7 @@
 #undef SPLAT
 #undef FMA
 #undef SUM
+#undef STREAM
+#undef FENCE
 #undef INLINE
 #undef xpc_sum_lanes

@@ -13,14 +13,21 @@
 #include "threads.h"
 
 typedef struct {
+    xpc_items_fn fn;
+    const void *job;
+} work;
+
+typedef struct {
     xpc_rows_fn fn;
     const void *job;
     ptrdiff_t rows;
-} work;
+} rows_work;
 
 /* Items [begin, end), counted plane by plane and row by row. */
-static void run_items(const work *w, ptrdiff_t begin, ptrdiff_t end)
+static void run_rows(const void *argument, ptrdiff_t begin, ptrdiff_t end, int slot)
 {
+    const rows_work *w = argument;
+    (void)slot;
     while (begin < end) {
         ptrdiff_t plane = begin / w->rows, row = begin % w->rows;
         ptrdiff_t count = w->rows - row < end - begin ? w->rows - row : end - begin;
@@ -80,13 +87,13 @@ static long long nanoseconds(void)
     return now.tv_sec * 1000000000LL + now.tv_nsec;
 }
 
-static void take_chunks(task *t)
+static void take_chunks(task *t, int slot)
 {
     for (;;) {
         ptrdiff_t begin = atomic_fetch_add(&t->next, t->chunk);
         if (begin >= t->items)
             return;
-        run_items(&t->what, begin, t->items - begin < t->chunk ? t->items : begin + t->chunk);
+        t->what.fn(t->what.job, begin, t->items - begin < t->chunk ? t->items : begin + t->chunk, slot);
     }
 }
 
@@ -107,10 +114,10 @@ static void *worker(void *argument)
         seen = atomic_load(&generation);
         if (pool.seats > 0) {
             task *t = pool.current;
-            pool.seats--;
+            int slot = pool.seats--; /* counts down to 1; the caller has 0 */
             atomic_fetch_add(&seated, 1);
             pthread_mutex_unlock(&pool.lock);
-            take_chunks(t);
+            take_chunks(t, slot);
             pthread_mutex_lock(&pool.lock);
             if (atomic_fetch_sub(&seated, 1) == 1 && pool.caller_sleeps)
                 pthread_cond_signal(&pool.done);
@@ -185,7 +192,7 @@ static void run_with_helpers(task *t, int helpers)
         pthread_cond_broadcast(&pool.work);
     pthread_mutex_unlock(&pool.lock);
 
-    take_chunks(t);
+    take_chunks(t, 0);
 
     pthread_mutex_lock(&pool.lock);
     pool.seats = 0;
@@ -208,26 +215,31 @@ static void run_with_helpers(task *t, int helpers)
     pthread_mutex_unlock(&pool.lock);
 }
 
-void xpc_parallel_rows(xpc_rows_fn fn, const void *job, ptrdiff_t planes, ptrdiff_t rows, ptrdiff_t row_cost)
+int xpc_slots(ptrdiff_t items, ptrdiff_t item_cost)
 {
-    ptrdiff_t items = planes * rows;
     int threads = atomic_load(&num_threads);
-    work what = {fn, job, rows};
+    /* divided, not multiplied: items * item_cost may exceed the range of the type */
+    if (items < 2 || items < PARALLEL_COST / (item_cost < 1 ? 1 : item_cost))
+        return 1;
+    return items < threads ? (int)items : threads;
+}
+
+void xpc_parallel_items(xpc_items_fn fn, const void *job, ptrdiff_t items, ptrdiff_t item_cost, int slots)
+{
     if (items <= 0)
         return;
-    if (row_cost < 1)
-        row_cost = 1;
-    /* divided, not multiplied: items * row_cost may exceed the range of the type */
-    if (threads == 1 || items < 2 || items < PARALLEL_COST / row_cost || !claim()) {
-        run_items(&what, 0, items);
+    if (slots < 2 || !claim()) {
+        fn(job, 0, items, 0);
         return;
     }
-    task t = {what, items, 1, 0};
-    ptrdiff_t least = CHUNK_COST / row_cost > 1 ? CHUNK_COST / row_cost : 1;
-    ptrdiff_t fair = items / ((ptrdiff_t)threads * CHUNKS_A_THREAD);
+    if (item_cost < 1)
+        item_cost = 1;
+    task t = {{fn, job}, items, 1, 0};
+    ptrdiff_t least = CHUNK_COST / item_cost > 1 ? CHUNK_COST / item_cost : 1;
+    ptrdiff_t fair = items / ((ptrdiff_t)slots * CHUNKS_A_THREAD);
     t.chunk = fair > least ? fair : least;
     ptrdiff_t chunks = (items - 1) / t.chunk + 1;
-    run_with_helpers(&t, (int)(chunks < threads ? chunks - 1 : threads - 1));
+    run_with_helpers(&t, (int)(chunks < slots ? chunks - 1 : slots - 1));
     atomic_store(&busy, 0);
 }
 
@@ -258,12 +270,17 @@ int xpc_has_threads(void)
 
 #else /* serial */
 
-void xpc_parallel_rows(xpc_rows_fn fn, const void *job, ptrdiff_t planes, ptrdiff_t rows, ptrdiff_t row_cost)
+int xpc_slots(ptrdiff_t items, ptrdiff_t item_cost)
 {
-    work what = {fn, job, rows};
-    (void)row_cost;
-    if (rows > 0)
-        run_items(&what, 0, planes * rows);
+    (void)items, (void)item_cost;
+    return 1;
+}
+
+void xpc_parallel_items(xpc_items_fn fn, const void *job, ptrdiff_t items, ptrdiff_t item_cost, int slots)
+{
+    (void)item_cost, (void)slots;
+    if (items > 0)
+        fn(job, 0, items, 0);
 }
 
 void xpc_set_num_threads(int number)
@@ -291,3 +308,10 @@ int xpc_has_threads(void)
 }
 
 #endif
+
+void xpc_parallel_rows(xpc_rows_fn fn, const void *job, ptrdiff_t planes, ptrdiff_t rows, ptrdiff_t row_cost)
+{
+    rows_work what = {fn, job, rows};
+    if (rows > 0)
+        xpc_parallel_items(run_rows, &what, planes * rows, row_cost, xpc_slots(planes * rows, row_cost));
+}

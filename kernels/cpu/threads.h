@@ -16,11 +16,23 @@ typedef atomic_int xpc_flag;
 typedef int xpc_flag;
 #endif
 
+/* Compute items [begin, end). `slot` is below the number of threads, and no other thread of the call has it meanwhile: the
+ * number of a piece of working memory. Which thread gets which items changes from call to call. */
+typedef void (*xpc_items_fn)(const void *job, ptrdiff_t begin, ptrdiff_t end, int slot);
+
+/* How many threads a call would use at most: as many slots need working memory. */
+int xpc_slots(ptrdiff_t items, ptrdiff_t item_cost);
+
+/* Call `fn` so that each of `items` items is covered exactly once, in up to `slots` threads, and return when all is done.
+ * `item_cost` is as for rows below. */
+void xpc_parallel_items(xpc_items_fn fn, const void *job, ptrdiff_t items, ptrdiff_t item_cost, int slots);
+
 /* Compute rows [row_begin, row_end) of one plane. */
 typedef void (*xpc_rows_fn)(const void *job, ptrdiff_t plane, ptrdiff_t row_begin, ptrdiff_t row_end);
 
 /* Call `fn` so that each of `rows` rows of each of `planes` planes is covered exactly once, and return when all is
- * done. `row_cost` is about the number of array elements that a row touches; too little work runs in the caller alone,
+ * done. `row_cost` is about the number of array elements that a row touches, or of 16 multiplications if that is more; too
+ * little work runs in the caller alone,
  * and so does everything while another thread of the process uses the pool (also a nested call). */
 void xpc_parallel_rows(xpc_rows_fn fn, const void *job, ptrdiff_t planes, ptrdiff_t rows, ptrdiff_t row_cost);
 
