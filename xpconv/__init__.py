@@ -11,6 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from . import backends
+from ._algorithm import get_conv_algorithm, set_conv_algorithm, use_conv_algorithm
 from ._precision import get_matmul_precision, set_matmul_precision, use_matmul_precision
 from ._workspace import get_workspace_mb, set_workspace_mb
 from .backends import (
@@ -60,6 +61,7 @@ __all__ = [
     "data",
     "functional",
     "get_backend",
+    "get_conv_algorithm",
     "get_matmul_precision",
     "get_num_threads",
     "get_workspace_mb",
@@ -69,6 +71,7 @@ __all__ = [
     "optim",
     "register_backend",
     "set_backend",
+    "set_conv_algorithm",
     "set_matmul_precision",
     "set_num_threads",
     "set_workspace_mb",
@@ -77,6 +80,7 @@ __all__ = [
     "to_numpy",
     "training",
     "use_backend",
+    "use_conv_algorithm",
     "use_matmul_precision",
 ]
 

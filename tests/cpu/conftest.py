@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 import xpconv
+from xpconv import _generic
 from xpconv._cpu import _kernels
+from xpconv.backends import load_backend
 
 MARGIN = -77.0
 
@@ -83,3 +85,47 @@ def far_memory(tmp_path):
         return np.lib.stride_tricks.as_strided(flat, shape, (4 * distance, *strides))
 
     return make
+
+
+@pytest.fixture(scope="session")
+def engine_results():
+    """``engine_results(engine, x, w, b, dy, geometry, need_dx=True)``: [y, dx, dw, db] of one engine of convolution.
+
+    dy is y backwards if None; dx and db are None where they are not needed.
+    """
+
+    def results(engine, x, w, b, dy, geometry, need_dx=True):
+        y = engine.forward(x, w, b, geometry, False)
+        dy = np.ascontiguousarray(y[::-1]) if dy is None else dy
+        dx = engine.input_gradient(dy, w, geometry) if need_dx else None
+        dw, db = engine.weight_gradient(dy, x, geometry, b is not None)
+        if need_dx and hasattr(engine, "gradients"):
+            together = engine.gradients(dy, x, w, geometry, b is not None)
+            for one, other in zip((dx, dw, db), together, strict=True):
+                assert (one is None) == (other is None)
+                np.testing.assert_array_equal(one, other)
+        return [y, dx, dw, db]
+
+    return results
+
+
+@pytest.fixture(scope="session")
+def generic_results():
+    """The same of the generic operators, without the engine."""
+    backend = load_backend("numpy")
+
+    def results(x, w, b, dy, geometry, need_dx=True):
+        y = _generic.conv2d(backend, x, w, b, geometry)
+        dy = np.ascontiguousarray(y[::-1]) if dy is None else dy
+        return [y, *_generic.conv2d_backward(backend, dy, x, w, need_dx, b is not None, geometry)]
+
+    return results
+
+
+@pytest.fixture(params=_kernels.instruction_sets())
+def isa(request):
+    """Run the test with that instruction set."""
+    before = _kernels.instruction_set()
+    _kernels.use_instruction_set(request.param)
+    yield request.param
+    _kernels.use_instruction_set(before)

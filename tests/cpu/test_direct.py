@@ -6,31 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import xpconv
-from xpconv import _generic
-from xpconv._cpu import _kernels, conv, direct
+from xpconv._cpu import _kernels
 from xpconv._cpu.columns import steps
+from xpconv._cpu.conv import direct, im2col
+from xpconv._cpu.conv.choice import engine_for
 from xpconv._geometry import conv_geometry
-from xpconv.backends import load_backend, serving
 
-BACKEND = load_backend("numpy")
 SETS = _kernels.instruction_sets()
 
 pytestmark = pytest.mark.skipif(not SETS, reason="the kernels were built by a compiler without vectors")
-
-
-@pytest.fixture(params=SETS)
-def isa(request):
-    """Run the test with that instruction set."""
-    before = _kernels.instruction_set()
-    _kernels.use_instruction_set(request.param)
-    yield request.param
-    _kernels.use_instruction_set(before)
-
-
-def results(operators, x, w, b, dy, geometry, need_dx=True):
-    y = operators.conv2d(BACKEND, x, w, b, geometry)
-    dy = np.ascontiguousarray(y[::-1]) if dy is None else dy
-    return [y, *operators.conv2d_backward(BACKEND, dy, x, w, need_dx, b is not None, geometry)]
 
 
 def whole_numbers(rng, dtype, *shapes):
@@ -55,13 +39,13 @@ SHAPES = {
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", SHAPES)
-def test_results_are_those_of_the_generic_operators(isa, threads, name, dtype, rng):
+def test_results_are_those_of_the_generic_operators(engine_results, generic_results, isa, threads, name, dtype, rng):
     x_shape, w_shape, arguments = SHAPES[name]
     geometry = conv_geometry(x_shape, w_shape, **({"stride": 1, "padding": 0, "dilation": 1, "groups": 1} | arguments))
-    assert direct.supports(dtype, geometry)
+    assert direct.possible("forward", dtype, geometry) is None
     x, w, b = whole_numbers(rng, dtype, x_shape, w_shape, w_shape[:1])
     for actual, expected in zip(
-        results(direct, x, w, b, None, geometry), results(_generic, x, w, b, None, geometry), strict=True
+        engine_results(direct, x, w, b, None, geometry), generic_results(x, w, b, None, geometry), strict=True
     ):
         assert actual.dtype == expected.dtype
         np.testing.assert_array_equal(actual, expected)
@@ -69,7 +53,7 @@ def test_results_are_those_of_the_generic_operators(isa, threads, name, dtype, r
 
 @settings(max_examples=60)
 @given(data=st.data())
-def test_any_geometry(data):
+def test_any_geometry(engine_results, data):
     draw = data.draw
     kernel, stride, dilation = ([draw(st.integers(1, high)) for _ in "hw"] for high in (4, 4, 3))
     padding = [[draw(st.integers(0, 4)) for _ in range(2)] for _ in "hw"]
@@ -83,24 +67,24 @@ def test_any_geometry(data):
     )
     rng = np.random.default_rng(0)
     x, w, b = whole_numbers(rng, draw(st.sampled_from(["float32", "float64"])), (n, c, *size), (f, c, *kernel), (f,))
-    expected = results(conv, x, w, b, None, geometry)
+    expected = engine_results(im2col, x, w, b, None, geometry)
     before = _kernels.instruction_set()
     try:
         for name in SETS:
             _kernels.use_instruction_set(name)
-            for mine, want in zip(results(direct, x, w, b, None, geometry), expected, strict=True):
+            for mine, want in zip(engine_results(direct, x, w, b, None, geometry), expected, strict=True):
                 np.testing.assert_array_equal(mine, want)
     finally:
         _kernels.use_instruction_set(before)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_any_strides_and_nothing_outside_is_touched(isa, dtype, rng, scattered):
+def test_any_strides_and_nothing_outside_is_touched(engine_results, generic_results, isa, dtype, rng, scattered):
     """Through the kernels themselves: outputs lie in the middle of a marked array."""
     geometry = conv_geometry((2, 3, 9, 20), (5, 3, 3, 2), stride=(1, 2), padding=1, dilation=1, groups=1)
     window = geometry.window
     x, w, b, dy = whole_numbers(rng, dtype, (2, 3, 9, 20), (5, 3, 3, 2), 5, (2, 5, window.out_h, window.out_w))
-    expected = results(_generic, x, w, b, dy, geometry)
+    expected = generic_results(x, w, b, dy, geometry)
     inside, to = scattered(x), scattered(x.shape, dtype)
     numbers = (3, 2, *steps(window))
     size = direct._bytes(geometry, x.itemsize)
@@ -127,43 +111,42 @@ def test_any_strides_and_nothing_outside_is_touched(isa, dtype, rng, scattered):
     assert (raw[start + size :] == 255).all()
 
 
-def test_a_gradient_in_any_memory(isa, rng, scattered):
+def test_a_gradient_in_any_memory(engine_results, generic_results, isa, rng, scattered):
     geometry = conv_geometry((2, 3, 8, 7), (4, 3, 3, 3), stride=1, padding=1, dilation=1, groups=1)
     x, w, dy = whole_numbers(rng, "float32", (2, 3, 8, 7), (4, 3, 3, 3), (2, 4, 8, 7))
-    expected = results(_generic, x, w, None, dy, geometry)
+    expected = generic_results(x, w, None, dy, geometry)
     for gradient in (scattered(dy).view, np.asfortranarray(dy), np.broadcast_to(dy[:1, :1, :1, :1], dy.shape)):
-        want = expected if gradient.strides[0] else results(_generic, x, w, None, gradient, geometry)
-        for actual, reference in zip(results(direct, x, w, None, gradient, geometry), want, strict=True):
+        want = expected if gradient.strides[0] else generic_results(x, w, None, gradient, geometry)
+        for actual, reference in zip(engine_results(direct, x, w, None, gradient, geometry), want, strict=True):
             np.testing.assert_array_equal(actual, reference)
 
 
-def test_an_infinity_reaches_only_the_windows_that_see_it(isa, rng):
+def test_an_infinity_reaches_only_the_windows_that_see_it(engine_results, generic_results, isa, rng):
     x, w, dy = rng.normal(size=(1, 2, 6, 19)), rng.normal(size=(3, 2, 3, 3)), rng.normal(size=(1, 3, 4, 17))
     x[0, 0, 0, 18] = np.inf
     dy[0, 0, 3, 16] = np.inf
     geometry = conv_geometry(x.shape, w.shape, stride=1, padding=0, dilation=1, groups=1)
     with np.errstate(invalid="ignore"):  # both meet in one entry of dw
-        expected = results(_generic, x, w, None, dy, geometry)
-    for mine, want in zip(results(direct, x, w, None, dy, geometry), expected, strict=True):
+        expected = generic_results(x, w, None, dy, geometry)
+    for mine, want in zip(engine_results(direct, x, w, None, dy, geometry), expected, strict=True):
         if want is not None:
             np.testing.assert_array_equal(np.isfinite(mine), np.isfinite(want))
 
 
-def test_what_is_not_asked_for_is_none(rng):
+def test_what_is_not_asked_for_is_none(generic_results, rng):
     geometry = conv_geometry((2, 3, 8, 7), (4, 3, 3, 3), stride=1, padding=1, dilation=1, groups=1)
     x, w, dy = whole_numbers(rng, "float32", (2, 3, 8, 7), (4, 3, 3, 3), (2, 4, 8, 7))
-    dx, dw, db = direct.conv2d_backward(BACKEND, dy, x, w, False, False, geometry)
-    assert dx is None
+    dw, db = direct.weight_gradient(dy, x, geometry, False)
     assert db is None
-    np.testing.assert_array_equal(dw, results(_generic, x, w, None, dy, geometry)[2])
+    np.testing.assert_array_equal(dw, generic_results(x, w, None, dy, geometry)[2])
 
 
-def test_results_do_not_depend_on_the_number_of_threads(rng, threads):
+def test_results_do_not_depend_on_the_number_of_threads(engine_results, rng, threads):
     x, w, b = (rng.normal(size=shape).astype("float32") for shape in ((33, 3, 12, 12), (8, 3, 3, 3), (8,)))
     geometry = conv_geometry(x.shape, w.shape, stride=1, padding=1, dilation=1, groups=1)
-    got = results(direct, x, w, b, None, geometry)
+    got = engine_results(direct, x, w, b, None, geometry)
     xpconv.set_num_threads(1)
-    for mine, alone in zip(got, results(direct, x, w, b, None, geometry), strict=True):
+    for mine, alone in zip(got, engine_results(direct, x, w, b, None, geometry), strict=True):
         np.testing.assert_array_equal(mine, alone)
 
 
@@ -174,8 +157,8 @@ class TestChoice:
         return conv_geometry(x_shape, w_shape, stride=1, padding=1, dilation=1, groups=groups)
 
     def test_small_images_and_weights(self):
-        assert serving(BACKEND, "conv2d", "float32", self.geometry()).name == "direct"
-        assert serving(BACKEND, "conv2d_backward", "float64", self.geometry()).name == "direct"
+        assert engine_for("forward", "float32", self.geometry()) is direct
+        assert engine_for("weight_gradient", "float64", self.geometry()) is direct
 
     @pytest.mark.parametrize(
         "other",
@@ -188,10 +171,7 @@ class TestChoice:
         ids=["large image", "huge image", "large weights", "groups"],
     )
     def test_columns_take_the_rest(self, other):
-        assert serving(BACKEND, "conv2d", "float32", self.geometry(**other)).name == "im2col"
-
-    def test_no_other_dtype(self):
-        assert not direct.supports("float16", self.geometry())
+        assert engine_for("forward", "float32", self.geometry(**other)) is im2col
 
 
 @pytest.mark.parametrize(
@@ -233,7 +213,7 @@ def test_each_instruction_set_is_compiled_for_itself(name):
     before = _kernels.instruction_set()
     try:
         _kernels.use_instruction_set(name)
-        y = direct.conv2d(BACKEND, x, x, np.array([-(1 + 2.0**-29)]), geometry)
+        y = direct.forward(x, x, np.array([-(1 + 2.0**-29)]), geometry, False)
     finally:
         _kernels.use_instruction_set(before)
     assert y.item() == (0 if name == "baseline" else 2.0**-60)

@@ -7,7 +7,7 @@ import pytest
 
 import xpconv
 from xpconv import functional as F
-from xpconv._cpu import _slices
+from xpconv._cpu.conv import _slices
 from xpconv.backends import backend_of, use_kernels
 from xpconv.testing import LAYOUTS, check_gradients
 

@@ -13,7 +13,7 @@ from typing import Any
 import xpconv._cpu._kernels as _kernels  # spelled so, a missing module is called missing, and not a circular import
 
 from .. import _threads
-from . import columns, conv, conv_transpose, direct, dropout, norm, pool
+from . import columns, conv, dropout, norm, pool
 
 __all__ = ["ENGINES"]
 
@@ -34,13 +34,10 @@ def _real(dtype: str, geometry: Any) -> bool:
 ENGINES: dict[str, tuple[tuple[str, Callable[..., Any], Callable[[str, Any], bool]], ...]] = {
     "im2col": (("cpu", columns.im2col, _real),),
     "col2im": (("cpu", columns.col2im, _real),),
-    "conv2d": (("direct", direct.conv2d, direct.supports), ("im2col", conv.conv2d, _real)),
-    "conv2d_backward": (
-        ("direct", direct.conv2d_backward, direct.supports),
-        ("im2col", conv.conv2d_backward, _real),
-    ),
-    "conv_transpose2d": (("cpu", conv_transpose.conv_transpose2d, _real),),
-    "conv_transpose2d_backward": (("cpu", conv_transpose.conv_transpose2d_backward, _real),),
+    "conv2d": (("cpu", conv.conv2d, _real),),
+    "conv2d_backward": (("cpu", conv.conv2d_backward, _real),),
+    "conv_transpose2d": (("cpu", conv.conv_transpose2d, _real),),
+    "conv_transpose2d_backward": (("cpu", conv.conv_transpose2d_backward, _real),),
     "max_pool2d": (("cpu", pool.max_pool2d, _real),),
     "max_pool2d_backward": (("cpu", pool.max_pool2d_backward, _real),),
     "avg_pool2d": (("cpu", pool.avg_pool2d, _real),),

@@ -7,25 +7,30 @@ import pytest
 
 import xpconv
 import xpconv.functional as F
-from xpconv import _generic, _workspace
-from xpconv._cpu import _buffer, _slices, conv
+from xpconv import _workspace
+from xpconv._cpu import _buffer
+from xpconv._cpu.conv import _slices, im2col
 from xpconv._geometry import conv_geometry
-from xpconv.backends import load_backend
 
 MIB = 1 << 20
 
 
-def both(x, w, b, dy=None, **arguments):
-    """Results and gradients of the native and of the generic operators."""
-    backend = load_backend("numpy")
-    full = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1} | arguments
-    geometry = conv_geometry(x.shape, w.shape, **full)
-    results = []
-    for operators in (conv, _generic):
-        y = operators.conv2d(backend, x, w, b, geometry)
-        dy = np.ascontiguousarray(y[::-1]) if dy is None else dy
-        results.append([y, *operators.conv2d_backward(backend, dy, x, w, True, b is not None, geometry)])
+@pytest.fixture(scope="module")
+def both(engine_results, generic_results):
+    """Results and gradients of the engine and of the generic operators."""
+
+    def results(x, w, b, dy=None, **arguments):
+        full = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1} | arguments
+        geometry = conv_geometry(x.shape, w.shape, **full)
+        return engine_results(im2col, x, w, b, dy, geometry), generic_results(x, w, b, dy, geometry)
+
     return results
+
+
+@pytest.fixture(autouse=True)
+def columns_only():
+    with xpconv.use_conv_algorithm("im2col"):
+        yield
 
 
 def arrays(rng, x_shape, w_shape, dtype="float32"):
@@ -49,7 +54,7 @@ TARGETS = {"one row": 1, "some rows": 9000, "one image": 40_000, "some images": 
     ],
     ids=["3x3", "groups", "depthwise", "1x1", "1x1 groups", "whole image"],
 )
-def test_however_the_batch_is_cut(target, x_shape, w_shape, arguments, rng, monkeypatch):
+def test_however_the_batch_is_cut(both, target, x_shape, w_shape, arguments, rng, monkeypatch):
     """Small integers make every sum exact, so nothing depends on where the cuts are."""
     monkeypatch.setattr(_slices, "_CACHE_BYTES", TARGETS[target])
     x, w, b = arrays(rng, x_shape, w_shape)
@@ -81,7 +86,7 @@ def test_slices_cover_every_output_once(target, batch, monkeypatch):
 
 @pytest.mark.parametrize("kind", ["images first", "channels first", "channels last", "backwards", "repeated"])
 @pytest.mark.parametrize("kernel", [1, 3])
-def test_whatever_the_memory_of_the_gradient(kind, kernel, rng):
+def test_whatever_the_memory_of_the_gradient(both, kind, kernel, rng):
     """Products read dy in place where they can; elsewhere a slice of it is copied first."""
     x, w, _ = arrays(rng, (3, 4, 6, 5), (6, 2, kernel, kernel))
     dy = rng.integers(-4, 5, (3, 6, 6, 5)).astype("float32")

@@ -1,4 +1,4 @@
-"""How convolutions cut a batch into slices, and the matrices of a slice; see `conv` for what is done with them."""
+"""How convolutions cut a batch into slices, and the matrices of a slice; see `im2col` for what is done with them."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .._geometry import ConvGeometry, Window
-from .._workspace import get_workspace_mb
-from . import _kernels
+from ..._geometry import ConvGeometry, Window
+from ..._workspace import get_workspace_mb
+from .. import _kernels
 
 __all__ = [
     "SHARES",
