@@ -20,4 +20,4 @@ def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         size *= length
     if size < _LEAST:
         return np.empty(shape, dtype)
-    return np.ndarray(shape, dtype, Block(size))
+    return np.ndarray(shape, dtype, Block(size))  # type: ignore[arg-type]  # any buffer does
