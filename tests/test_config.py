@@ -57,7 +57,7 @@ def test_versions_and_settings(monkeypatch):
     assert value(text, "NumPy").startswith(np.__version__)
     assert value(text, "threads").startswith(f"{xpconv.get_num_threads()}, on ")
     assert value(text, "workspace").startswith("37 MiB")
-    assert value(text, "matmul").startswith("highest")
+    assert value(text, "matmul").startswith("default")
     assert value(text, "kernels").startswith("auto")
     assert value(text, "backend").startswith("numpy")
     with use_kernels("generic"), xpconv.use_matmul_precision("tf32"):

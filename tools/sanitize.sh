@@ -21,7 +21,7 @@ export OPENBLAS_NUM_THREADS=1 PYTHONMALLOC=malloc
 
 build() { # flags
   # no clones: their resolvers run before the sanitizers are ready
-  CFLAGS="-g -O1 -fno-omit-frame-pointer -UXPC_TARGET_CLONES $1" LDFLAGS="$1" \
+  CFLAGS="-g -O1 -fno-omit-frame-pointer -UXPC_TARGET_CLONES -DXPC_FRESH_MEMORY $1" LDFLAGS="$1" \
     python setup.py -q build --build-base "$work/$2" --build-lib "$work/$2/lib" >"$work/$2.log" 2>&1 ||
     { cat "$work/$2.log"; exit 1; }
 }

@@ -14,6 +14,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from . import _generic
+from ._algorithm import get_conv_algorithm
 from ._geometry import conv_geometry, conv_window
 from ._precision import get_matmul_precision
 from ._workspace import get_workspace_mb
@@ -116,6 +117,7 @@ def _environment() -> list[tuple[str, str]]:
         ("processor", _processor()),
         ("threads", _try(_threads)),
         ("workspace", f"{get_workspace_mb()} MiB (set_workspace_mb, XPCONV_WORKSPACE_MB)"),
+        ("convolution", _try(lambda: f"{get_conv_algorithm()} (set_conv_algorithm, XPCONV_CONV)")),
         ("matmul", _try(lambda: f"{get_matmul_precision()} (set_matmul_precision, XPCONV_MATMUL_PRECISION)")),
         ("kernels", f"{get_kernels()} (backends.set_kernels, XPCONV_KERNELS)"),
         ("backend", _try(lambda: f"{get_backend().name} (set_backend, XPCONV_BACKEND)")),

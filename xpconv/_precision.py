@@ -1,4 +1,4 @@
-"""The precision of float32 matrix products on a GPU."""
+"""The precision of float32 matrix products, and of the algorithms built on them."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from contextvars import ContextVar
 
 __all__ = ["get_matmul_precision", "set_matmul_precision", "use_matmul_precision"]
 
-_PRECISIONS = ("highest", "tf32")
+_PRECISIONS = ("default", "highest", "tf32")
 
 
 def _checked(precision: object, source: str) -> str:
     if precision not in _PRECISIONS:
-        raise ValueError(f"{source}: expected {' or '.join(map(repr, _PRECISIONS))}, got {precision!r}")
+        raise ValueError(f"{source}: expected one of {', '.join(_PRECISIONS)}, got {precision!r}")
     return str(precision)
 
 
@@ -23,33 +23,34 @@ _override: ContextVar[str | None] = ContextVar("xpconv_matmul_precision", defaul
 
 
 def get_matmul_precision() -> str:
-    """``"highest"`` or ``"tf32"``: how float32 matrices are multiplied now; see `set_matmul_precision`."""
+    """``"default"``, ``"highest"`` or ``"tf32"``: how matrices are multiplied now; see `set_matmul_precision`."""
     global _precision
     override = _override.get()
     if override is not None:
         return override
     if _precision is None:
-        _precision = _checked(os.environ.get("XPCONV_MATMUL_PRECISION") or "highest", "XPCONV_MATMUL_PRECISION")
+        _precision = _checked(os.environ.get("XPCONV_MATMUL_PRECISION") or "default", "XPCONV_MATMUL_PRECISION")
     return _precision
 
 
 def set_matmul_precision(precision: str) -> None:
-    """Choose how float32 matrices are multiplied, in convolutions and linear layers, for the whole process.
-
-    Only the backends ``cupy`` and ``cuda-host`` know "tf32"; all others compute as they always do, and so does every
-    dtype but float32: half precision has its own tensor cores, and always adds up in float32.
+    """Choose how convolutions and linear layers multiply, for the whole process.
 
     Parameters
     ----------
     precision
-        ``"highest"``, the default: float32 throughout. ``"tf32"``: the factors are rounded to 10 bits of mantissa,
-        float32 having 23, and the products added up in float32, on the tensor cores of a GPU of compute capability 8.0
-        or above. Several times as fast, with errors of about 1e-3 of the size of the factors.
+        ``"default"``: every number is of the arrays' dtype throughout. Convolutions on NumPy arrays may take Winograd's
+        algorithm, whose rounding error is a few times that of a plain sum.
+        ``"highest"``: the same without Winograd's algorithm.
+        ``"tf32"``: as "default", but on the backends ``cupy`` and ``cuda-host`` the factors of float32 products are
+        rounded to 10 bits of mantissa, float32 having 23, and the products added up in float32, on the tensor cores of
+        a GPU of compute capability 8.0 or above. Several times as fast, with errors of about 1e-3 of the size of the
+        factors. Half precision has its own tensor cores, and always adds up in float32.
 
     Raises
     ------
     ValueError
-        Neither of them.
+        None of them.
     """
     global _precision
     _precision = _checked(precision, "precision")

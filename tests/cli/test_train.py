@@ -211,7 +211,7 @@ def test_toml_and_options(run, npz, tmp_path):
         ("lr = inf", "c.toml: lr: must be above 0, got inf"),
         ("out = 3", "c.toml: out: expected a text in quotes, got 3"),
         ("batch-size = 3\nbatch_size = 4", "c.toml: batch-size is given twice"),
-        ("matmul-precision = 'tf16'", "c.toml: matmul-precision: must be one of highest, tf32.*, got tf16"),
+        ("matmul-precision = 'tf16'", "c.toml: matmul-precision: must be one of default, highest, tf32.*, got tf16"),
         ("[train]\nepochs = 3", "unknown key 'train'"),
         ("epochs = ", "c.toml: not a TOML file: "),
     ],

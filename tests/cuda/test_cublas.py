@@ -175,7 +175,7 @@ class TestPrecision:
 
     def test_setting(self, monkeypatch):
         monkeypatch.setattr("xpconv._precision._precision", None)
-        assert xpconv.get_matmul_precision() == "highest"
+        assert xpconv.get_matmul_precision() == "default"
         xpconv.set_matmul_precision("tf32")
         assert xpconv.get_matmul_precision() == "tf32"
         with xpconv.use_matmul_precision("highest"):
@@ -186,7 +186,7 @@ class TestPrecision:
             thread.join()
             assert seen == ["tf32"]
         for call in (xpconv.set_matmul_precision, lambda p: xpconv.use_matmul_precision(p).__enter__()):
-            with pytest.raises(ValueError, match="precision: expected 'highest' or 'tf32', got 'high'"):
+            with pytest.raises(ValueError, match="precision: expected one of default, highest, tf32, got 'high'"):
                 call("high")
         assert xpconv.get_matmul_precision() == "tf32"
 

@@ -67,10 +67,11 @@ def _prepare_streams() -> None:
 
 def _check_environment() -> None:
     """Raise ValueError for a setting that is wrong now, and not after a run has begun."""
-    from .. import get_workspace_mb
+    from .. import get_conv_algorithm, get_workspace_mb
     from .._precision import get_matmul_precision
     from ..backends import get_kernels
 
+    get_conv_algorithm()
     get_kernels()
     get_matmul_precision()
     get_workspace_mb()

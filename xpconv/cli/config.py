@@ -29,7 +29,7 @@ __all__ = [
 OPTIMIZERS = ("adamw", "adam", "sgd", "rmsprop")
 SCHEDULES = ("one-cycle", "cosine", "step", "constant")
 DTYPES = ("float32", "float64")
-MATMUL_PRECISIONS = ("highest", "tf32")
+MATMUL_PRECISIONS = ("default", "highest", "tf32")
 
 # what --lr and --weight-decay are where they are not given; peaks of the one-cycle schedule
 _LR = {"adamw": 6e-3, "adam": 4e-3, "sgd": 0.05, "rmsprop": 2e-3}
@@ -119,8 +119,8 @@ class TrainConfig:
     dtype: str = _option("float32", f"{' or '.join(DTYPES)}", metavar="NAME", check=_one_of(DTYPES))
     matmul_precision: str | None = _option(
         None,
-        f"how a GPU multiplies float32 matrices: {' or '.join(MATMUL_PRECISIONS)} (default: XPCONV_MATMUL_PRECISION, "
-        "else highest)",
+        f"how matrices are multiplied: {', '.join(MATMUL_PRECISIONS)} (default: XPCONV_MATMUL_PRECISION, else default); "
+        "highest: convolutions without Winograd's algorithm; tf32: a GPU rounds the factors",
         metavar="NAME",
         check=_one_of(MATMUL_PRECISIONS),
     )

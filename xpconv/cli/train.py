@@ -280,7 +280,7 @@ def _announce(
         how = f"{threads} {'threads' if threads > 1 else 'thread'}"
     else:
         how = "images on the device" if batches.is_resident() else "images are sent batch by batch"
-        if get_matmul_precision() != "highest":
+        if get_matmul_precision() == "tf32":
             how += f", {get_matmul_precision()}"
     say("backend", f"{backend.name} ({backend.describe()}; {how})")
     say(

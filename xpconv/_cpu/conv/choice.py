@@ -7,6 +7,7 @@ from typing import Any
 
 from ..._algorithm import get_conv_algorithm
 from ..._geometry import ConvGeometry
+from ..._precision import get_matmul_precision
 from . import direct, im2col
 
 __all__ = ["engine_for"]
