@@ -119,8 +119,8 @@ class TrainConfig:
     dtype: str = _option("float32", f"{' or '.join(DTYPES)}", metavar="NAME", check=_one_of(DTYPES))
     matmul_precision: str | None = _option(
         None,
-        f"how matrices are multiplied: {', '.join(MATMUL_PRECISIONS)} (default: XPCONV_MATMUL_PRECISION, else default); "
-        "highest: convolutions without Winograd's algorithm; tf32: a GPU rounds the factors",
+        f"how matrices are multiplied: {', '.join(MATMUL_PRECISIONS)} (default: XPCONV_MATMUL_PRECISION or default); "
+        "highest: no Winograd convolutions; tf32: a GPU rounds factors",
         metavar="NAME",
         check=_one_of(MATMUL_PRECISIONS),
     )

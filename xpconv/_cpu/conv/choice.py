@@ -1,49 +1,115 @@
-"""Which engine takes a convolution, and why."""
+"""Which engine takes a convolution, and why.
+
+Every engine says what it can do (`possible`) and counts what that takes (`features`: multiplications, numbers that are
+packed or transformed, and so on). A table of seconds for each such count, measured once (``tools/fit_conv_costs.py``),
+turns the counts into an estimate, and the lowest estimate wins. Nothing is timed when a program runs, so the same shapes
+always get the same engine.
+"""
 
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
+from types import ModuleType
+from typing import NamedTuple
 
 from ..._algorithm import get_conv_algorithm
 from ..._geometry import ConvGeometry
 from ..._precision import get_matmul_precision
+from .. import _kernels
 from . import direct, im2col
+from ._costs import COSTS
 
-__all__ = ["engine_for"]
+__all__ = ["OPERATIONS", "Candidate", "candidates", "engine_for"]
 
-# the engines of each algorithm, best first
-_ENGINES: dict[str, tuple[Any, ...]] = {
+OPERATIONS = ("forward", "input_gradient", "weight_gradient")
+
+# the engines of each algorithm; where the table of costs lacks one, the first that can do it is taken
+_ENGINES: dict[str, tuple[ModuleType, ...]] = {
     "auto": (direct, im2col),
     "winograd": (),
     "direct": (direct,),
     "im2col": (im2col,),
 }
+_WINOGRAD: tuple[ModuleType, ...] = ()
+
+_VECTOR_BYTES = {None: 16, "baseline": 16, "avx2": 32, "avx512": 64}
+_ITEMSIZE = {"float32": 4, "float64": 8}
 
 
-def engine_for(operation: str, dtype: str, geometry: ConvGeometry) -> Any:
-    """The module that does ``operation``: "forward", "input_gradient" or "weight_gradient".
+class Candidate(NamedTuple):
+    """An engine, and what is known about it for one convolution.
+
+    Attributes
+    ----------
+    engine
+        The module.
+    seconds
+        The estimate for one thread; None where there is none.
+    reason
+        Why it is out of the question; None where it is not.
+    """
+
+    engine: ModuleType
+    seconds: float | None
+    reason: str | None
+
+    @property
+    def name(self) -> str:
+        return self.engine.__name__.rpartition(".")[2]
+
+
+def engine_for(operation: str, dtype: str, geometry: ConvGeometry) -> ModuleType:
+    """The module that does ``operation``, one of `OPERATIONS`.
 
     Raises
     ------
     ValueError
-        The algorithm that was set cannot do it.
+        The algorithm that was set cannot do it; says why.
     """
-    return _engine_for(operation, dtype, geometry, get_conv_algorithm())
+    return _engine_for(
+        operation, dtype, geometry, get_conv_algorithm(), get_matmul_precision(), _kernels.instruction_set()
+    )
+
+
+def candidates(operation: str, dtype: str, geometry: ConvGeometry) -> list[Candidate]:
+    """What there is to choose from with the settings of now, the engine that is taken first."""
+    settings = get_conv_algorithm(), get_matmul_precision(), _kernels.instruction_set()
+    return _candidates(operation, dtype, geometry, *settings)
 
 
 @lru_cache(maxsize=4096)
-def _engine_for(operation: str, dtype: str, geometry: ConvGeometry, algorithm: str) -> Any:
+def _engine_for(
+    operation: str, dtype: str, geometry: ConvGeometry, algorithm: str, precision: str, isa: str | None
+) -> ModuleType:
     window = geometry.window
     if min(geometry.batch, geometry.in_channels, geometry.out_channels, window.height, window.width) == 0:
         return im2col  # the others do not look for what is not there
-    reasons = []
+    found = _candidates(operation, dtype, geometry, algorithm, precision, isa)
+    if found[0].reason is None:
+        return found[0].engine
+    why = "; ".join(dict.fromkeys(f"{candidate.name}: {candidate.reason}" for candidate in found))
+    raise ValueError(
+        f"conv algorithm {algorithm!r} (set_conv_algorithm, XPCONV_CONV) cannot do this convolution ({operation}): {why}"
+    )
+
+
+def _candidates(
+    operation: str, dtype: str, geometry: ConvGeometry, algorithm: str, precision: str, isa: str | None
+) -> list[Candidate]:
+    found = []
     for engine in _ENGINES[algorithm]:
         reason = engine.possible(operation, dtype, geometry)
-        if reason is None:
-            return engine
-        reasons.append(reason)
-    why = "; ".join(dict.fromkeys(reasons))
-    raise ValueError(
-        f"conv algorithm {algorithm!r} (set_conv_algorithm, XPCONV_CONV) cannot do this convolution: {why}"
-    )
+        if reason is None and engine in _WINOGRAD and precision == "highest":
+            reason = "matmul precision 'highest' rules it out"
+        seconds = None if reason else _seconds(engine, operation, dtype, geometry, isa)
+        found.append(Candidate(engine, seconds, reason))
+    # sorting is stable: engines without an estimate stay in their order, behind those that have one
+    return sorted(found, key=lambda c: (c.reason is not None, c.seconds is None, c.seconds or 0.0))
+
+
+def _seconds(engine: ModuleType, operation: str, dtype: str, geometry: ConvGeometry, isa: str | None) -> float | None:
+    costs = COSTS.get((isa or "baseline", dtype, operation, engine.__name__.rpartition(".")[2]))
+    if costs is None:
+        return None
+    counts = engine.features(operation, geometry, _VECTOR_BYTES[isa] // _ITEMSIZE[dtype])
+    return sum(cost * count for cost, count in zip(costs, counts, strict=True)) * 1e-9
