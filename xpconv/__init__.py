@@ -30,6 +30,7 @@ from .backends import (
 if TYPE_CHECKING:
     from . import cs231n, data, functional, layers, models, optim, testing, training
     from ._config import show_config
+    from ._explain import explain_convolution
     from ._random import manual_seed
     from ._threads import get_num_threads, set_num_threads
     from .layers import Parameter
@@ -42,6 +43,7 @@ _SUBPACKAGES = ("cs231n", "data", "functional", "layers", "models", "optim", "te
 _LATE_NAMES = {
     "Parameter": "layers",
     "Trainer": "training",
+    "explain_convolution": "_explain",
     "get_num_threads": "_threads",
     "manual_seed": "_random",
     "set_num_threads": "_threads",
@@ -59,6 +61,7 @@ __all__ = [
     "backends",
     "cs231n",
     "data",
+    "explain_convolution",
     "functional",
     "get_backend",
     "get_conv_algorithm",

@@ -234,3 +234,26 @@ def test_a_test_loss_that_is_not_finite(run, trained, npz, monkeypatch):
     assert status == 2
     assert "test accuracy" not in out
     assert re.fullmatch(r"xpconv: error: test loss is nan with the weights[^\n]+\n", err)
+
+
+def test_info_of_a_convolution(run):
+    status, out, err = run("info", "--conv", "8,3,16,16", "4,3,3,3", "--padding", "same", "--dtype", "float64")
+    assert (status, err) == (0, "")
+    assert out.startswith("y (8, 4, 16, 16), float64, ")
+    for operation in ("forward", "input gradient", "weight gradient"):
+        engines = out.partition(f"\n{operation}\n")[2].partition("\n\n")[0].splitlines()
+        assert [line.startswith("  -> ") for line in engines] == [True] + [False] * (len(engines) - 1)
+        assert any("im2col" in line for line in engines)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("8,3,16", "4,3,3,3"), "argument --conv: expected four whole numbers such as 128,64,32,32, got '8,3,16'"),
+        (("8,3,16,16", "4,2,3,3"), "w: has 2 channels a filter"),
+    ],
+)
+def test_info_of_what_is_no_convolution(run, options, message):
+    status, out, err = run("info", "--conv", *options)
+    assert (status, out) == (2, "")
+    assert message in err

@@ -196,7 +196,7 @@ class TestPrecision:
         assert xpconv.get_matmul_precision() == "tf32"
         monkeypatch.setattr("xpconv._precision._precision", None)
         monkeypatch.setenv("XPCONV_MATMUL_PRECISION", "best")
-        with pytest.raises(ValueError, match="XPCONV_MATMUL_PRECISION: expected one of .*tf32, got 'best'"):
+        with pytest.raises(ValueError, match=r"XPCONV_MATMUL_PRECISION: expected one of .*tf32, got 'best'"):
             xpconv.get_matmul_precision()
 
 
