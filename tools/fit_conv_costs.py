@@ -50,8 +50,9 @@ SHAPES = [
     *((n, c, size, f, 5, 1, 2, 1) for n, c, size, f in (
         (128, 1, 28, 32), (128, 6, 14, 16), (64, 32, 14, 64), (128, 3, 32, 32), (8, 64, 28, 64), (1, 16, 28, 16),
     )),
-    (128, 6, 14, 16, 5, 1, 0, 1), (100, 3, 32, 32, 7, 1, 3, 1), (32, 3, 224, 64, 7, 2, 3, 1), (64, 16, 11, 32, 7, 1, 3, 1),
-    (4, 3, 224, 64, 11, 4, 2, 1), (16, 32, 20, 32, 2, 2, 0, 1), (1, 3, 224, 64, 7, 2, 3, 1), (8, 16, 16, 16, 4, 2, 1, 1),
+    (128, 6, 14, 16, 5, 1, 0, 1), (100, 3, 32, 32, 7, 1, 3, 1), (32, 3, 224, 64, 7, 2, 3, 1),
+    (64, 16, 11, 32, 7, 1, 3, 1), (4, 3, 224, 64, 11, 4, 2, 1), (16, 32, 20, 32, 2, 2, 0, 1),
+    (1, 3, 224, 64, 7, 2, 3, 1), (8, 16, 16, 16, 4, 2, 1, 1),
     (64, 128, 32, 128, 3, 1, 1, 128), (32, 32, 56, 32, 3, 1, 1, 32), (32, 64, 56, 64, 3, 2, 1, 64),
     (16, 256, 14, 256, 3, 1, 1, 256), (16, 96, 28, 96, 5, 1, 2, 96), (32, 64, 16, 64, 3, 1, 1, 4),
     (8, 128, 14, 128, 3, 1, 1, 32),
@@ -73,6 +74,7 @@ def engines() -> list:
 
 
 def name_of(engine) -> str:
+    """As in the table."""
     return engine.__name__.rpartition(".")[2]
 
 
@@ -127,7 +129,7 @@ def measure(path: Path, isas: list[str], budget: float) -> None:
 
 
 def nonnegative(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """argmin |a x - b| over x >= 0, by coordinate descent: a handful of columns only."""
+    """The minimum of |a x - b| over x >= 0, by coordinate descent: a handful of columns only."""
     x = np.zeros(a.shape[1])
     norms = (a * a).sum(axis=0)
     for _ in range(20_000):
@@ -172,8 +174,9 @@ def fit(path: Path, write: bool) -> None:
     if write:
         lines = [f'    ("{isa}", "{dtype}", "{operation}", "{name}"): {costs},' for (isa, dtype, operation, name), costs
                  in table.items()]  # fmt: skip
+        first = TABLE.read_text().partition("\n")[0]
         TABLE.write_text(
-            '"""Nanoseconds for each count of an engine\'s `features`; written by ``tools/fit_conv_costs.py``, not by hand."""\n\n'
+            f"{first}\n\n"
             "# fmt: off\nCOSTS: dict[tuple[str, str, str, str], tuple[float, ...]] = {\n" + "\n".join(lines) + "\n}\n"
         )
 

@@ -2,8 +2,8 @@
 
 Every engine says what it can do (`possible`) and counts what that takes (`features`: multiplications, numbers that are
 packed or transformed, and so on). A table of seconds for each such count, measured once (``tools/fit_conv_costs.py``),
-turns the counts into an estimate, and the lowest estimate wins. Nothing is timed when a program runs, so the same shapes
-always get the same engine.
+turns the counts into an estimate, and the lowest estimate wins. Nothing is timed when a program runs, so the same
+shapes always get the same engine.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def _engine_for(
         return found[0].engine
     why = "; ".join(dict.fromkeys(f"{candidate.name}: {candidate.reason}" for candidate in found))
     raise ValueError(
-        f"conv algorithm {algorithm!r} (set_conv_algorithm, XPCONV_CONV) cannot do this convolution ({operation}): {why}"
+        f"conv algorithm {algorithm!r} (set_conv_algorithm, XPCONV_CONV) cannot do this convolution's {operation}: {why}"
     )
 
 

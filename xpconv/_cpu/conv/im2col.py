@@ -37,7 +37,7 @@ from ._slices import (
     window_of,
 )
 
-__all__ = ["forward", "gradients", "input_gradient", "possible", "weight_gradient"]
+__all__ = ["features", "forward", "gradients", "input_gradient", "possible", "weight_gradient"]
 
 
 def _ones(geometry: ConvGeometry, ready: np.ndarray | None, has_bias: bool) -> int:
@@ -48,6 +48,17 @@ def _ones(geometry: ConvGeometry, ready: np.ndarray | None, has_bias: bool) -> i
 def possible(operation: str, dtype: str, geometry: ConvGeometry) -> str | None:
     """None: it does every convolution."""
     return None
+
+
+def features(operation: str, geometry: ConvGeometry, lanes: int) -> tuple[float, ...]:
+    """Calls, images, products, entries of columns, numbers of images and results."""
+    window, groups, batch = geometry.window, geometry.groups, geometry.batch
+    columns = batch * geometry.in_channels * window.taps * window.positions
+    products = columns * geometry.out_channels // groups
+    numbers = batch * (
+        geometry.in_channels * window.height * window.width + geometry.out_channels * window.positions
+    )  # fmt: skip
+    return 1, batch * groups, products, 0 if is_pointwise(window) else columns, numbers
 
 
 def forward(x: np.ndarray, w: np.ndarray, b: np.ndarray | None, geometry: ConvGeometry, relu: bool) -> np.ndarray:
