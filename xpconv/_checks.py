@@ -32,6 +32,8 @@ def check_number(name: str, value: object, low: float, high: float = math.inf, *
     TypeError, ValueError
         Naming the argument, its value and what it takes.
     """
+    if type(value) is float and low <= value <= high and -math.inf < value < math.inf and not (above and value == low):
+        return value
     if low == -math.inf:
         takes = "a finite number"
     elif above:
@@ -64,6 +66,8 @@ def check_integer(
     TypeError, ValueError
         Naming the argument, its value and what it takes.
     """
+    if type(value) is int and (low is None or low <= value) and (high is None or value <= high):
+        return value
     try:
         number = None if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
     except TypeError:  # not an integer, or an array with axes

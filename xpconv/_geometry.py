@@ -114,6 +114,15 @@ def _integer(name: str, value: object, minimum: int, takes: str = "an integer") 
     return number
 
 
+def _is_plain_pair(value: object, minimum: int) -> bool:
+    """Whether ``value`` is a tuple of two ints in range, as most are: nothing is to be converted or refused then."""
+    if type(value) is not tuple or len(value) != 2:
+        return False
+    first, second = value
+    # neither True nor 1.0, which are equal to 1
+    return type(first) is int and type(second) is int and minimum <= first <= _LARGEST and minimum <= second <= _LARGEST
+
+
 def to_pair(name: str, value: IntOrPair, *, minimum: int = 1) -> tuple[int, int]:
     """Return ``value`` as ``(vertical, horizontal)``.
 
@@ -124,6 +133,10 @@ def to_pair(name: str, value: IntOrPair, *, minimum: int = 1) -> tuple[int, int]
     ValueError
         If it has another length than two, or an entry is below ``minimum``.
     """
+    if type(value) is int and minimum <= value <= _LARGEST:
+        return value, value
+    if _is_plain_pair(value, minimum):
+        return value  # type: ignore[return-value]
     takes = "an integer or a pair of integers"
     if isinstance(value, np.ndarray):
         value = value.tolist()
@@ -144,6 +157,11 @@ def _same(size: int, extent: int, stride: int) -> tuple[int, int]:
 
 def _normal_padding(padding: Padding) -> str | tuple[tuple[int, int], tuple[int, int]]:
     """``"valid"``, ``"same"`` or ``((top, bottom), (left, right))`` from any accepted form."""
+    if type(padding) is int and 0 <= padding <= _LARGEST:
+        return (padding, padding), (padding, padding)
+    if _is_plain_pair(padding, 0):
+        vertical, horizontal = padding  # type: ignore[misc]
+        return (vertical, vertical), (horizontal, horizontal)
     takes = "'valid', 'same', an integer, a pair or two pairs of integers"
     if isinstance(padding, str):
         if padding.lower() not in ("valid", "same"):
@@ -257,7 +275,7 @@ def pool_window(
         Naming the argument that is wrong and its value; also where a window would lie wholly in the padding.
     """
     kernel = to_pair("kernel_size", kernel_size)
-    window = _window(
+    return _pool_window(
         to_pair("image_size", image_size, minimum=0),
         kernel,
         kernel if stride is None else to_pair("stride", stride),
@@ -265,11 +283,22 @@ def pool_window(
         to_pair("dilation", dilation),
         bool(ceil_mode),
     )
+
+
+@lru_cache(maxsize=4096)
+def _pool_window(
+    size: tuple[int, int],
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    padding: str | tuple[tuple[int, int], tuple[int, int]],
+    dilation: tuple[int, int],
+    ceil_mode: bool,
+) -> Window:
+    window = _window(size, kernel, stride, padding, dilation, ceil_mode)
     _check_overlap(window)
     return window
 
 
-@lru_cache(maxsize=4096)
 def _check_overlap(window: Window) -> None:
     axes = (
         ("height", window.height, window.kernel_h, window.stride_h, window.pad_top, window.dilation_h, window.out_h),
@@ -324,7 +353,18 @@ def check_layout(name: str, layout: str, allowed: tuple[str, ...]) -> str:
 
 
 @lru_cache(maxsize=4096)
-def _conv_geometry(x_shape: tuple[int, ...], w_shape: tuple[int, ...], window: Window, groups: int) -> ConvGeometry:
+def _conv_geometry(
+    x_shape: tuple[int, ...],
+    w_shape: tuple[int, ...],
+    stride: tuple[int, int],
+    padding: str | tuple[tuple[int, int], tuple[int, int]],
+    dilation: tuple[int, int],
+    groups: int,
+) -> ConvGeometry:
+    if 0 in w_shape:
+        raise ValueError(f"w: needs at least one filter, one channel and one tap, got shape {w_shape}")
+    size, kernel = to_pair("image_size", x_shape[2:], minimum=0), to_pair("w", w_shape[2:])
+    window = _window(size, kernel, stride, padding, dilation, False, "w")
     batch, in_channels = x_shape[:2]
     out_channels, channels_per_group = w_shape[:2]
     if in_channels % groups or out_channels % groups:
@@ -357,10 +397,15 @@ def conv_geometry(
         Naming the argument that is wrong, what it is and what it must be.
     """
     groups = _integer("groups", groups, 1)
-    if 0 in w_shape:
-        raise ValueError(f"w: needs at least one filter, one channel and one tap, got shape {tuple(w_shape)}")
-    window = conv_window(x_shape[2:], w_shape[2:], stride, padding, dilation, kernel_name="w")
-    return _conv_geometry(tuple(x_shape), tuple(w_shape), window, groups)
+    # normalised before the cache: 1, 1.0 and True would be the same key
+    return _conv_geometry(
+        tuple(x_shape),
+        tuple(w_shape),
+        to_pair("stride", stride),
+        _normal_padding(padding),
+        to_pair("dilation", dilation),
+        groups,
+    )
 
 
 def check_output_padding(

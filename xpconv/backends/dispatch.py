@@ -19,7 +19,7 @@ from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 from .._workspace import get_workspace_mb
-from .protocol import Backend, Shortage
+from .protocol import NO_CONTEXT, Backend, Shortage
 
 __all__ = [
     "DeviceMemoryError",
@@ -109,11 +109,9 @@ def use_kernels(mode: str) -> Iterator[None]:
 
 def serving(backend: Backend, operator: str, dtype: str, geometry: Any = None) -> Engine:
     """The engine that runs ``operator`` on ``backend`` for this dtype and geometry."""
-    from .. import _generic  # only now, which keeps `import xpconv` fast
-
     mode = get_kernels()
-    engines = backend.engines.get(operator, ())
     if mode != "generic":
+        engines = backend.engines.get(operator, ())
         for engine in engines:
             if engine.supports(dtype, geometry):
                 return engine
@@ -122,17 +120,13 @@ def serving(backend: Backend, operator: str, dtype: str, geometry: Any = None) -
                 f"{operator}: no native kernel of {backend.name} ({', '.join(e.name for e in engines)}) supports "
                 f"{dtype} with {geometry}, and XPCONV_KERNELS is 'native'"
             )
+    from .. import _generic  # only now, which keeps `import xpconv` fast
+
     return Engine("generic", getattr(_generic, operator), _always)
 
 
 def _always(dtype: str, geometry: Any) -> bool:
     return True
-
-
-def _ready(backend: Backend, argument: Any) -> Any:
-    if isinstance(argument, list):
-        return [backend.prepare(array) for array in argument]
-    return backend.prepare(argument) if hasattr(argument, "dtype") else argument
 
 
 def run(backend: Backend, operator: str, first: Any, *arguments: Any, geometry: Any = None) -> Any:
@@ -149,12 +143,18 @@ def run(backend: Backend, operator: str, first: Any, *arguments: Any, geometry: 
     """
     leading = first[0] if isinstance(first, list) else first
     engine = serving(backend, operator, backend.dtype_name(leading), geometry)
-    ready = [_ready(backend, a) for a in (first, *arguments)]
+    prepare = backend.prepare
+    ready = [backend]
+    for argument in (first, *arguments):
+        if isinstance(argument, list):
+            ready.append([prepare(array) for array in argument])
+        else:
+            ready.append(prepare(argument) if hasattr(argument, "dtype") else argument)
     if geometry is not None:
         ready.append(geometry)
     # the steps of optimizers, which modify arrays in place, would take effect twice
     repeatable = not operator.endswith("_steps")
-    return _attempt(backend, operator, repeatable, engine.function, (backend, *ready), {})
+    return _attempt(backend, operator, repeatable, engine.function, ready, {})
 
 
 def compute(backend: Backend, name: str, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
@@ -179,20 +179,30 @@ def _attempt(
     backend: Backend, name: str, repeatable: bool, function: Callable[..., Any], arguments: Any, options: Any
 ) -> Any:
     """Call ``function``; where memory runs out once more, if ``repeatable`` and the backend could free some."""
-    with backend.running():
-        while True:
-            try:
-                return function(*arguments, **options)
-            except DeviceMemoryError:  # of something that the function has called, named already
+    context = backend.running()
+    if context is NO_CONTEXT:  # nothing to enter, which takes time too
+        return _attempt_here(backend, name, repeatable, function, arguments, options)
+    with context:
+        return _attempt_here(backend, name, repeatable, function, arguments, options)
+
+
+def _attempt_here(
+    backend: Backend, name: str, repeatable: bool, function: Callable[..., Any], arguments: Any, options: Any
+) -> Any:
+    """`_attempt` on the device that is current."""
+    while True:
+        try:
+            return function(*arguments, **options)
+        except DeviceMemoryError:  # of something that the function has called, named already
+            raise
+        except Exception as error:
+            shortage = backend.out_of_memory(error)
+            if shortage is None:
                 raise
-            except Exception as error:
-                shortage = backend.out_of_memory(error)
-                if shortage is None:
-                    raise
-            # not in the handler: the error holds on to the arrays of the attempt, and would to those of the caller
-            if not (repeatable and backend.free_memory()):
-                raise _memory_error(backend, name, shortage)
-            repeatable = False
+        # not in the handler: the error holds on to the arrays of the attempt, and would to those of the caller
+        if not (repeatable and backend.free_memory()):
+            raise _memory_error(backend, name, shortage)
+        repeatable = False
 
 
 def _mib(count: int) -> str:

@@ -72,6 +72,9 @@ class NumpyBackend(Backend):
         kept &= array.view(bits)
         return kept.view(array.dtype)
 
+    def reshape(self, array: Array, shape: tuple[int, ...]) -> Array:
+        return array.reshape(shape)
+
     def prepare(self, array: Array) -> Array:
         if type(array) is np.memmap:  # else results become memory maps of nothing
             array = np.asarray(array)

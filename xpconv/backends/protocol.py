@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
     from .dispatch import Engine
 
-__all__ = ["Array", "Backend", "CaptureError", "HostRandom", "Shortage"]
+__all__ = ["NO_CONTEXT", "Array", "Backend", "CaptureError", "HostRandom", "Shortage"]
 
 Array = Any  # an array of whichever library the backend wraps
 
-_NO_CONTEXT = nullcontext()
+NO_CONTEXT = nullcontext()  # of backends whose operators run anywhere
 _HALF = ("float16", "bfloat16")
 _FLOATING = (*_HALF, "float32", "float64")
 _INTEGER = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
@@ -176,7 +176,7 @@ class Backend:
 
     def running(self) -> AbstractContextManager[Any]:
         """What operators run inside of: for libraries where each thread has a current device, this one."""
-        return _NO_CONTEXT
+        return NO_CONTEXT
 
     def out_of_memory(self, error: Exception) -> Shortage | None:
         """What ``error`` says if it says that memory ran out; None for any other error."""
@@ -244,6 +244,16 @@ class Backend:
     def keep(self, mask: Array, array: Array) -> Array:
         """``array`` where the boolean ``mask`` of its shape is true, else 0, also in place of NaN and infinities."""
         return self.xp.where(mask, array, 0.0)
+
+    # ---- what layers compute --------------------------------------------------------------------------------
+
+    def reshape(self, array: Array, shape: tuple[int, ...]) -> Array:
+        """``array`` in another shape: a view, or a copy where its strides do not allow one."""
+        return self.xp.reshape(array, shape)
+
+    def add(self, a: Array, b: Array) -> Array:
+        """Sum of two arrays of one shape and dtype, a new array."""
+        return a + b
 
     # ---- new arrays on this device --------------------------------------------------------------------------
 

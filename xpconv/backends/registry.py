@@ -350,7 +350,8 @@ def backend_of(**arrays: Array) -> Backend:
     for name, array in arrays.items():
         if array is None:
             continue
-        backend = _lookup(name, array)
+        known = _by_type.get(type(array))
+        backend = _lookup(name, array) if known is None else known.for_array(array)
         if found is None:
             found, first = backend, name
         elif backend is not found:

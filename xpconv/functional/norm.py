@@ -77,7 +77,7 @@ _LAYOUTS = ("NCHW", "NHWC")
 
 def _check_channels(channels: int, **vectors: Array | None) -> None:
     for name, vector in vectors.items():
-        if vector is not None:
+        if vector is not None and vector.shape != (channels,):
             check_shape(name, vector, (channels,), "(C,)")
 
 
@@ -102,10 +102,12 @@ def _unflat(backend: Backend, y: Array, shape: tuple[int, ...], layout: str) -> 
 def _check_running(backend: Backend, x: Array, **statistics: Array | None) -> None:
     """Running statistics are on the backend of x, in its dtype or in the one that sums of it are made in."""
     backend_of(x=x, **statistics)
-    own = backend.dtype_name(x)
-    allowed = (own,) if backend.accumulator(x) == x.dtype else (own, "float32")
     for name, running in statistics.items():
-        if running is not None and backend.dtype_name(running) not in allowed:
+        if running is None or running.dtype is x.dtype:
+            continue
+        own = backend.dtype_name(x)
+        allowed = (own,) if backend.accumulator(x) == x.dtype else (own, "float32")
+        if backend.dtype_name(running) not in allowed:
             raise TypeError(
                 f"{name}: expected {' or '.join(allowed)}, since x is {own}, got {backend.dtype_name(running)}"
             )

@@ -129,10 +129,11 @@ class Parameter:
         """
         if isinstance(g, np.generic):  # what NumPy makes of an array without axes, such as a sum
             g = np.asarray(g)
-        backend = backend_of(data=self.data, g=g)
-        if g.dtype != self.data.dtype:
-            raise TypeError(f"g: expected {backend.dtype_name(self.data)} like data, got {backend.dtype_name(g)}")
-        if tuple(g.shape) != self.shape:
+        data = self._data
+        backend = backend_of(data=data, g=g)
+        if g.dtype != data.dtype:
+            raise TypeError(f"g: expected {backend.dtype_name(data)} like data, got {backend.dtype_name(g)}")
+        if tuple(g.shape) != tuple(data.shape):
             raise ValueError(f"g: expected shape {self.shape} like data, got {tuple(g.shape)}")
         if self.grad is not None:
             g = backend.asarray(compute(backend, "accumulate_grad", operator.add, self.grad, g))
@@ -263,6 +264,9 @@ class Layer:
     # ---- parts ----------------------------------------------------------------------------------------------
 
     def __setattr__(self, name: str, value: Any) -> None:
+        if name in self._buffer_names and type(value) is type(self.__dict__.get(name)):  # in each step of a BatchNorm
+            super().__setattr__(name, value)
+            return
         kinds = (self._parameter_names, self._buffer_names, self._layer_names)
         if isinstance(value, Parameter):
             mine: dict[str, None] | None = self._parameter_names

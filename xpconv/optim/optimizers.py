@@ -245,7 +245,7 @@ class Optimizer:
                 f"parameter {index} of shape {parameter.shape} is read-only, and a step updates it in place; assign a "
                 "copy to its data"
             )
-        arrays = dict(self._arrays.get(index, {}))
+        arrays = self._arrays.get(index, {})
         if graded:
             arrays = {"the gradient": parameter.grad, **arrays}
         for name, array in arrays.items():
@@ -256,7 +256,7 @@ class Optimizer:
                     f"{name} of parameter {index} is {other.dtype_name(array)} on {other.name}, the parameter itself "
                     f"{backend.dtype_name(data)} on {backend.name}; after model.to(...) call optimizer.to()"
                 )
-            if tuple(array.shape) != parameter.shape:
+            if array.shape != data.shape:
                 raise ValueError(
                     f"{name} of parameter {index} has shape {tuple(array.shape)}, the parameter {parameter.shape}"
                 )

@@ -23,14 +23,14 @@ __all__ = ["conv2d", "conv2d_backward", "conv_transpose2d", "conv_transpose2d_ba
 
 def conv2d(backend: Backend, x: Array, w: Array, b: Array | None, geometry: ConvGeometry) -> Array:
     """Cross-correlation of x (N, C, H, W) with w (F, C / groups, kh, kw); returns (N, F, out_h, out_w)."""
-    return engine_for("forward", x.dtype.name, geometry).forward(x, w, b, geometry, False)
+    return engine_for("forward", backend.dtype_name(x), geometry).forward(x, w, b, geometry, False)
 
 
 def conv2d_backward(
     backend: Backend, dy: Array, x: Array, w: Array, need_dx: bool, need_db: bool, geometry: ConvGeometry
 ) -> tuple[Array | None, Array, Array | None]:
     """Gradients (dx, dw, db) of `conv2d`; dx and db are None where they are not needed."""
-    dtype = x.dtype.name
+    dtype = backend.dtype_name(x)
     engine = engine_for("weight_gradient", dtype, geometry)
     if not need_dx:
         return None, *engine.weight_gradient(dy, x, geometry, need_db)
