@@ -160,8 +160,8 @@ def _normal_padding(padding: Padding) -> str | tuple[tuple[int, int], tuple[int,
     if type(padding) is int and 0 <= padding <= _LARGEST:
         return (padding, padding), (padding, padding)
     if _is_plain_pair(padding, 0):
-        vertical, horizontal = padding  # type: ignore[misc]
-        return (vertical, vertical), (horizontal, horizontal)
+        vertical, horizontal = padding  # type: ignore[misc,str-unpack]
+        return (vertical, vertical), (horizontal, horizontal)  # type: ignore[return-value]
     takes = "'valid', 'same', an integer, a pair or two pairs of integers"
     if isinstance(padding, str):
         if padding.lower() not in ("valid", "same"):

@@ -24,6 +24,7 @@ def _conv(rng, x_shape, w_shape, **options):
     dy = rng.normal(size=(x_shape[0], w_shape[0], window.out_h, window.out_w))
     return [
         Call("conv2d", (x, w, b, geometry)),
+        Call("conv2d_relu", (x, w, b, geometry)),
         Call("conv2d", (x, w, None, geometry)),
         Call("conv2d_backward", (dy, x, w, True, True, geometry)),
         Call("conv2d_backward", (dy, x, w, False, False, geometry)),

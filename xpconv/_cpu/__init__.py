@@ -36,6 +36,7 @@ ENGINES: dict[str, tuple[tuple[str, Callable[..., Any], Callable[[str, Any], boo
     "col2im": (("cpu", columns.col2im, _real),),
     "conv2d": (("cpu", conv.conv2d, _real),),
     "conv2d_backward": (("cpu", conv.conv2d_backward, _real),),
+    "conv2d_relu": (("cpu", conv.conv2d_relu, _real),),
     "conv_transpose2d": (("cpu", conv.conv_transpose2d, _real),),
     "conv_transpose2d_backward": (("cpu", conv.conv_transpose2d_backward, _real),),
     "max_pool2d": (("cpu", pool.max_pool2d, _real),),

@@ -22,7 +22,7 @@ from .activation import (
 )
 from .augment import crop_flip_normalize
 from .columns import col2im, im2col
-from .conv import conv2d, conv2d_backward
+from .conv import conv2d, conv2d_backward, conv2d_relu
 from .conv_transpose import conv_transpose2d, conv_transpose2d_backward
 from .dropout import dropout_mask
 from .linear import linear, linear_backward
@@ -65,6 +65,7 @@ __all__ = [
     "col2im",
     "conv2d",
     "conv2d_backward",
+    "conv2d_relu",
     "conv_transpose2d",
     "conv_transpose2d_backward",
     "copy_tensors",

@@ -16,6 +16,7 @@ from __future__ import annotations
 from .._geometry import ConvGeometry
 from .._workspace import images_per_slice
 from ..backends.protocol import Array, Backend
+from .activation import relu
 from .columns import add_taps, pad, taps
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "columns_of",
     "conv2d",
     "conv2d_backward",
+    "conv2d_relu",
     "filters_first",
     "images_of",
     "product",
@@ -96,6 +98,11 @@ def conv2d(backend: Backend, x: Array, w: Array, b: Array | None, geometry: Conv
         parts.append(backend.astype(part, x.dtype))
     y = parts[0] if len(parts) == 1 else xp.concat(parts, axis=1)
     return xp.permute_dims(y, (1, 0, 2, 3))
+
+
+def conv2d_relu(backend: Backend, x: Array, w: Array, b: Array | None, geometry: ConvGeometry) -> Array:
+    """``max(conv2d(x), 0)``."""
+    return relu(backend, conv2d(backend, x, w, b, geometry))
 
 
 def conv2d_backward(

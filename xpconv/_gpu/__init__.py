@@ -30,6 +30,7 @@ _OPERATORS: tuple[Callable[..., Any], ...] = (
     columns.col2im,
     conv.conv2d,
     conv.conv2d_backward,
+    conv.conv2d_relu,
     conv_transpose.conv_transpose2d,
     conv_transpose.conv_transpose2d_backward,
     dropout.dropout_mask,

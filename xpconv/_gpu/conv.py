@@ -16,11 +16,11 @@ from .._geometry import ConvGeometry
 from ..backends.protocol import Array
 from .backend import GpuBackend
 from .columns import col2im_into
-from .elementwise import add_bias
+from .elementwise import add_bias, relu
 from .reduce import row_sums
 from .slices import channel_major, columns_of, images_in_slice, memory_for, product
 
-__all__ = ["conv2d", "conv2d_backward"]
+__all__ = ["conv2d", "conv2d_backward", "conv2d_relu"]
 
 
 def conv2d(backend: GpuBackend, x: Array, w: Array, b: Array | None, geometry: ConvGeometry) -> Array:
@@ -38,6 +38,11 @@ def conv2d(backend: GpuBackend, x: Array, w: Array, b: Array | None, geometry: C
     if b is not None:
         add_bias(backend, y, b)
     return xp.permute_dims(xp.reshape(y, (filters, batch, window.out_h, window.out_w)), (1, 0, 2, 3))
+
+
+def conv2d_relu(backend: GpuBackend, x: Array, w: Array, b: Array | None, geometry: ConvGeometry) -> Array:
+    """``max(conv2d(x), 0)``."""
+    return relu(backend, conv2d(backend, x, w, b, geometry))
 
 
 def conv2d_backward(

@@ -144,7 +144,7 @@ def run(backend: Backend, operator: str, first: Any, *arguments: Any, geometry: 
     leading = first[0] if isinstance(first, list) else first
     engine = serving(backend, operator, backend.dtype_name(leading), geometry)
     prepare = backend.prepare
-    ready = [backend]
+    ready: list[Any] = [backend]
     for argument in (first, *arguments):
         if isinstance(argument, list):
             ready.append([prepare(array) for array in argument])

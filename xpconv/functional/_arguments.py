@@ -93,7 +93,7 @@ def check_gradient(dy: Array, like: Array | None, shape: tuple[int, ...], *, dty
     """
     if dy is None:
         raise TypeError(f"dy: expected an array of shape {tuple(shape)}, that of the forward result, got None")
-    if type(dy) is type(like) and dy.dtype == like.dtype and dy.shape == shape:
+    if like is not None and type(dy) is type(like) and dy.dtype == like.dtype and dy.shape == shape:
         return backend_of(cached=like, dy=dy)
     backend = floating_backend(dy=dy)
     if like is not None:

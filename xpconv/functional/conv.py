@@ -10,7 +10,7 @@ from ..backends.protocol import Array
 from ._arguments import check_cache, check_gradient, check_shape, floating_backend
 from ._layout import FROM_NCHW, FROM_OIHW, TO_NCHW, TO_OIHW, permuted
 
-__all__ = ["Conv1dCache", "Conv2dCache", "conv1d", "conv1d_backward", "conv2d", "conv2d_backward"]
+__all__ = ["Conv1dCache", "Conv2dCache", "conv1d", "conv1d_backward", "conv2d", "conv2d_backward", "conv2d_relu"]
 
 
 class Conv2dCache(NamedTuple):
@@ -74,6 +74,41 @@ def conv2d(
         Wrong rank, channels that do not match, groups that do not divide, a kernel larger than the padded input, a
         stride below one. The message names the argument.
     """
+    return _convolve("conv2d", x, w, b, stride, padding, dilation, groups, layout, weight_layout)
+
+
+def conv2d_relu(
+    x: Array,
+    w: Array,
+    b: Array | None = None,
+    *,
+    stride: IntOrPair = 1,
+    padding: Padding = 0,
+    dilation: IntOrPair = 1,
+    groups: int = 1,
+    layout: str = "NCHW",
+    weight_layout: str = "OIHW",
+) -> tuple[Array, Conv2dCache]:
+    """``max(conv2d(x), 0)`` in one pass over the memory, where there is a kernel for it; see `conv2d`.
+
+    The cache is that of `conv2d`: on the way back comes `relu_backward`, with the result, and then `conv2d_backward`.
+    """
+    return _convolve("conv2d_relu", x, w, b, stride, padding, dilation, groups, layout, weight_layout)
+
+
+def _convolve(
+    operator: str,
+    x: Array,
+    w: Array,
+    b: Array | None,
+    stride: IntOrPair,
+    padding: Padding,
+    dilation: IntOrPair,
+    groups: int,
+    layout: str,
+    weight_layout: str,
+) -> tuple[Array, Conv2dCache]:
+    """Check the arguments and run ``operator``."""
     backend = floating_backend(x=x, w=w, b=b)
     check_layout("layout", layout, ("NCHW", "NHWC"))
     check_layout("weight_layout", weight_layout, ("OIHW", "HWIO"))
@@ -86,7 +121,7 @@ def conv2d(
     )
     if b is not None:
         check_shape("b", b, (geometry.out_channels,), "(F,)")
-    y = run(backend, "conv2d", x, w, b, geometry=geometry)
+    y = run(backend, operator, x, w, b, geometry=geometry)
     cache = Conv2dCache(x, w, b is not None, geometry, layout, weight_layout)
     return permuted(backend.xp, y, FROM_NCHW[layout]), cache
 

@@ -195,6 +195,18 @@ class Layer:
         """``forward(x)``."""
         return self.forward(x)
 
+    def _forward_relu(self, x: Array) -> Array | None:
+        """``max(forward(x), 0)`` as one operator, see `_fusion`; None where there is none, and then nothing is done."""
+        return None
+
+    def _has_relu(self, y: Array) -> bool:
+        """Whether the latest forward was `_forward_relu`, with the result ``y``, and goes back by `_backward_relu`."""
+        return False
+
+    def _backward_relu(self, dy: Array) -> Array:
+        """Gradient to the input, from that to the result of `_forward_relu`."""
+        raise NotImplementedError(f"{type(self).__name__} has no ReLU of its own")
+
     def push(self, cache: Any) -> None:
         """Keep ``cache`` for `backward`; nothing is kept in evaluation mode, unless a `Trainer` trains the rest."""
         if self.training or self._keeps:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from .. import functional
 from .._checks import check_integer
 from ..backends import backend_of, compute
 from ..backends.protocol import Array
+from ..functional.activation import ActivationCache
+from ._fusion import is_fusing, runs_as
+from .activation import ReLU
 from .base import Layer
+from .norm import BatchNorm2d
 
 __all__ = ["Concat", "Residual", "Sequential"]
 
@@ -66,9 +71,7 @@ class Sequential(Layer):
 
     def forward(self, x: Array) -> Array:
         """``x`` through every layer."""
-        for layer in self._sequence:
-            x = layer.forward(x)
-        return x
+        return _through(self._sequence, x)
 
     def backward(self, dy: Array) -> Array | None:
         """``dy`` back through every layer, the last first.
@@ -80,9 +83,20 @@ class Sequential(Layer):
         RuntimeError
             A layer before that one has parameters, which would get no gradients.
         """
-        layers = self._own(self._layer_names)
-        for i in range(len(layers) - 1, -1, -1):
-            dy = layers[i][1].backward(dy)
+        return self._back(dy, len(self._layer_names))
+
+    def _back(self, dy: Array, count: int) -> Array | None:
+        """`backward` of the first ``count`` layers."""
+        layers = self._own(self._layer_names)[:count]
+        i = len(layers) - 1
+        while i >= 0:
+            layer = layers[i][1]
+            if i and type(layer) is ReLU and layer._stack and layers[i - 1][1]._has_relu(layer._stack[-1].kept):
+                layer.pop()
+                dy = layers[i - 1][1]._backward_relu(dy)
+                i -= 2
+                continue
+            dy = layer.backward(dy)
             if dy is None:
                 for name, earlier in layers[:i]:
                     if next(earlier.parameters(), None) is not None:
@@ -92,7 +106,25 @@ class Sequential(Layer):
                         )
                     earlier.clear_cache()
                 break
+            i -= 1
         return dy
+
+
+def _through(layers: Sequence[Layer], x: Array) -> Array:
+    """``x`` through the layers, two at a time where there is an operator for both."""
+    fusing = is_fusing()
+    i = 0
+    while i < len(layers):
+        if fusing and i + 1 < len(layers) and type(layers[i + 1]) is ReLU and runs_as(layers[i + 1], ReLU):
+            y = layers[i]._forward_relu(x)
+            if y is not None:
+                layers[i + 1].push(ActivationCache(y))
+                x = y
+                i += 2
+                continue
+        x = layers[i].forward(x)
+        i += 1
+    return x
 
 
 class Residual(Layer):
@@ -114,22 +146,68 @@ class Residual(Layer):
     def forward(self, x: Array) -> Array:
         """The sum; nothing is broadcast."""
         y = self.body.forward(x)
+        return _sum(y, self._straight(x, y))
+
+    def _straight(self, x: Array, y: Array) -> Array:
+        """The shortcut of ``x``, which must have the shape of the body's result ``y``."""
         straight = x if self.shortcut is None else self.shortcut.forward(x)
         if tuple(y.shape) != tuple(straight.shape):
             raise ValueError(
                 f"Residual: the body gives shape {tuple(y.shape)} but the shortcut {tuple(straight.shape)}; "
                 "a shortcut such as a 1x1 Conv2d can change channels and size"
             )
-        return compute(backend_of(body=y, shortcut=straight), "Residual", operator.add, y, straight)
+        return straight
 
     def backward(self, dy: Array) -> Array:
         """The sum of both ways back."""
         # in reverse, for a layer that is in both ways
         straight = dy if self.shortcut is None else self.shortcut.backward(dy)
-        dx = self.body.backward(dy)
+        return self._joined(self.body.backward(dy), straight)
+
+    def _joined(self, dx: Array | None, straight: Array | None) -> Array:
         if dx is None or straight is None:
             raise RuntimeError("Residual.backward: a layer inside gave no gradient to its input (need_dx is False)")
         return compute(backend_of(dx=dx), "Residual.backward", operator.add, dx, straight)
+
+    # ---- with a ReLU behind, see `_fusion` ----
+
+    def _last_norm(self) -> BatchNorm2d | None:
+        """The normalisation at the end of the body, if it can add the shortcut."""
+        if not (runs_as(self, Residual) and isinstance(self.body, Sequential) and runs_as(self.body, Sequential)):
+            return None
+        norm = self.body[-1] if len(self.body) else None
+        if type(norm) is not BatchNorm2d or not norm._is_plain():
+            return None
+        # it comes behind the shortcut, which must not use it too: a cache is for the latest use
+        inside = () if self.shortcut is None else self.shortcut.named_layers()
+        return None if any(layer is norm for _, layer in inside) else norm
+
+    def _forward_relu(self, x: Array) -> Array | None:
+        norm = self._last_norm()
+        if norm is None:
+            return None
+        y = _through(list(self.body)[:-1], x)  # type: ignore[call-overload]
+        straight = self._straight(x, y)
+        if y.dtype != straight.dtype:  # a sum, but none that the operator makes
+            return functional.relu(_sum(norm.forward(y), straight))[0]
+        return norm._forward(functional.batch_norm_relu, y, residual=straight)
+
+    def _has_relu(self, y: Array) -> bool:
+        norm = self._last_norm()
+        return norm is not None and norm._has_relu(y)
+
+    def _backward_relu(self, dy: Array) -> Array:
+        norm, body = self._last_norm(), self.body
+        assert norm is not None, "`_has_relu` said so"
+        assert isinstance(body, Sequential)
+        dy, straight = norm._gradients_relu(dy, norm.pop())
+        if self.shortcut is not None:
+            straight = self.shortcut.backward(straight)
+        return self._joined(body._back(dy, len(body) - 1), straight)
+
+
+def _sum(y: Array, straight: Array) -> Array:
+    return compute(backend_of(body=y, shortcut=straight), "Residual", operator.add, y, straight)
 
 
 class _ConcatCache(NamedTuple):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
 from .. import functional
@@ -17,6 +20,8 @@ from .._geometry import (
 )
 from .._random import as_generator
 from ..backends.protocol import Array
+from ..functional.conv import conv2d_relu
+from ._fusion import runs_as
 from ._initial import uniform
 from .base import Layer, Parameter
 
@@ -113,7 +118,14 @@ class Conv2d(Layer):
 
     def forward(self, x: Array) -> Array:
         """(N, C, H, W) to (N, F, out_h, out_w), channels last in the other layout."""
-        y, cache = functional.conv2d(
+        return self._forward(functional.conv2d, x)
+
+    def _forward_relu(self, x: Array) -> Array | None:
+        return self._forward(conv2d_relu, x) if runs_as(self, Conv2d) else None
+
+    def _forward(self, operator: Callable[..., Any], x: Array) -> Array:
+        """The result of ``operator``, `functional.conv2d` or one of its signature and cache."""
+        y, cache = operator(
             x,
             self.filters(),
             None if self.bias is None else self.bias.data,

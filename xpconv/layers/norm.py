@@ -14,6 +14,8 @@ from .._geometry import check_layout
 from ..backends import backend_of, compute, get_backend
 from ..backends.protocol import Array
 from ..functional._arguments import check_shape
+from ..functional.norm import BatchNormReluCache
+from ._fusion import runs_as
 from ._initial import constant
 from .base import Layer, Parameter
 
@@ -105,11 +107,38 @@ class _BatchNorm(Layer):
 
     def backward(self, dy: Array) -> Array:
         """Gradient to the input; adds to the gradients of the parameters."""
+        cache = self.pop()
+        if isinstance(cache, BatchNormReluCache):  # a Sequential has put the ReLU behind this layer into it
+            return self._gradients_relu(dy, cache)[0]
         signals = len(dy.shape) == 3
-        dx, dweight, dbias = functional.batch_norm_backward(dy[:, :, None, :] if signals else dy, self.pop())
+        dx, dweight, dbias = functional.batch_norm_backward(dy[:, :, None, :] if signals else dy, cache)
         _accumulate(self.weight, dweight)
         _accumulate(self.bias, dbias)
         return dx[:, :, 0, :] if signals else dx
+
+    def _forward_relu(self, x: Array) -> Array | None:
+        # signals (N, C, L) are images for the operator, whose result is not the one that the ReLU would keep
+        if not self._is_plain() or len(x.shape) == 3:
+            return None
+        return self._forward(functional.batch_norm_relu, x)
+
+    def _is_plain(self) -> bool:
+        """Whether it does nothing but normalise, in the way of its class."""
+        return runs_as(self, type(self)) and type(self) in (BatchNorm1d, BatchNorm2d)
+
+    def _has_relu(self, y: Array) -> bool:
+        cache = self._stack[-1] if self._stack else None
+        return isinstance(cache, BatchNormReluCache) and cache.y is y
+
+    def _backward_relu(self, dy: Array) -> Array:
+        return self.backward(dy)
+
+    def _gradients_relu(self, dy: Array, cache: BatchNormReluCache) -> tuple[Array, Array | None]:
+        """Gradients to the input and to the residual, None where there was none, from that behind the ReLU."""
+        dx, dweight, dbias, dresidual = functional.batch_norm_relu_backward(dy, cache)
+        _accumulate(self.weight, dweight)
+        _accumulate(self.bias, dbias)
+        return dx, dresidual
 
     def extra_repr(self) -> str:
         """As PyTorch."""
@@ -211,6 +240,9 @@ class BatchNorm2d(_BatchNorm):
             return super().forward(x)
         return self._forward(functional.batch_norm_relu, x, residual=residual)
 
+    def _is_plain(self) -> bool:
+        return self.activation is None and super()._is_plain()
+
     def __call__(self, x: Array, residual: Array | None = None) -> Array:
         """``forward(x, residual)``."""
         return self.forward(x, residual)
@@ -223,9 +255,7 @@ class BatchNorm2d(_BatchNorm):
         if self.activation is None:
             return super().backward(dy)
         cache = self.pop()
-        dx, dweight, dbias, dresidual = functional.batch_norm_relu_backward(dy, cache)
-        _accumulate(self.weight, dweight)
-        _accumulate(self.bias, dbias)
+        dx, dresidual = self._gradients_relu(dy, cache)
         return (dx, dresidual) if cache.has_residual else dx
 
     def extra_repr(self) -> str:

@@ -18,12 +18,17 @@ from ...backends.protocol import Array, Backend
 from .choice import engine_for
 from .transpose import conv_transpose2d, conv_transpose2d_backward
 
-__all__ = ["conv2d", "conv2d_backward", "conv_transpose2d", "conv_transpose2d_backward"]
+__all__ = ["conv2d", "conv2d_backward", "conv2d_relu", "conv_transpose2d", "conv_transpose2d_backward"]
 
 
 def conv2d(backend: Backend, x: Array, w: Array, b: Array | None, geometry: ConvGeometry) -> Array:
     """Cross-correlation of x (N, C, H, W) with w (F, C / groups, kh, kw); returns (N, F, out_h, out_w)."""
     return engine_for("forward", backend.dtype_name(x), geometry).forward(x, w, b, geometry, False)
+
+
+def conv2d_relu(backend: Backend, x: Array, w: Array, b: Array | None, geometry: ConvGeometry) -> Array:
+    """``max(conv2d(x), 0)`` in one pass over the memory."""
+    return engine_for("forward", backend.dtype_name(x), geometry).forward(x, w, b, geometry, True)
 
 
 def conv2d_backward(
