@@ -18,7 +18,10 @@ from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
 
 KERNELS = "kernels/cpu"
-SOURCES = ["_kernels.pyx", "threads.c", "arena.c", "isa.c", "columns.c", "direct.c", "pool.c", "norm.c", "dropout.c"]
+SOURCES = [
+    "_kernels.pyx", "threads.c", "arena.c", "isa.c", "columns.c", "direct.c", "winograd.c", "pool.c", "norm.c",
+    "dropout.c",
+]  # fmt: skip
 
 # No -march: a wheel has to run on every machine of its architecture. No fast-math either; these two flags only say
 # that nobody reads errno or floating-point exception flags, so that loops with comparisons vectorise. Contraction to

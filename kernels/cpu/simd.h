@@ -9,6 +9,7 @@
  *     MASK FIRST ALL          the first n lanes; all of them
  *     LOAD_FIRST STORE_FIRST  only the lanes of a mask touch memory; others load as 0
  *     SUM                     of all lanes
+ *     POSITIVE                negative numbers made zero; a NaN stays
  *     STREAM                  to aligned memory past the caches, for results that are not read again soon; FENCE after
  *
  * Without vectors (MSVC) only REAL, TARGET and INLINE exist, for loops that leave vectors to the compiler.
@@ -46,6 +47,7 @@
 #define SPLAT(number) SIMD(set1)(number)
 #define FMA(a, b, c) SIMD(fmadd)(a, b, c)
 #define SUM(v) SIMD(reduce_add)(v)
+#define POSITIVE(v) SIMD(max)(SPLAT(0), v) /* of two numbers that do not compare, the second */
 #define STREAM(to, v) SIMD(stream)(to, v)
 #define FENCE() _mm_sfence()
 
@@ -72,6 +74,7 @@
 #define SPLAT(number) SIMD(set1)(number)
 #define FMA(a, b, c) SIMD(fmadd)(a, b, c)
 #define SUM(v) xpc_sum_lanes((v), LANES)
+#define POSITIVE(v) SIMD(max)(SPLAT(0), v)
 #define STREAM(to, v) SIMD(stream)(to, v)
 #define FENCE() _mm_sfence()
 
@@ -107,6 +110,8 @@
 #define FMA(a, b, c) ((a) * (b) + (c))
 #endif
 #define SUM(v) xpc_sum_lanes((v), LANES)
+#define POSITIVE(v) \
+    __extension__({ VEC any_ = (v); (VEC)((__typeof__(any_ < any_))any_ & ~(any_ < SPLAT((REAL)0))); })
 #define STREAM(to, v) STORE(to, v)
 #define FENCE() ((void)0)
 

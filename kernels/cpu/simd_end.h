@@ -14,6 +14,7 @@
 #undef SPLAT
 #undef FMA
 #undef SUM
+#undef POSITIVE
 #undef STREAM
 #undef FENCE
 #undef INLINE

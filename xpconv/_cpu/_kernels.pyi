@@ -184,3 +184,15 @@ def direct_backward(
     dilation_w: int,
     memory: NDArray,
 ) -> None: ...
+def winograd(
+    x: NDArray,
+    w: NDArray,
+    b: NDArray | None,
+    y: NDArray,
+    pad_top: int,
+    pad_left: int,
+    tile: int,
+    rotated: bool,
+    relu: bool,
+    most: int,
+) -> None: ...

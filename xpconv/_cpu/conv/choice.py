@@ -16,7 +16,7 @@ from ..._algorithm import get_conv_algorithm
 from ..._geometry import ConvGeometry
 from ..._precision import get_matmul_precision
 from .. import _kernels
-from . import direct, im2col
+from . import direct, im2col, winograd
 from ._costs import COSTS
 
 __all__ = ["OPERATIONS", "Candidate", "candidates", "engine_for"]
@@ -26,11 +26,11 @@ OPERATIONS = ("forward", "input_gradient", "weight_gradient")
 # the engines of each algorithm; where the table of costs lacks one, the first that can do it is taken
 _ENGINES: dict[str, tuple[ModuleType, ...]] = {
     "auto": (direct, im2col),
-    "winograd": (),
+    "winograd": (winograd,),
     "direct": (direct,),
     "im2col": (im2col,),
 }
-_WINOGRAD: tuple[ModuleType, ...] = ()
+_WINOGRAD: tuple[ModuleType, ...] = (winograd,)
 
 _VECTOR_BYTES = {None: 16, "baseline": 16, "avx2": 32, "avx512": 64}
 _ITEMSIZE = {"float32": 4, "float64": 8}
