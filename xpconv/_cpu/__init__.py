@@ -14,8 +14,11 @@ import xpconv._cpu._kernels as _kernels  # spelled so, a missing module is calle
 
 from .. import _threads
 from . import columns, conv, dropout, norm, pool
+from ._memory import empty
 
-__all__ = ["ENGINES"]
+__all__ = ["ENGINES", "empty", "trim_memory"]
+
+trim_memory = _kernels.trim_memory
 
 _kernels.set_num_threads(_threads._number)  # not get_num_threads(), which asks the kernels
 

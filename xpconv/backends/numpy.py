@@ -36,6 +36,11 @@ class NumpyBackend(Backend):
     def __init__(self) -> None:
         super().__init__()
         self.engines = _native_engines()
+        self._empty: Any = np.empty
+        if self.engines:
+            from .._cpu import empty
+
+            self._empty = empty
 
     def owns(self, array: object) -> bool:
         return type(array) in (np.ndarray, np.memmap)
@@ -74,6 +79,18 @@ class NumpyBackend(Backend):
 
     def reshape(self, array: Array, shape: tuple[int, ...]) -> Array:
         return array.reshape(shape)
+
+    def add(self, a: Array, b: Array) -> Array:
+        if a.flags.c_contiguous and b.flags.c_contiguous:
+            return np.add(a, b, out=self._empty(a.shape, a.dtype))
+        return a + b
+
+    def free_memory(self) -> bool:
+        if not self.engines:
+            return False
+        from .._cpu import trim_memory
+
+        return trim_memory() > 0
 
     def prepare(self, array: Array) -> Array:
         if type(array) is np.memmap:  # else results become memory maps of nothing

@@ -28,6 +28,7 @@ __all__ = [
     "asarray",
     "available_backends",
     "backend_of",
+    "free_memory",
     "get_backend",
     "load_backend",
     "loaded_backend",
@@ -193,6 +194,17 @@ def loaded_backend(name: str) -> Backend | None:
 def packages_of(name: str) -> tuple[str, ...]:
     """Top-level packages of the array types of a registered backend; empty if they are not known."""
     return _entries[name].packages
+
+
+def free_memory() -> None:
+    """Give memory that is kept for later use back to the system, or to the device.
+
+    Operators on NumPy arrays keep the memory of results that nobody holds any more, about as much as a training step
+    needs, since fresh memory costs more time than many of them; libraries for GPUs do so too. Nothing changes but the
+    time of the next calls. Every backend that has been started is asked.
+    """
+    for backend in {id(backend): backend for backend in _loaded.values()}.values():
+        backend.free_memory()
 
 
 def available_backends() -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -167,7 +166,8 @@ class Residual(Layer):
     def _joined(self, dx: Array | None, straight: Array | None) -> Array:
         if dx is None or straight is None:
             raise RuntimeError("Residual.backward: a layer inside gave no gradient to its input (need_dx is False)")
-        return compute(backend_of(dx=dx), "Residual.backward", operator.add, dx, straight)
+        backend = backend_of(dx=dx)
+        return compute(backend, "Residual.backward", backend.add, dx, straight)
 
     # ---- with a ReLU behind, see `_fusion` ----
 
@@ -207,7 +207,8 @@ class Residual(Layer):
 
 
 def _sum(y: Array, straight: Array) -> Array:
-    return compute(backend_of(body=y, shortcut=straight), "Residual", operator.add, y, straight)
+    backend = backend_of(body=y, shortcut=straight)
+    return compute(backend, "Residual", backend.add, y, straight)
 
 
 class _ConcatCache(NamedTuple):
@@ -263,6 +264,7 @@ class Concat(Layer):
             part = branch.backward(dy[(slice(None),) * axis + (slice(stop - length, stop), ...)])
             if part is None:
                 raise RuntimeError("Concat.backward: a layer inside gave no gradient to its input (need_dx is False)")
-            dx = part if dx is None else compute(backend_of(dx=dx), "Concat.backward", operator.add, dx, part)
+            backend = backend_of(dx=part)
+            dx = part if dx is None else compute(backend, "Concat.backward", backend.add, dx, part)
             stop -= length
         return dx

@@ -7,7 +7,6 @@ torchvision's for `ResNet18`, and for `CifarResNet` those of the CIFAR-10 reposi
 from __future__ import annotations
 
 import math
-import operator
 
 import numpy as np
 
@@ -85,7 +84,8 @@ class BasicBlock(Layer):
         if projection is not None:
             straight = projection.backward(straight)
         dx = self.conv1.backward(self.bn1.backward(self.conv2.backward(dy)))
-        return compute(backend_of(dx=dx), "BasicBlock.backward", operator.add, dx, straight)
+        backend = backend_of(dx=dx)
+        return compute(backend, "BasicBlock.backward", backend.add, dx, straight)
 
 
 def _stage(
