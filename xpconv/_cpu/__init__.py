@@ -13,7 +13,7 @@ from typing import Any
 import xpconv._cpu._kernels as _kernels  # spelled so, a missing module is called missing, and not a circular import
 
 from .. import _threads
-from . import columns, conv, dropout, norm, pool
+from . import activation, columns, conv, dropout, norm, optim, pool
 from ._memory import empty
 
 __all__ = ["ENGINES", "empty", "trim_memory"]
@@ -54,4 +54,12 @@ ENGINES: dict[str, tuple[tuple[str, Callable[..., Any], Callable[[str, Any], boo
     "batch_norm_relu_inference": (("cpu", norm.batch_norm_relu_inference, _real),),
     "adaptive_avg_pool2d": (("cpu", pool.adaptive_avg_pool2d, _real),),
     "dropout_mask": (("cpu", dropout.dropout_mask, _real),),
+    "relu": (("cpu", activation.relu, _real),),
+    "relu_backward": (("cpu", activation.relu_backward, _real),),
+    "leaky_relu": (("cpu", activation.leaky_relu, _real),),
+    "leaky_relu_backward": (("cpu", activation.leaky_relu_backward, _real),),
+    "sgd_steps": (("cpu", optim.sgd_steps, _real),),
+    "rmsprop_steps": (("cpu", optim.rmsprop_steps, _real),),
+    "adam_steps": (("cpu", optim.adam_steps, _real),),
+    "squared_norm": (("cpu", optim.squared_norm, _real),),
 }

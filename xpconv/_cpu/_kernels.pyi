@@ -196,3 +196,46 @@ def winograd(
     relu: bool,
     most: int,
 ) -> None: ...
+
+RELU: int
+RELU_BACKWARD: int
+LEAKY_RELU: int
+LEAKY_RELU_BACKWARD: int
+
+def activate(function: int, kept: NDArray, dy: NDArray | None, result: NDArray, slope: float = 0) -> None: ...
+def sgd_steps(
+    params: list[NDArray],
+    grads: list[NDArray],
+    velocities: list[NDArray] | None,
+    lr: float,
+    momentum: float,
+    dampening: float,
+    nesterov: bool,
+    weight_decay: float,
+) -> None: ...
+def rmsprop_steps(
+    params: list[NDArray],
+    grads: list[NDArray],
+    square_avgs: list[NDArray],
+    buffers: list[NDArray] | None,
+    lr: float,
+    alpha: float,
+    eps: float,
+    momentum: float,
+    weight_decay: float,
+) -> None: ...
+def adam_steps(
+    params: list[NDArray],
+    grads: list[NDArray],
+    ms: list[NDArray],
+    vs: list[NDArray],
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float,
+    correction1: float,
+    correction2: float,
+    decoupled: bool,
+) -> None: ...
+def squared_norm(grads: list[NDArray]) -> float: ...

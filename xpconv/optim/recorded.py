@@ -29,7 +29,7 @@ class RecordedStep:
         self._arrays: list[Array] | None = None  # those whose addresses the graph knows
         for bucket in self._buckets:
             backend, steps, lr = bucket.backend, bucket.steps, bucket.settings["lr"]
-            if serving(backend, optimizer._operator, bucket.dtype).name == "generic":
+            if backend.on_host or serving(backend, optimizer._operator, bucket.dtype).name == "generic":
                 raise RuntimeError(
                     f"optimizer: the kernels of {backend.name} for {bucket.dtype} that serve {optimizer._operator} "
                     "cannot read its numbers on the device"

@@ -1,0 +1,27 @@
+/* Activations, element by element, and their gradients; float32 and float64.
+ *
+ *     forward    y[k] = f(x[k])
+ *     backward  dx[k] = f'(x[k]) * dy[k]        of what the forward call has kept: x, or y = f(x)
+ *
+ * Plain loops without fused multiply-add, which compilers turn into vectors: the same bits from every instruction set.
+ */
+#ifndef XPC_ACTIVATION_H
+#define XPC_ACTIVATION_H
+
+#include <stddef.h>
+
+typedef enum {
+    XPC_RELU,
+    XPC_RELU_BACKWARD, /* of y */
+    XPC_LEAKY_RELU,
+    XPC_LEAKY_RELU_BACKWARD, /* of x */
+    XPC_ACTIVATIONS
+} xpc_activation;
+
+/* result[k] from kept[k] and, if it is a gradient, dy[k]; else `dy` is anything as long, and not read. `slope` is that of leaky ReLU. */
+void xpc_activate_f32(xpc_activation function, const float *kept, const float *dy, float *result, ptrdiff_t count,
+                      double slope);
+void xpc_activate_f64(xpc_activation function, const double *kept, const double *dy, double *result, ptrdiff_t count,
+                      double slope);
+
+#endif

@@ -1,0 +1,33 @@
+# Activations and their gradients.
+
+cdef extern from "activation.h" nogil:
+    ctypedef enum xpc_activation:
+        XPC_RELU
+        XPC_RELU_BACKWARD
+        XPC_LEAKY_RELU
+        XPC_LEAKY_RELU_BACKWARD
+        XPC_ACTIVATIONS
+    void xpc_activate_f32(xpc_activation, const float *, const float *, float *, Py_ssize_t, double)
+    void xpc_activate_f64(xpc_activation, const double *, const double *, double *, Py_ssize_t, double)
+
+RELU = <int> XPC_RELU
+RELU_BACKWARD = <int> XPC_RELU_BACKWARD
+LEAKY_RELU = <int> XPC_LEAKY_RELU
+LEAKY_RELU_BACKWARD = <int> XPC_LEAKY_RELU_BACKWARD
+
+
+def activate(int function, kept, dy, result, double slope=0):
+    """Write ``result`` from ``kept`` and, for a gradient, ``dy`` (else None): contiguous, of one size and dtype."""
+    if not 0 <= function < XPC_ACTIVATIONS:
+        raise ValueError(f"function: expected 0 to {XPC_ACTIVATIONS - 1}, got {function}")
+    cdef _Runs runs = _Runs(3)
+    cdef void *target = runs.take(result, True, -1)
+    cdef Py_ssize_t count = runs.count()
+    cdef const void *source = runs.take(kept, False, count)
+    cdef const void *gradient = source if dy is None else runs.take(dy, False, count)
+    cdef xpc_activation which = <xpc_activation> function
+    with nogil:
+        if runs.is_double:
+            xpc_activate_f64(which, <const double *> source, <const double *> gradient, <double *> target, count, slope)
+        else:
+            xpc_activate_f32(which, <const float *> source, <const float *> gradient, <float *> target, count, slope)
