@@ -184,6 +184,48 @@ def direct_backward(
     dilation_w: int,
     memory: NDArray,
 ) -> None: ...
+def blocked_forward(
+    x: NDArray,
+    w: NDArray,
+    b: NDArray | None,
+    y: NDArray,
+    stride_h: int,
+    stride_w: int,
+    pad_top: int,
+    pad_left: int,
+    dilation_h: int,
+    dilation_w: int,
+    groups: int,
+    relu: bool,
+    limit: int,
+) -> None: ...
+def blocked_input_gradient(
+    dy: NDArray,
+    w: NDArray,
+    dx: NDArray,
+    stride_h: int,
+    stride_w: int,
+    pad_top: int,
+    pad_left: int,
+    dilation_h: int,
+    dilation_w: int,
+    groups: int,
+    limit: int,
+) -> None: ...
+def blocked_weight_gradient(
+    dy: NDArray,
+    x: NDArray,
+    dw: NDArray,
+    db: NDArray | None,
+    stride_h: int,
+    stride_w: int,
+    pad_top: int,
+    pad_left: int,
+    dilation_h: int,
+    dilation_w: int,
+    groups: int,
+    limit: int,
+) -> None: ...
 def winograd(
     x: NDArray,
     w: NDArray,

@@ -4,6 +4,7 @@
 
     choice       which engine takes a call, and why
     direct       few channels: one image at a time, lanes are neighbouring pixels
+    blocked      any shape: blocks that stay in the caches
     im2col       columns and a matrix product by the BLAS: the reference, and what takes every shape
     winograd     3 x 3 with stride 1: a quarter of the multiplications, lanes are channels
     transpose    transposed convolution, the same engines the other way round

@@ -1,0 +1,306 @@
+#include "blocked.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "arena.h"
+#include "isa.h"
+#include "threads.h"
+
+#ifdef XPC_HAS_VECTORS
+
+enum {
+    LINE = 64,               /* bytes; alignment of everything in working memory, and the widest vector */
+    BAND_BYTES = 512 << 10,  /* a piece's input, a part of the second-level cache */
+    PIECE_OUTPUTS = 1024,    /* about: enough that the weights are not read too often */
+    SHARE_BYTES = 1 << 20,   /* sums of a share of dw: they stay in the second-level cache */
+    SHARES = 16
+};
+
+/* One tap along one axis: entry o + entry of a phase (in the list of those that are read) is what output o sees. */
+typedef struct {
+    ptrdiff_t index, phase, entry;
+} tap;
+
+/* One axis of the convolution that is computed, which is not the caller's if that wants the gradient to the image. */
+typedef struct {
+    ptrdiff_t size;    /* of the input: entry e of phase p is position e * split + p - pad */
+    ptrdiff_t split, pad;
+    ptrdiff_t phases;  /* that some tap reads */
+    ptrdiff_t *phase;  /* which ones */
+    ptrdiff_t more;    /* entries seen beyond one for each output */
+    ptrdiff_t outputs; /* of each output phase: output o of phase a is pixel o * weave + a of the result */
+    ptrdiff_t weave, total;
+    tap *taps;         /* those of one output phase after those of another, each by rising position */
+    ptrdiff_t *first;  /* of each output phase, and the end */
+} axis_plan;
+
+typedef struct {
+    axis_plan v, h;
+    ptrdiff_t batch, channels, outputs; /* images, and channels of the input and of the result */
+    ptrdiff_t kernel_w;
+    ptrdiff_t weight_output, weight_channel; /* steps in w */
+    ptrdiff_t result;                   /* from image to image of the result */
+    ptrdiff_t taps;                     /* all taps of all output phases */
+    ptrdiff_t images, rows;             /* of a piece */
+    ptrdiff_t cuts, pieces;             /* pieces of one image if it is cut, and all */
+    int in_place;                       /* the input is read where it lies */
+    ptrdiff_t pitch, plane, channel, image; /* steps in the band, of rows, phases, channels and images */
+    ptrdiff_t *tab;                     /* in the band, for every k */
+    ptrdiff_t *weight;                  /* in w, for every k */
+    void *tables;
+} plan;
+
+static ptrdiff_t round_up(ptrdiff_t number, ptrdiff_t unit)
+{
+    return (number + unit - 1) / unit * unit;
+}
+
+/* Channels and rows of sums do not lie a multiple of many lines apart: they would fall into the same places of a cache. */
+static ptrdiff_t odd_lines(ptrdiff_t numbers, ptrdiff_t itemsize)
+{
+    ptrdiff_t lines = xpc_ceil_div(numbers * itemsize, LINE);
+    return (lines | 1) * LINE / itemsize;
+}
+
+static ptrdiff_t floor_div(ptrdiff_t number, ptrdiff_t divisor)
+{
+    return number >= 0 ? number / divisor : -((-number + divisor - 1) / divisor);
+}
+
+/* How an axis forward reads: the input is split, the taps are in order. */
+static void forward_axis(axis_plan *plan, xpc_axis axis, ptrdiff_t size, ptrdiff_t out)
+{
+    plan->size = size;
+    plan->split = axis.stride;
+    plan->pad = axis.pad;
+    plan->outputs = plan->total = out;
+    plan->weave = 1;
+    plan->phases = plan->more = 0;
+    for (ptrdiff_t k = 0; k < axis.kernel; k++) {
+        ptrdiff_t phase = k * axis.dilation % axis.stride, known = 0;
+        while (known < plan->phases && plan->phase[known] != phase)
+            known++;
+        if (known == plan->phases)
+            plan->phase[plan->phases++] = phase;
+        plan->taps[k] = (tap){k, known, k * axis.dilation / axis.stride};
+        plan->more = xpc_max(plan->more, plan->taps[k].entry);
+    }
+    plan->first[0] = 0;
+    plan->first[1] = axis.kernel;
+}
+
+/* How the gradient reads an axis of dy: pixel o * stride + a of dx meets tap k in entry o + (a + pad - k * dilation) /
+ * stride of dy, where that is a whole number. */
+static void backward_axis(axis_plan *plan, xpc_axis axis, ptrdiff_t size, ptrdiff_t out)
+{
+    plan->size = out;
+    plan->split = 1;
+    plan->outputs = xpc_ceil_div(size, axis.stride);
+    plan->total = size;
+    plan->weave = axis.stride;
+    plan->phases = 1;
+    plan->phase[0] = 0;
+    ptrdiff_t count = 0, least = 0, most = 0;
+    for (ptrdiff_t a = 0; a < axis.stride; a++) {
+        plan->first[a] = count;
+        for (ptrdiff_t k = axis.kernel - 1; k >= 0; k--) {
+            ptrdiff_t distance = a + axis.pad - k * axis.dilation;
+            if (floor_div(distance, axis.stride) * axis.stride != distance)
+                continue;
+            ptrdiff_t entry = floor_div(distance, axis.stride);
+            least = count ? xpc_min(least, entry) : entry;
+            most = count ? xpc_max(most, entry) : entry;
+            plan->taps[count++] = (tap){k, 0, entry};
+        }
+    }
+    plan->first[axis.stride] = count;
+    for (ptrdiff_t k = 0; k < count; k++)
+        plan->taps[k].entry -= least;
+    plan->more = most - least;
+    plan->pad = -least;
+}
+
+/* Bytes of the tables of an axis and of all taps. */
+static size_t table_bytes(const xpc_blocked *conv, ptrdiff_t channels)
+{
+    xpc_axis v = conv->vertical, h = conv->horizontal;
+    size_t axes = (size_t)(v.kernel + h.kernel) * (sizeof(tap) + sizeof(ptrdiff_t)) +
+                  (size_t)(v.stride + h.stride + 4) * sizeof(ptrdiff_t);
+    return axes + 2 * (size_t)(channels * v.kernel * h.kernel) * sizeof(ptrdiff_t);
+}
+
+/* Group `g` of images. */
+static xpc_planes group_of(xpc_planes x, ptrdiff_t g, ptrdiff_t channels, size_t itemsize)
+{
+    x.data = (const char *)x.data + g * channels * x.channel * (ptrdiff_t)itemsize;
+    return x;
+}
+
+static int make_plan(plan *p, const xpc_blocked *conv, int backward)
+{
+    xpc_axis v = conv->vertical, h = conv->horizontal;
+    ptrdiff_t taps = v.kernel * h.kernel;
+    p->batch = conv->batch;
+    p->channels = backward ? conv->filters : conv->channels;
+    p->outputs = backward ? conv->channels : conv->filters;
+    p->weight_output = backward ? taps : conv->channels * taps;
+    p->weight_channel = backward ? conv->channels * taps : taps;
+    p->kernel_w = h.kernel;
+    p->taps = p->channels * taps;
+    char *memory = p->tables = xpc_arena_take(table_bytes(conv, p->channels));
+    if (!memory)
+        return 0;
+    p->v.taps = (tap *)memory;
+    p->h.taps = p->v.taps + v.kernel;
+    p->v.phase = (ptrdiff_t *)(p->h.taps + h.kernel);
+    p->h.phase = p->v.phase + v.kernel;
+    p->v.first = p->h.phase + h.kernel;
+    p->h.first = p->v.first + v.stride + 1;
+    p->tab = p->h.first + h.stride + 1;
+    p->weight = p->tab + p->taps;
+    if (backward) {
+        backward_axis(&p->v, v, conv->height, conv->out_h);
+        backward_axis(&p->h, h, conv->width, conv->out_w);
+    } else {
+        forward_axis(&p->v, v, conv->height, conv->out_h);
+        forward_axis(&p->h, h, conv->width, conv->out_w);
+    }
+    p->result = conv->groups * p->outputs * p->v.total * p->h.total;
+    p->in_place = taps == 1 && p->v.split == 1 && p->h.split == 1 && p->v.weave == 1 && p->h.weave == 1 &&
+                  p->v.pad == 0 && p->h.pad == 0 && p->v.size == p->v.outputs && p->h.size == p->h.outputs;
+    return 1;
+}
+
+/* Steps in the band of a piece of `rows` rows; in place those of the input. */
+static void lay_out_band(plan *p, ptrdiff_t channels, ptrdiff_t rows, xpc_planes x, ptrdiff_t itemsize)
+{
+    p->rows = rows;
+    p->pitch = p->h.outputs + p->h.more;
+    p->plane = (rows + p->v.more) * p->pitch;
+    p->channel = p->in_place ? x.channel : odd_lines(p->v.phases * p->h.phases * p->plane, itemsize);
+    p->image = p->in_place ? x.image : channels * p->channel;
+}
+
+/* Numbers in the band of a piece; vectors may be loaded from its last number on. */
+static ptrdiff_t band_size(const plan *p, ptrdiff_t itemsize)
+{
+    return p->in_place ? 0 : p->images * p->image + 2 * LINE / itemsize;
+}
+
+/* Cut the work into pieces: as many whole images as fit into the band and make enough outputs, else equal bands of rows. */
+static void cut(plan *p, ptrdiff_t channels, xpc_planes x, ptrdiff_t itemsize, ptrdiff_t band_bytes,
+                ptrdiff_t most_outputs)
+{
+    ptrdiff_t width = p->h.outputs, height = p->v.outputs, rows = height, images = 1;
+    lay_out_band(p, channels, rows, x, itemsize);
+    if ((p->in_place || p->image * itemsize <= band_bytes) && width * height <= most_outputs) {
+        images = xpc_max(most_outputs / (width * height), 1);
+        if (!p->in_place)
+            images = xpc_min(images, xpc_max(band_bytes / (p->image * itemsize), 1));
+        /* at least eight pieces for threads to share, equal ones */
+        images = xpc_min(images, xpc_ceil_div(p->batch, 8));
+        images = xpc_ceil_div(p->batch, xpc_ceil_div(p->batch, images));
+    } else {
+        rows = xpc_max(xpc_min(rows, most_outputs / width), 1);
+        if (!p->in_place) {
+            ptrdiff_t line = channels * p->v.phases * p->h.phases * p->pitch * itemsize;
+            rows = xpc_min(rows, xpc_max(band_bytes / line - p->v.more, 1));
+        }
+        rows = xpc_ceil_div(height, xpc_ceil_div(height, rows));
+        lay_out_band(p, channels, rows, x, itemsize);
+    }
+    p->images = images;
+    p->cuts = xpc_ceil_div(height, rows);
+    p->pieces = xpc_ceil_div(p->batch, images) * p->cuts;
+}
+
+/* Where every k lies, for output phase (a, b): by rows of taps, so that a piece that does not see some rows leaves out one
+ * range of k; then by channels, so that neighbouring taps find what they share in the cache. Returns how many. */
+static ptrdiff_t fill_tab(const plan *p, ptrdiff_t a, ptrdiff_t b, ptrdiff_t channels, ptrdiff_t *tab, ptrdiff_t *weight)
+{
+    ptrdiff_t k = 0;
+    for (ptrdiff_t i = p->v.first[a]; i < p->v.first[a + 1]; i++)
+        for (ptrdiff_t c = 0; c < channels; c++)
+            for (ptrdiff_t j = p->h.first[b]; j < p->h.first[b + 1]; j++, k++) {
+                tap v = p->v.taps[i], h = p->h.taps[j];
+                tab[k] = c * p->channel + (v.phase * p->h.phases + h.phase) * p->plane + v.entry * p->pitch + h.entry;
+                weight[k] = c * p->weight_channel + v.index * p->kernel_w + h.index;
+            }
+    return k;
+}
+
+/* The images and rows of a piece. */
+typedef struct {
+    ptrdiff_t image, images, row, rows;
+    ptrdiff_t outputs; /* of one phase */
+} piece;
+
+static piece piece_of(const plan *p, ptrdiff_t number)
+{
+    piece it;
+    it.image = number / p->cuts * p->images;
+    it.images = xpc_min(p->images, p->batch - it.image);
+    it.row = number % p->cuts * p->rows;
+    it.rows = xpc_min(p->rows, p->v.outputs - it.row);
+    it.outputs = it.images * it.rows * p->h.outputs;
+    return it;
+}
+
+/* A run of outputs in one tile whose sources are a run of the band. */
+typedef struct {
+    ptrdiff_t from, at, count;
+} run;
+
+/* The runs of outputs [begin, begin + count) of a piece, none longer than `most`. */
+static ptrdiff_t find_runs(const plan *p, const piece *it, ptrdiff_t begin, ptrdiff_t count, ptrdiff_t most, run *runs)
+{
+    ptrdiff_t width = p->h.outputs, found = 0;
+    ptrdiff_t row = begin / width, column = begin % width, image = row / it->rows;
+    row %= it->rows;
+    for (ptrdiff_t at = 0; at < count;) {
+        /* without padding rows follow one another */
+        ptrdiff_t left = p->pitch == width ? (it->rows - row) * width - column : width - column;
+        ptrdiff_t length = xpc_min(xpc_min(left, most), count - at);
+        runs[found++] = (run){image * p->image + row * p->pitch + column, at, length};
+        at += length;
+        column += length;
+        row += column / width;
+        column %= width;
+        if (row == it->rows) {
+            row = 0;
+            image++;
+        }
+    }
+    return found;
+}
+
+#define XPC_SOURCE "blocked_impl.h"
+#include "instances.h"
+
+#define CALL(name, type, ...) XPC_PICK(name, type)(__VA_ARGS__)
+
+#else /* a compiler without vectors */
+
+#define CALL(name, type, ...) ((void)conv, XPC_BLOCKED_NO_KERNELS)
+
+#endif
+
+#define XPC_BLOCKED(type, real) \
+    int xpc_blocked_forward_##type(const xpc_blocked *conv, xpc_planes x, const real *w, const real *b, real *y, int relu, \
+                                   ptrdiff_t limit) \
+    { \
+        return CALL(forward, type, conv, x, w, b, y, relu, limit); \
+    } \
+    int xpc_blocked_input_gradient_##type(const xpc_blocked *conv, xpc_planes dy, const real *w, real *dx, \
+                                          ptrdiff_t limit) \
+    { \
+        return CALL(input_gradient, type, conv, dy, w, dx, limit); \
+    } \
+    int xpc_blocked_weight_gradient_##type(const xpc_blocked *conv, xpc_planes dy, xpc_planes x, real *dw, real *db, \
+                                           ptrdiff_t limit) \
+    { \
+        return CALL(weight_gradient, type, conv, dy, x, dw, db, limit); \
+    }
+XPC_BLOCKED(f32, float)
+XPC_BLOCKED(f64, double)

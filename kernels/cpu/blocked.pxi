@@ -1,0 +1,138 @@
+# Convolution of any shape by blocks.
+
+cdef extern from "blocked.h":
+    ctypedef struct xpc_planes:
+        const void *data
+        Py_ssize_t image, channel
+    ctypedef struct xpc_blocked:
+        Py_ssize_t groups, batch, channels, filters, height, width, out_h, out_w
+        xpc_axis vertical, horizontal
+    int XPC_BLOCKED_NO_MEMORY, XPC_BLOCKED_NO_KERNELS
+
+cdef extern from "blocked.h" nogil:
+    int xpc_blocked_forward_f32(
+        const xpc_blocked *, xpc_planes, const float *, const float *, float *, int, Py_ssize_t)
+    int xpc_blocked_forward_f64(
+        const xpc_blocked *, xpc_planes, const double *, const double *, double *, int, Py_ssize_t)
+    int xpc_blocked_input_gradient_f32(const xpc_blocked *, xpc_planes, const float *, float *, Py_ssize_t)
+    int xpc_blocked_input_gradient_f64(const xpc_blocked *, xpc_planes, const double *, double *, Py_ssize_t)
+    int xpc_blocked_weight_gradient_f32(const xpc_blocked *, xpc_planes, xpc_planes, float *, float *, Py_ssize_t)
+    int xpc_blocked_weight_gradient_f64(const xpc_blocked *, xpc_planes, xpc_planes, double *, double *, Py_ssize_t)
+
+cdef xpc_planes _planes(str name, const real[:, :, :, :] view) except *:
+    """Images with contiguous planes, those of each image and channel anywhere."""
+    cdef xpc_planes planes
+    cdef xpc_array4 images = _array4[real](view)
+    _check_images(&images)
+    if (images.shape[3] > 1 and images.strides[3] != sizeof(real)) or (
+        images.shape[2] > 1 and images.strides[2] != <Py_ssize_t> sizeof(real) * images.shape[3]
+    ):
+        raise ValueError(f"{name}: planes must be contiguous")
+    planes.data = images.data
+    planes.image = images.strides[0] // <Py_ssize_t> sizeof(real) if images.shape[0] > 1 else 0
+    planes.channel = images.strides[1] // <Py_ssize_t> sizeof(real) if images.shape[1] > 1 else 0
+    return planes
+
+
+cdef xpc_blocked _blocked(
+    const Py_ssize_t *x, const Py_ssize_t *w, const Py_ssize_t *y, Py_ssize_t stride_h, Py_ssize_t stride_w,
+    Py_ssize_t pad_top, Py_ssize_t pad_left, Py_ssize_t dilation_h, Py_ssize_t dilation_w, Py_ssize_t groups
+) except *:
+    """What the shapes and numbers of a call amount to; ValueError unless they belong together."""
+    cdef xpc_blocked conv
+    for axis in range(4):
+        if min(x[axis], w[axis], y[axis]) < 1:
+            raise ValueError("sizes must be at least 1")
+    if pad_top < 0 or pad_left < 0:
+        raise ValueError("padding must be at least 0")
+    if groups < 1 or w[0] % groups:
+        raise ValueError(f"expected filters in {groups} equal groups, got {w[0]}")
+    if x[0] != y[0] or y[1] != w[0] or x[1] // groups != w[1] or x[1] % groups:
+        raise ValueError(
+            f"expected images (N, {groups} * {w[1]}, ...) and outputs (N, {w[0]}, ...), got ({x[0]}, {x[1]}, ...) and "
+            f"({y[0]}, {y[1]}, ...)")
+    conv.groups, conv.batch, conv.channels, conv.filters = groups, x[0], w[1], w[0] // groups
+    conv.height, conv.width, conv.out_h, conv.out_w = x[2], x[3], y[2], y[3]
+    conv.vertical = _axis(w[2], y[2], stride_h, pad_top, dilation_h)
+    conv.horizontal = _axis(w[3], y[3], stride_w, pad_left, dilation_w)
+    # a band of one row of outputs, all weights, and the sums of one piece, in numbers
+    _check_positive_product(
+        (<double> w[2] * dilation_h + stride_h)
+        * (<double> y[3] * stride_w + <double> w[3] * dilation_w + stride_w + x[3]) * max(w[0], w[1]) * 64)
+    _check_positive_product(<double> w[0] * w[1] * w[2] * w[3] * 64)
+    return conv
+
+
+cdef int _check_blocked(int done) except -1:
+    if done == XPC_BLOCKED_NO_MEMORY:
+        raise MemoryError("no memory for a convolution; a smaller XPCONV_WORKSPACE_MB takes less")
+    if done == XPC_BLOCKED_NO_KERNELS:
+        raise ValueError("the kernels were built by a compiler without vectors")
+    return 0
+
+
+def blocked_forward(
+    const real[:, :, :, :] x, const real[:, :, :, ::1] w, const real[::1] b, real[:, :, :, ::1] y,
+    Py_ssize_t stride_h, Py_ssize_t stride_w, Py_ssize_t pad_top, Py_ssize_t pad_left, Py_ssize_t dilation_h,
+    Py_ssize_t dilation_w, Py_ssize_t groups, bint relu, Py_ssize_t limit
+):
+    """Write into y (N, F, oh, ow) the convolution of x (N, C, H, W) with w (F, C / groups, kh, kw), plus b (F,) if not None.
+
+    Working memory stays below ``limit`` bytes where that is possible.
+    """
+    cdef xpc_blocked conv = _blocked(
+        x.shape, w.shape, y.shape, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, groups)
+    cdef xpc_planes images = _planes[real]("x", x)
+    cdef const real *bias = NULL
+    cdef int done
+    if b is not None:
+        if b.shape[0] != w.shape[0]:
+            raise ValueError(f"expected {w.shape[0]} biases, got {b.shape[0]}")
+        bias = &b[0]
+    with nogil:
+        if real is float:
+            done = xpc_blocked_forward_f32(&conv, images, &w[0, 0, 0, 0], bias, &y[0, 0, 0, 0], relu, limit)
+        else:
+            done = xpc_blocked_forward_f64(&conv, images, &w[0, 0, 0, 0], bias, &y[0, 0, 0, 0], relu, limit)
+    _check_blocked(done)
+
+
+def blocked_input_gradient(
+    const real[:, :, :, :] dy, const real[:, :, :, ::1] w, real[:, :, :, ::1] dx, Py_ssize_t stride_h,
+    Py_ssize_t stride_w, Py_ssize_t pad_top, Py_ssize_t pad_left, Py_ssize_t dilation_h, Py_ssize_t dilation_w,
+    Py_ssize_t groups, Py_ssize_t limit
+):
+    """Write into dx (N, C, H, W) the gradient of `blocked_forward` to its images."""
+    cdef xpc_blocked conv = _blocked(
+        dx.shape, w.shape, dy.shape, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, groups)
+    cdef xpc_planes gradients = _planes[real]("dy", dy)
+    cdef int done
+    with nogil:
+        if real is float:
+            done = xpc_blocked_input_gradient_f32(&conv, gradients, &w[0, 0, 0, 0], &dx[0, 0, 0, 0], limit)
+        else:
+            done = xpc_blocked_input_gradient_f64(&conv, gradients, &w[0, 0, 0, 0], &dx[0, 0, 0, 0], limit)
+    _check_blocked(done)
+
+
+def blocked_weight_gradient(
+    const real[:, :, :, :] dy, const real[:, :, :, :] x, real[:, :, :, ::1] dw, real[::1] db, Py_ssize_t stride_h,
+    Py_ssize_t stride_w, Py_ssize_t pad_top, Py_ssize_t pad_left, Py_ssize_t dilation_h, Py_ssize_t dilation_w,
+    Py_ssize_t groups, Py_ssize_t limit
+):
+    """Write into dw (F, C / groups, kh, kw) the gradient to the weights, and into db (F,), if not None, the sums of dy."""
+    cdef xpc_blocked conv = _blocked(
+        x.shape, dw.shape, dy.shape, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, groups)
+    cdef xpc_planes gradients = _planes[real]("dy", dy), images = _planes[real]("x", x)
+    cdef real *sums = NULL
+    cdef int done
+    if db is not None:
+        if db.shape[0] != dw.shape[0]:
+            raise ValueError(f"expected room for {dw.shape[0]} gradients of biases, got {db.shape[0]}")
+        sums = &db[0]
+    with nogil:
+        if real is float:
+            done = xpc_blocked_weight_gradient_f32(&conv, gradients, images, &dw[0, 0, 0, 0], sums, limit)
+        else:
+            done = xpc_blocked_weight_gradient_f64(&conv, gradients, images, &dw[0, 0, 0, 0], sums, limit)
+    _check_blocked(done)

@@ -1,0 +1,659 @@
+/* Included by blocked.c once for each type and instruction set; NAME makes names of their own. */
+#include "simd.h"
+#include "transpose_impl.h"
+
+/* Tiles that fill the registers, and how much of a matrix they pass over at once. */
+#if REGISTERS >= 32
+enum { NAME(MR) = 8, NAME(DR) = 14 };
+#else
+enum { NAME(MR) = 4, NAME(DR) = 6 };
+#endif
+enum {
+    NAME(NV) = 3,     /* vectors of outputs; `tile` knows this number */
+    NAME(DV) = 2,     /* vectors of filters; `rows` knows this number */
+    NAME(CHUNK) = 24576 / (NAME(NV) * LANES * (int)sizeof(REAL)), /* of K: half of a first-level cache */
+    NAME(PIXELS) = 768 / (int)sizeof(REAL)                        /* of dy at once */
+};
+
+/* max(least, v); NaN stays */
+#if ISA == XPC_BASELINE
+#define AT_LEAST(least, v) \
+    __extension__({ \
+        VEC value_ = (v), least_ = (least); \
+        __typeof__(value_ < least_) below_ = value_ < least_; \
+        (VEC)((below_ & (__typeof__(below_))least_) | (~below_ & (__typeof__(below_))value_)); \
+    })
+#else
+#define AT_LEAST(least, v) SIMD(max)(least, v)
+#endif
+
+/* sums[r, lane] (+)= sum over n of a[r, n] * b[n, lane]. */
+INLINE void NAME(product)(const int mr, const int nv, ptrdiff_t n, const REAL *a, const ptrdiff_t a_row,
+                          const ptrdiff_t a_step, const REAL *b, REAL *sums, ptrdiff_t sums_row, int add,
+                          const REAL *bias, int relu)
+{
+    VEC acc[NAME(DR)][NAME(NV)], least = SPLAT(relu ? (REAL)0 : (REAL)-INFINITY);
+    for (int m = 0; m < mr; m++)
+        for (int j = 0; j < nv; j++)
+            acc[m][j] = add ? LOAD(sums + m * sums_row + j * LANES) : SPLAT(bias ? bias[m] : (REAL)0);
+    for (; n > 0; n--, a += a_step, b += nv * LANES) {
+        VEC lanes[NAME(NV)];
+        for (int j = 0; j < nv; j++)
+            lanes[j] = LOAD(b + j * LANES);
+        for (int m = 0; m < mr; m++) {
+            VEC number = SPLAT(a[m * a_row]);
+            for (int j = 0; j < nv; j++)
+                acc[m][j] = FMA(number, lanes[j], acc[m][j]);
+        }
+    }
+    for (int m = 0; m < mr; m++)
+        for (int j = 0; j < nv; j++)
+            STORE(sums + m * sums_row + j * LANES, AT_LEAST(least, acc[m][j]));
+}
+
+/* ---- the band ----------------------------------------------------------------------------------------------------- */
+
+/* One row of the input into those of its phases that are read, `plane` numbers apart, zeros around it; NULL is padding. */
+INLINE void NAME(fill_row)(const axis_plan *axis, const REAL *from, REAL *to, ptrdiff_t plane, ptrdiff_t pitch)
+{
+    for (ptrdiff_t p = 0; p < axis->phases; p++, to += plane) {
+        ptrdiff_t split = axis->split, offset = axis->phase[p] - axis->pad;
+        ptrdiff_t begin = from ? xpc_min(xpc_max(xpc_ceil_div(-offset, split), 0), pitch) : pitch;
+        ptrdiff_t end = xpc_max(xpc_min(xpc_ceil_div(axis->size - offset, split), pitch), begin);
+        for (ptrdiff_t e = 0; e < begin; e++)
+            to[e] = 0;
+        if (from) {
+            const REAL *source = from + begin * split + offset;
+            REAL *restrict target = to + begin;
+            ptrdiff_t count = end - begin;
+            if (split == 1)
+                memcpy(target, source, (size_t)count * sizeof(REAL));
+            else if (split == 2)
+                for (ptrdiff_t e = 0; e < count; e++)
+                    target[e] = source[2 * e];
+            else
+                for (ptrdiff_t e = 0; e < count; e++)
+                    target[e] = source[e * split];
+        }
+        for (ptrdiff_t e = end; e < pitch; e++)
+            to[e] = 0;
+    }
+}
+
+TARGET static void NAME(fill_band)(const plan *p, const piece *it, const xpc_planes *x, ptrdiff_t first_channel,
+                                   ptrdiff_t channels, REAL *band)
+{
+    for (ptrdiff_t n = 0; n < it->images; n++)
+        for (ptrdiff_t c = 0; c < channels; c++) {
+            const REAL *from =
+                (const REAL *)x->data + (it->image + n) * x->image + (first_channel + c) * x->channel;
+            REAL *to = band + n * p->image + c * p->channel;
+            for (ptrdiff_t a = 0; a < p->v.phases; a++, to += p->h.phases * p->plane)
+                for (ptrdiff_t r = 0; r < it->rows + p->v.more; r++) {
+                    ptrdiff_t row = (it->row + r) * p->v.split + p->v.phase[a] - p->v.pad;
+                    NAME(fill_row)(&p->h, row >= 0 && row < p->v.size ? from + row * p->h.size : NULL,
+                                   to + r * p->pitch, p->plane, p->pitch);
+                }
+        }
+}
+
+/* Where the outputs of a piece have their sources: the band, or the input itself. */
+TARGET static const REAL *NAME(band_of)(const plan *p, const piece *it, const xpc_planes *x, ptrdiff_t first_channel,
+                                        ptrdiff_t channels, REAL *band)
+{
+    if (p->in_place)
+        return (const REAL *)x->data + it->image * x->image + first_channel * x->channel + it->row * p->h.size;
+    NAME(fill_band)(p, it, x, first_channel, channels, band);
+    return band;
+}
+
+/* Rows [begin, end) of the columns of some outputs, `row` numbers apart. Vectors may write beyond the end of a row, before
+ * the next one is written, and into a vector after the last. Only what exists is read: the band may be the caller's. */
+INLINE void NAME(gather)(const REAL *band, const ptrdiff_t *tab, ptrdiff_t count, const run *runs, ptrdiff_t pieces,
+                         REAL *to, ptrdiff_t row)
+{
+    for (ptrdiff_t k = 0; k < count; k++, to += row)
+        for (ptrdiff_t r = 0; r < pieces; r++) {
+            const REAL *from = band + tab[k] + runs[r].from;
+            REAL *target = to + runs[r].at;
+            ptrdiff_t length = runs[r].count, e = 0;
+            for (; e + LANES <= length; e += LANES)
+                STORE(target + e, LOAD(from + e));
+            if (e < length)
+                STORE(target + e, LOAD_FIRST(FIRST((int)(length - e)), from + e));
+        }
+}
+
+/* ---- forward, and the gradient to the image --------------------------------------------------------------------- */
+
+/* How many outputs, of channels, the next panel of those that are left takes: 8 where that fits, 4, 3, 2, 1. */
+static int NAME(panel)(ptrdiff_t left)
+{
+    int size = NAME(MR);
+    while (size > left)
+        size = size == 4 ? 3 : size == 3 ? 2 : size / 2;
+    return size;
+}
+
+TARGET static void NAME(tile)(int mr, int nv, ptrdiff_t n, const REAL *w, const REAL *columns, REAL *y, ptrdiff_t y_row,
+                              int add, const REAL *bias, int relu)
+{
+#define XPC_TILE(m, v) \
+    if (mr == m && nv == v) { \
+        NAME(product)(m, v, n, w, 1, m, columns, y, y_row, add, bias, relu); \
+        return; \
+    }
+#define XPC_TILES(m) \
+    XPC_TILE(m, 3) \
+    XPC_TILE(m, 2) \
+    XPC_TILE(m, 1)
+#if REGISTERS >= 32
+    XPC_TILES(8)
+#endif
+    XPC_TILES(4)
+    XPC_TILES(3)
+    XPC_TILES(2)
+    XPC_TILES(1)
+#undef XPC_TILES
+#undef XPC_TILE
+}
+
+typedef struct {
+    const plan *p;
+    xpc_planes x;
+    const REAL *w, *b;
+    REAL *packed, *y;
+    int relu;
+    ptrdiff_t parts;  /* of the channels of the result, as items of their own */
+    ptrdiff_t part;   /* channels of one */
+    ptrdiff_t pitch;  /* of sums that are not written to y at once */
+    ptrdiff_t panel, sums, bytes; /* places in a slot's memory, after the band */
+    char *memory;
+} NAME(forward_job);
+
+/* Weights of panels, [K][MR] each, all of one output phase after those of another. */
+TARGET static void NAME(pack_weights)(const void *argument, ptrdiff_t begin, ptrdiff_t end, int slot)
+{
+    const NAME(forward_job) *job = argument;
+    const plan *p = job->p;
+    (void)slot;
+    for (ptrdiff_t item = begin; item < end; item++) {
+        ptrdiff_t first = item * NAME(MR), last = xpc_min(first + NAME(MR), p->outputs), before = 0;
+        for (ptrdiff_t a = 0; a < p->v.weave; a++)
+            for (ptrdiff_t b = 0; b < p->h.weave; b++) {
+                ptrdiff_t taps = (p->v.first[a + 1] - p->v.first[a]) * (p->h.first[b + 1] - p->h.first[b]);
+                ptrdiff_t depth = taps * p->channels;
+                REAL *to = job->packed + before * p->outputs + first * depth;
+                for (ptrdiff_t m = first, size; m < last; m += size) {
+                    size = NAME(panel)(last - m);
+                    const REAL *from = job->w + m * p->weight_output;
+                    for (ptrdiff_t k = before; k < before + depth; k++, to += size)
+                        for (ptrdiff_t l = 0; l < size; l++)
+                            to[l] = from[p->weight[k] + l * p->weight_output];
+                }
+                before += depth;
+            }
+    }
+}
+
+/* Rows of the band that hold pixels for some output of the tile: the taps outside of them are left out. */
+INLINE xpc_range NAME(taps_seen)(const plan *p, const piece *it, ptrdiff_t a, ptrdiff_t begin, ptrdiff_t end)
+{
+    ptrdiff_t first = begin / p->h.outputs, last = (end - 1) / p->h.outputs;
+    int whole = first / it->rows != last / it->rows;
+    ptrdiff_t top = it->row + (whole ? 0 : first % it->rows), bottom = it->row + (whole ? it->rows - 1 : last % it->rows);
+    xpc_range seen = {p->v.first[a], p->v.first[a + 1]};
+#define POSITION(output, k) \
+    (((output) + p->v.taps[k].entry) * p->v.split + p->v.phase[p->v.taps[k].phase] - p->v.pad)
+    while (seen.begin < seen.end && POSITION(bottom, seen.begin) < 0)
+        seen.begin++;
+    while (seen.begin < seen.end && POSITION(top, seen.end - 1) >= p->v.size)
+        seen.end--;
+#undef POSITION
+    return seen;
+}
+
+/* One phase of the outputs of a piece, for some channels of the result: into y, and what is no whole tile of one image, or
+ * has to be woven, into `sums` [channel][output]. */
+TARGET static void NAME(phase_of_piece)(const NAME(forward_job) *job, const piece *it, ptrdiff_t a, ptrdiff_t b,
+                                        ptrdiff_t before, ptrdiff_t first_m, ptrdiff_t last_m, const REAL *band,
+                                        REAL *columns, REAL *sums)
+{
+    const plan *p = job->p;
+    int weaves = p->v.weave * p->h.weave > 1;
+    ptrdiff_t rows = p->v.first[a + 1] - p->v.first[a], across = p->h.first[b + 1] - p->h.first[b];
+    ptrdiff_t line = across * p->channels, depth = rows * line, size = p->v.total * p->h.total;
+    ptrdiff_t chunks = xpc_max(xpc_ceil_div(depth, NAME(CHUNK)), 1), chunk = xpc_ceil_div(depth, chunks);
+    ptrdiff_t vectors = xpc_ceil_div(it->outputs, LANES), tiles = xpc_ceil_div(vectors, NAME(NV));
+    ptrdiff_t of_image = it->rows * p->h.outputs;
+    run runs[NAME(NV) * LANES];
+    for (ptrdiff_t part = 0; part < chunks; part++)
+        for (ptrdiff_t t = 0; t < tiles; t++) {
+            ptrdiff_t from = vectors * t / tiles, nv = vectors * (t + 1) / tiles - from;
+            ptrdiff_t begin = from * LANES, count = xpc_min(nv * LANES, it->outputs - begin), end = begin + count;
+            xpc_range seen = NAME(taps_seen)(p, it, a, begin, end);
+            ptrdiff_t low = xpc_max((seen.begin - p->v.first[a]) * line, part * chunk);
+            ptrdiff_t high = xpc_min((seen.end - p->v.first[a]) * line, xpc_min((part + 1) * chunk, depth));
+            ptrdiff_t n = xpc_max(high - low, 0);
+            if (n == 0 && part > 0 && !(job->relu && part == chunks - 1))
+                continue;
+            if (n > 0) {
+                ptrdiff_t found = find_runs(p, it, begin, count, nv * LANES, runs);
+                NAME(gather)(band, p->tab + before + low, n, runs, found, columns, nv * LANES);
+            }
+            int straight = !weaves && count == nv * LANES && begin / of_image == (end - 1) / of_image;
+            ptrdiff_t image = begin / of_image, inside = it->row * p->h.outputs + begin % of_image;
+            REAL *y = job->y + (it->image + image) * p->result + inside;
+            for (ptrdiff_t m = first_m, mr; m < last_m; m += mr) {
+                mr = NAME(panel)(last_m - m);
+                const REAL *w = job->packed + before * p->outputs + m * depth + low * mr;
+                REAL *to = straight ? y + m * size : sums + (m - first_m) * job->pitch + begin;
+                NAME(tile)((int)mr, (int)nv, n, w, columns, to, straight ? size : job->pitch, part > 0,
+                           job->b ? job->b + m : NULL, job->relu && part == chunks - 1);
+            }
+        }
+    if (weaves)
+        return;
+    for (ptrdiff_t t = 0; t < tiles; t++) {
+        ptrdiff_t begin = vectors * t / tiles * LANES, end = xpc_min(vectors * (t + 1) / tiles * LANES, it->outputs);
+        if (begin / of_image == (end - 1) / of_image && end % LANES == 0)
+            continue;
+        for (ptrdiff_t m = first_m; m < last_m; m++)
+            for (ptrdiff_t at = begin, length; at < end; at += length) {
+                ptrdiff_t image = at / of_image, inside = at % of_image;
+                length = xpc_min(of_image - inside, end - at);
+                REAL *y =
+                    job->y + (it->image + image) * p->result + m * size + it->row * p->h.outputs + inside;
+                memcpy(y, sums + (m - first_m) * job->pitch + at, (size_t)length * sizeof(REAL));
+            }
+    }
+}
+
+/* The phases of a piece, `step` numbers apart, into the rows of the result. */
+TARGET static void NAME(weave)(const plan *p, const piece *it, ptrdiff_t first_m, ptrdiff_t last_m, const REAL *sums,
+                               ptrdiff_t pitch, ptrdiff_t step, REAL *y)
+{
+    ptrdiff_t width = p->h.total, across = p->h.weave;
+    for (ptrdiff_t n = 0; n < it->images; n++)
+        for (ptrdiff_t m = first_m; m < last_m; m++)
+            for (ptrdiff_t r = 0; r < it->rows; r++)
+                for (ptrdiff_t a = 0; a < p->v.weave; a++) {
+                    ptrdiff_t row = (it->row + r) * p->v.weave + a;
+                    if (row >= p->v.total)
+                        break;
+                    REAL *restrict to = y + (it->image + n) * p->result + (m * p->v.total + row) * width;
+                    const REAL *from =
+                        sums + a * across * step + (m - first_m) * pitch + (n * it->rows + r) * p->h.outputs;
+                    if (across == 2) {
+                        const REAL *even = from, *odd = from + step;
+                        for (ptrdiff_t o = 0; o < width / 2; o++) {
+                            to[2 * o] = even[o];
+                            to[2 * o + 1] = odd[o];
+                        }
+                        if (width % 2)
+                            to[width - 1] = even[width / 2];
+                    } else
+                        for (ptrdiff_t b = 0; b < across; b++, from += step)
+                            for (ptrdiff_t o = 0; o * across + b < width; o++)
+                                to[o * across + b] = from[o];
+                }
+}
+
+TARGET static void NAME(forward_items)(const void *argument, ptrdiff_t begin, ptrdiff_t end, int slot)
+{
+    const NAME(forward_job) *job = argument;
+    const plan *p = job->p;
+    char *memory = job->memory + slot * job->bytes;
+    REAL *columns = (REAL *)(memory + job->panel), *sums = (REAL *)(memory + job->sums);
+    ptrdiff_t filled = -1;
+    const REAL *band = NULL;
+    for (ptrdiff_t item = begin; item < end; item++) {
+        piece it = piece_of(p, item / job->parts);
+        ptrdiff_t first = item % job->parts * job->part, last = xpc_min(first + job->part, p->outputs);
+        if (filled != item / job->parts)
+            band = NAME(band_of)(p, &it, &job->x, 0, p->channels, (REAL *)memory);
+        filled = item / job->parts;
+        ptrdiff_t before = 0, step = job->part * job->pitch, phase = 0;
+        for (ptrdiff_t a = 0; a < p->v.weave; a++)
+            for (ptrdiff_t b = 0; b < p->h.weave; b++, phase++) {
+                NAME(phase_of_piece)(job, &it, a, b, before, first, last, band, columns, sums + phase * step);
+                before += (p->v.first[a + 1] - p->v.first[a]) * (p->h.first[b + 1] - p->h.first[b]) * p->channels;
+            }
+        if (phase > 1)
+            NAME(weave)(p, &it, first, last, sums, job->pitch, step, job->y);
+    }
+}
+
+/* Places in a slot's memory; returns its bytes. */
+static ptrdiff_t NAME(lay_out)(NAME(forward_job) *job)
+{
+    const plan *p = job->p;
+    ptrdiff_t size = sizeof(REAL);
+    ptrdiff_t outputs = round_up(p->images * p->rows * p->h.outputs, LANES);
+    job->pitch = odd_lines(outputs, size);
+    job->panel = round_up(band_size(p, size) * size, LINE);
+    job->sums = job->panel + round_up((NAME(CHUNK) + 1) * NAME(NV) * LANES * size, LINE);
+    job->bytes = job->sums + round_up(p->v.weave * p->h.weave * job->part * job->pitch * size, LINE) + LINE;
+    return job->bytes;
+}
+
+static int NAME(convolve)(plan *p, NAME(forward_job) *job, ptrdiff_t limit)
+{
+    ptrdiff_t size = sizeof(REAL), band = BAND_BYTES, outputs = PIECE_OUTPUTS;
+    ptrdiff_t panels = xpc_ceil_div(p->outputs, NAME(MR)), slots;
+    int done = XPC_BLOCKED_NO_MEMORY;
+    size_t weights = (size_t)(p->taps * p->outputs) * sizeof(REAL);
+    job->packed = xpc_arena_take(weights);
+    job->memory = NULL;
+    if (!job->packed)
+        return done;
+    outputs = xpc_max(outputs / (p->v.weave * p->h.weave), 1);
+    for (;;) {
+        cut(p, p->channels, job->x, size, band, outputs);
+        /* few pieces: channels of the result are shared out as well */
+        job->parts = xpc_min(panels, xpc_max(8 / p->pieces, 1));
+        job->part = xpc_ceil_div(panels, job->parts) * NAME(MR);
+        job->parts = xpc_ceil_div(p->outputs, job->part);
+        ptrdiff_t bytes = NAME(lay_out)(job);
+        slots = xpc_slots(p->pieces * job->parts, p->taps * p->outputs / 16);
+        slots = xpc_max(xpc_min(slots, (limit - (ptrdiff_t)weights) / bytes), 1);
+        int smallest = p->images == 1 && p->rows == 1;
+        if (bytes * slots + (ptrdiff_t)weights <= limit || smallest) {
+            job->memory = xpc_arena_take((size_t)(bytes * slots));
+            if (job->memory || smallest)
+                break;
+        }
+        band /= 2;
+        outputs = xpc_max(outputs / 2, 1);
+    }
+    if (job->memory) {
+        ptrdiff_t before = 0;
+        for (ptrdiff_t a = 0; a < p->v.weave; a++)
+            for (ptrdiff_t b = 0; b < p->h.weave; b++)
+                before += fill_tab(p, a, b, p->channels, p->tab + before, p->weight + before);
+        xpc_parallel_items(NAME(pack_weights), job, panels, p->taps * NAME(MR), xpc_slots(panels, p->taps * NAME(MR)));
+        xpc_parallel_items(NAME(forward_items), job, p->pieces * job->parts, p->taps * p->outputs, (int)slots);
+        done = XPC_BLOCKED_DONE;
+    }
+    xpc_arena_give(job->memory);
+    xpc_arena_give(job->packed);
+    return done;
+}
+
+static int NAME(forward)(const xpc_blocked *conv, xpc_planes x, const REAL *w, const REAL *b, REAL *y, int relu,
+                         ptrdiff_t limit)
+{
+    plan p;
+    if (!make_plan(&p, conv, 0))
+        return XPC_BLOCKED_NO_MEMORY;
+    int done = XPC_BLOCKED_DONE;
+    for (ptrdiff_t g = 0; g < conv->groups && done == XPC_BLOCKED_DONE; g++) {
+        NAME(forward_job) job = {.p = &p, .relu = relu};
+        job.x = group_of(x, g, conv->channels, sizeof(REAL));
+        job.w = w + g * conv->filters * p.taps;
+        job.b = b ? b + g * conv->filters : NULL;
+        job.y = y + g * conv->filters * conv->out_h * conv->out_w;
+        done = NAME(convolve)(&p, &job, limit);
+    }
+    xpc_arena_give(p.tables);
+    return done;
+}
+
+static int NAME(input_gradient)(const xpc_blocked *conv, xpc_planes dy, const REAL *w, REAL *dx, ptrdiff_t limit)
+{
+    plan p;
+    if (!make_plan(&p, conv, 1))
+        return XPC_BLOCKED_NO_MEMORY;
+    int done = XPC_BLOCKED_DONE;
+    for (ptrdiff_t g = 0; g < conv->groups && done == XPC_BLOCKED_DONE; g++) {
+        NAME(forward_job) job = {.p = &p};
+        job.x = group_of(dy, g, conv->filters, sizeof(REAL));
+        job.w = w + g * conv->channels * p.taps;
+        job.y = dx + g * conv->channels * conv->height * conv->width;
+        done = NAME(convolve)(&p, &job, limit);
+    }
+    xpc_arena_give(p.tables);
+    return done;
+}
+
+/* ---- the gradient to the weights ---------------------------------------------------------------------------------- */
+
+/* Rows of taps times vectors of filters. */
+TARGET static void NAME(rows)(int rows, int nv, ptrdiff_t pixels, const REAL *columns, const REAL *dy, REAL *sums)
+{
+#define XPC_ROWS(r) \
+    if (rows == r && nv == 2) { \
+        NAME(product)(r, 2, pixels, columns, NAME(PIXELS), 1, dy, sums, 2 * LANES, 1, NULL, 0); \
+        return; \
+    } \
+    if (rows == r) { \
+        NAME(product)(r, 1, pixels, columns, NAME(PIXELS), 1, dy, sums, LANES, 1, NULL, 0); \
+        return; \
+    }
+#if REGISTERS >= 32
+    XPC_ROWS(14)
+    XPC_ROWS(13)
+    XPC_ROWS(12)
+    XPC_ROWS(11)
+    XPC_ROWS(10)
+    XPC_ROWS(9)
+    XPC_ROWS(8)
+    XPC_ROWS(7)
+#endif
+    XPC_ROWS(6)
+    XPC_ROWS(5)
+    XPC_ROWS(4)
+    XPC_ROWS(3)
+    XPC_ROWS(2)
+    XPC_ROWS(1)
+#undef XPC_ROWS
+}
+
+typedef struct {
+    const plan *p;
+    xpc_planes dy, x;
+    REAL *dw, *db;
+    ptrdiff_t groups, group; /* of channels: how many, and channels of one */
+    ptrdiff_t shares;        /* of the pieces */
+    ptrdiff_t lanes;         /* filters, rounded up to vectors */
+    ptrdiff_t depth, sums;   /* taps of a group, and numbers of its sums: those of db follow those of dw */
+    ptrdiff_t columns, gradient, tab, weight, bytes; /* places in a slot's memory, after the band */
+    REAL *all;
+    char *memory;
+} NAME(gradient_job);
+
+/* Some pixels of a vector of filters into [pixel][lane], `row` numbers apart; returns the sums over the pixels. */
+INLINE VEC NAME(turn)(const REAL *from, ptrdiff_t plane, int filters, ptrdiff_t pixels, REAL *to, ptrdiff_t row, VEC sum)
+{
+    for (ptrdiff_t at = 0; at < pixels; at += LANES) {
+        int count = (int)xpc_min(pixels - at, LANES);
+        VEC rows[LANES];
+        if (filters == LANES && count == LANES) {
+            for (int l = 0; l < LANES; l++)
+                rows[l] = LOAD(from + l * plane + at);
+            NAME(transpose)(rows);
+            for (int l = 0; l < LANES; l++) {
+                STORE(to + (at + l) * row, rows[l]);
+                sum += rows[l];
+            }
+        } else {
+            for (int l = 0; l < LANES; l++)
+                rows[l] = l < filters ? LOAD_FIRST(FIRST(count), from + l * plane + at) : SPLAT((REAL)0);
+            NAME(transpose)(rows);
+            for (int l = 0; l < count; l++) {
+                STORE(to + (at + l) * row, rows[l]);
+                sum += rows[l];
+            }
+        }
+    }
+    return sum;
+}
+
+/* The gradient of some outputs of a piece, in panels [pixel][DV vectors], PIXELS of them; adds to the sums of db. */
+TARGET static void NAME(turn_gradient)(const NAME(gradient_job) *job, const piece *it, ptrdiff_t begin, ptrdiff_t count,
+                                       REAL *to, REAL *db)
+{
+    const plan *p = job->p;
+    ptrdiff_t of_image = it->rows * p->h.outputs;
+    for (ptrdiff_t f = 0; f < p->outputs; f += LANES) {
+        ptrdiff_t panel = f / (NAME(DV) * LANES) * NAME(DV) * LANES;
+        ptrdiff_t row = xpc_min(job->lanes - panel, NAME(DV) * LANES);
+        REAL *target = to + panel * NAME(PIXELS) + (f - panel);
+        VEC sum = SPLAT((REAL)0);
+        for (ptrdiff_t at = begin, length; at < begin + count; at += length) {
+            length = xpc_min(of_image - at % of_image, begin + count - at);
+            const REAL *from = (const REAL *)job->dy.data + (it->image + at / of_image) * job->dy.image +
+                               f * job->dy.channel + it->row * p->h.outputs + at % of_image;
+            sum = NAME(turn)(from, job->dy.channel, (int)xpc_min(p->outputs - f, LANES), length,
+                             target + (at - begin) * row, row, sum);
+        }
+        if (db)
+            STORE(db + f, LOAD(db + f) + sum);
+    }
+}
+
+TARGET static void NAME(gradient_items)(const void *argument, ptrdiff_t begin, ptrdiff_t end, int slot)
+{
+    const NAME(gradient_job) *job = argument;
+    const plan *p = job->p;
+    char *memory = job->memory + slot * job->bytes;
+    REAL *columns = (REAL *)(memory + job->columns), *gradient = (REAL *)(memory + job->gradient);
+    ptrdiff_t *tab = (ptrdiff_t *)(memory + job->tab), *weight = (ptrdiff_t *)(memory + job->weight);
+    run runs[NAME(PIXELS)];
+    for (ptrdiff_t item = begin; item < end; item++) {
+        ptrdiff_t group = item / job->shares, share = item % job->shares, first = group * job->group;
+        ptrdiff_t channels = xpc_min(job->group, p->channels - first);
+        ptrdiff_t depth = fill_tab(p, 0, 0, channels, tab, weight), line = p->h.first[1] * channels;
+        REAL *sums = job->all + item * job->sums, *db = sums + job->depth * job->lanes;
+        memset(sums, 0, (size_t)job->sums * sizeof(REAL));
+        for (ptrdiff_t n = p->pieces * share / job->shares; n < p->pieces * (share + 1) / job->shares; n++) {
+            piece it = piece_of(p, n);
+            const REAL *band = NAME(band_of)(p, &it, &job->x, first, channels, (REAL *)memory);
+            ptrdiff_t blocks = xpc_ceil_div(it.outputs, NAME(PIXELS));
+            for (ptrdiff_t b = 0; b < blocks; b++) {
+                ptrdiff_t from = it.outputs * b / blocks, count = it.outputs * (b + 1) / blocks - from;
+                NAME(turn_gradient)(job, &it, from, count, gradient, group == 0 ? db : NULL);
+                ptrdiff_t found = find_runs(p, &it, from, count, count, runs);
+                xpc_range seen = NAME(taps_seen)(p, &it, 0, from, from + count);
+                ptrdiff_t low = seen.begin * line, range = (seen.end - seen.begin) * line;
+                ptrdiff_t parts = xpc_ceil_div(range, NAME(DR));
+                for (ptrdiff_t part = 0; part < parts; part++) {
+                    ptrdiff_t k = low + range * part / parts, rows = low + range * (part + 1) / parts - k;
+                    NAME(gather)(band, tab + k, rows, runs, found, columns, NAME(PIXELS));
+                    for (ptrdiff_t f = 0; f < job->lanes; f += NAME(DV) * LANES) {
+                        int nv = (int)xpc_min((job->lanes - f) / LANES, NAME(DV));
+                        NAME(rows)((int)rows, nv, count, columns, gradient + f * NAME(PIXELS),
+                                   sums + f * depth + k * nv * LANES);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/* dw and db from the sums of all shares, always in the same order. */
+TARGET static void NAME(add_shares)(const void *argument, ptrdiff_t begin, ptrdiff_t end, int slot)
+{
+    const NAME(gradient_job) *job = argument;
+    const plan *p = job->p;
+    ptrdiff_t vectors = job->lanes / LANES;
+    (void)slot;
+    for (ptrdiff_t item = begin; item < end; item++) {
+        ptrdiff_t group = item / vectors, f = item % vectors * LANES, first = group * job->group;
+        ptrdiff_t channels = xpc_min(job->group, p->channels - first), depth = channels * p->taps / p->channels;
+        ptrdiff_t panel = f / (NAME(DV) * LANES) * NAME(DV) * LANES;
+        ptrdiff_t row = xpc_min(job->lanes - panel, NAME(DV) * LANES);
+        int filters = (int)xpc_min(p->outputs - f, LANES);
+        const REAL *from = job->all + group * job->shares * job->sums + panel * depth + (f - panel);
+        REAL *to = job->dw + f * p->weight_output + first * p->weight_channel;
+        ptrdiff_t k = 0;
+        for (ptrdiff_t i = 0; i < p->v.first[1]; i++)
+            for (ptrdiff_t c = 0; c < channels; c++)
+                for (ptrdiff_t j = 0; j < p->h.first[1]; j++, k++) {
+                    VEC sum = LOAD(from + k * row);
+                    for (ptrdiff_t s = 1; s < job->shares; s++)
+                        sum += LOAD(from + k * row + s * job->sums);
+                    REAL lane[LANES];
+                    STORE(lane, sum);
+                    REAL *target = to + c * p->weight_channel + i * p->kernel_w + j;
+                    for (int l = 0; l < filters; l++)
+                        target[l * p->weight_output] = lane[l];
+                }
+        if (!job->db || group > 0)
+            continue;
+        const REAL *db = job->all + job->depth * job->lanes + f;
+        VEC sum = LOAD(db);
+        for (ptrdiff_t s = 1; s < job->shares; s++)
+            sum += LOAD(db + s * job->sums);
+        STORE_FIRST(job->db + f, FIRST(filters), sum);
+    }
+}
+
+static int NAME(gradient_of_group)(plan *p, xpc_planes dy, xpc_planes x, REAL *dw, REAL *db, ptrdiff_t limit)
+{
+    NAME(gradient_job) job = {.p = p, .dy = dy, .x = x, .dw = dw, .db = db};
+    ptrdiff_t size = sizeof(REAL), taps = p->taps / p->channels, band = BAND_BYTES, outputs = PIECE_OUTPUTS, slots;
+    job.lanes = round_up(p->outputs, LANES);
+    /* channels in groups, so that the sums of one stay in the cache; then shares of pixels, where there are enough */
+    job.groups = xpc_min(xpc_ceil_div(p->taps * job.lanes * size, SHARE_BYTES), p->channels);
+    job.group = xpc_ceil_div(p->channels, job.groups);
+    job.groups = xpc_ceil_div(p->channels, job.group);
+    job.depth = job.group * taps;
+    job.sums = (job.depth + 1) * job.lanes;
+    ptrdiff_t pixels = p->batch * p->v.outputs * p->h.outputs, one = job.sums * job.groups * size;
+    ptrdiff_t shares = xpc_min(xpc_ceil_div(SHARES, job.groups), pixels / 512);
+    shares = xpc_max(xpc_min(shares, limit / 2 / one), 1);
+    ptrdiff_t tables = round_up(job.depth * (ptrdiff_t)sizeof(ptrdiff_t), LINE);
+    job.all = NULL;
+    job.memory = NULL;
+    for (;;) {
+        cut(p, job.group, x, size, band, outputs);
+        job.shares = xpc_min(shares, p->pieces);
+        job.columns = round_up(band_size(p, size) * size, LINE);
+        job.gradient = job.columns + round_up((NAME(DR) * NAME(PIXELS) + LANES) * size, LINE);
+        job.tab = job.gradient + round_up(job.lanes * NAME(PIXELS) * size, LINE);
+        job.weight = job.tab + tables;
+        job.bytes = job.weight + tables;
+        ptrdiff_t items = job.groups * job.shares, cost = pixels / job.shares * job.depth / 16 * p->outputs;
+        slots = xpc_max(xpc_min(xpc_slots(items, cost), (limit - one * job.shares) / job.bytes), 1);
+        int smallest = p->images == 1 && p->rows == 1;
+        if (one * job.shares + job.bytes * slots <= limit || smallest) {
+            job.all = xpc_arena_take((size_t)(one * job.shares));
+            job.memory = job.all ? xpc_arena_take((size_t)(job.bytes * slots)) : NULL;
+            if (job.memory || smallest) {
+                if (job.memory) {
+                    xpc_parallel_items(NAME(gradient_items), &job, items, cost, (int)slots);
+                    ptrdiff_t vectors = job.groups * job.lanes / LANES, share = job.depth * LANES * job.shares;
+                    xpc_parallel_items(NAME(add_shares), &job, vectors, share, xpc_slots(vectors, share));
+                }
+                break;
+            }
+            xpc_arena_give(job.all);
+            job.all = NULL;
+        }
+        band /= 2;
+        outputs = xpc_max(outputs / 2, 1);
+    }
+    int done = job.memory ? XPC_BLOCKED_DONE : XPC_BLOCKED_NO_MEMORY;
+    xpc_arena_give(job.memory);
+    xpc_arena_give(job.all);
+    return done;
+}
+
+static int NAME(weight_gradient)(const xpc_blocked *conv, xpc_planes dy, xpc_planes x, REAL *dw, REAL *db,
+                                 ptrdiff_t limit)
+{
+    plan p;
+    if (!make_plan(&p, conv, 0))
+        return XPC_BLOCKED_NO_MEMORY;
+    int done = XPC_BLOCKED_DONE;
+    for (ptrdiff_t g = 0; g < conv->groups && done == XPC_BLOCKED_DONE; g++)
+        done = NAME(gradient_of_group)(&p, group_of(dy, g, conv->filters, sizeof(REAL)),
+                                       group_of(x, g, conv->channels, sizeof(REAL)),
+                                       dw + g * conv->filters * p.taps, db ? db + g * conv->filters : NULL, limit);
+    xpc_arena_give(p.tables);
+    return done;
+}
+
+#undef AT_LEAST
+#include "simd_end.h"
