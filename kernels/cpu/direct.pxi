@@ -1,19 +1,23 @@
 # Convolution without columns.
 
+cdef extern from "Python.h":
+    Py_ssize_t PY_SSIZE_T_MAX
+
 cdef extern from "direct.h" nogil:
     ctypedef struct xpc_direct:
         Py_ssize_t channels, filters, height, width, out_h, out_w
         xpc_axis vertical, horizontal
-    Py_ssize_t xpc_direct_bytes(const xpc_direct *, int, Py_ssize_t)
-    void xpc_direct_f32(const xpc_direct *, const xpc_array4 *, const float *, const float *, const xpc_array4 *, void *)
-    void xpc_direct_f64(
-        const xpc_direct *, const xpc_array4 *, const double *, const double *, const xpc_array4 *, void *)
-    void xpc_direct_backward_f32(
+    Py_ssize_t xpc_direct_bytes(const xpc_direct *, int, int, Py_ssize_t)
+    int xpc_direct_f32(
+        const xpc_direct *, const xpc_array4 *, const float *, const float *, int, const xpc_array4 *, Py_ssize_t)
+    int xpc_direct_f64(
+        const xpc_direct *, const xpc_array4 *, const double *, const double *, int, const xpc_array4 *, Py_ssize_t)
+    int xpc_direct_backward_f32(
         const xpc_direct *, const xpc_array4 *, const xpc_array4 *, const float *, const xpc_array4 *, float *, float *,
-        void *)
-    void xpc_direct_backward_f64(
+        Py_ssize_t)
+    int xpc_direct_backward_f64(
         const xpc_direct *, const xpc_array4 *, const xpc_array4 *, const double *, const xpc_array4 *, double *,
-        double *, void *)
+        double *, Py_ssize_t)
 
 cdef xpc_direct _direct(
     Py_ssize_t channels, Py_ssize_t filters, Py_ssize_t height, Py_ssize_t width, xpc_axis vertical,
@@ -32,99 +36,141 @@ cdef xpc_direct _direct(
 def direct_bytes(
     Py_ssize_t channels, Py_ssize_t filters, Py_ssize_t height, Py_ssize_t width, Py_ssize_t kernel_h,
     Py_ssize_t kernel_w, Py_ssize_t out_h, Py_ssize_t out_w, Py_ssize_t stride_h, Py_ssize_t stride_w,
-    Py_ssize_t pad_top, Py_ssize_t pad_left, Py_ssize_t dilation_h, Py_ssize_t dilation_w, int itemsize,
-    Py_ssize_t most
+    Py_ssize_t pad_top, Py_ssize_t pad_left, Py_ssize_t dilation_h, Py_ssize_t dilation_w, bint backward,
+    int itemsize, Py_ssize_t most
 ):
-    """Working memory of `direct` and `direct_backward`, or None if that is more than ``most`` or there are no kernels."""
+    """The least working memory of `direct` or `direct_backward` in one thread; None above ``most`` or without kernels."""
     cdef xpc_direct conv = _direct(
         channels, filters, height, width, _axis(kernel_h, out_h, stride_h, pad_top, dilation_h),
         _axis(kernel_w, out_w, stride_w, pad_left, dilation_w), out_h, out_w)
-    cdef Py_ssize_t size = xpc_direct_bytes(&conv, itemsize, most)
+    cdef Py_ssize_t size = xpc_direct_bytes(&conv, backward, itemsize, most)
     return None if size < 0 else size
+
+
+cdef int _check_planes(const xpc_array4 *images, Py_ssize_t itemsize) except -1:
+    """ValueError unless the planes are contiguous, and anywhere at whole numbers of entries."""
+    _check_images(images)
+    for axis in range(2):
+        if images.shape[axis] > 1 and images.strides[axis] % itemsize:
+            raise ValueError("strides must be whole numbers of entries")
+    if images.shape[3] > 1 and images.strides[3] != itemsize:
+        raise ValueError("planes must be contiguous")
+    if images.shape[2] > 1 and images.strides[2] != itemsize * images.shape[3]:
+        raise ValueError("planes must be contiguous")
+    return 0
 
 
 cdef xpc_direct _checked_direct(
     const xpc_array4 *x, const xpc_array4 *y, Py_ssize_t filters, Py_ssize_t taps, Py_ssize_t kernel_h,
     Py_ssize_t kernel_w, Py_ssize_t stride_h, Py_ssize_t stride_w, Py_ssize_t pad_top, Py_ssize_t pad_left,
-    Py_ssize_t dilation_h, Py_ssize_t dilation_w, Py_ssize_t itemsize, Py_ssize_t memory, const void *start
+    Py_ssize_t dilation_h, Py_ssize_t dilation_w, Py_ssize_t itemsize, bint backward
 ) except *:
     """What the arrays and numbers of a call amount to; ValueError unless they belong together."""
     cdef xpc_direct conv = _direct(
         x.shape[1], filters, x.shape[2], x.shape[3], _axis(kernel_h, y.shape[2], stride_h, pad_top, dilation_h),
         _axis(kernel_w, y.shape[3], stride_w, pad_left, dilation_w), y.shape[2], y.shape[3])
-    cdef Py_ssize_t need
-    _check_images(x)
-    _check_images(y)
+    _check_planes(x, itemsize)
+    _check_planes(y, itemsize)
     if x.shape[0] != y.shape[0] or y.shape[1] != filters:
         raise ValueError(f"expected outputs ({x.shape[0]}, {filters}, ...), got ({y.shape[0]}, {y.shape[1]}, ...)")
     if <double> x.shape[1] * kernel_h * kernel_w != taps:
         raise ValueError(f"weights have {taps} taps, expected {x.shape[1]} * {kernel_h} * {kernel_w}")
-    for axis in range(3):
-        if y.shape[axis] > 1 and y.strides[axis] % itemsize:
-            raise ValueError("strides of outputs must be whole numbers of entries")
-    if y.shape[3] > 1 and y.strides[3] != itemsize:
-        raise ValueError("outputs must be contiguous along their last axis")
-    need = xpc_direct_bytes(&conv, itemsize, memory)
-    if need < 0:
-        raise ValueError(f"working memory of {memory} bytes is too small, or there are no such kernels")
-    if <Py_ssize_t> start & 63:
-        raise ValueError("working memory must be aligned to 64 bytes")
+    if xpc_direct_bytes(&conv, backward, itemsize, PY_SSIZE_T_MAX) < 0:
+        raise ValueError("sizes exceed the address space, or there are no such kernels")
     return conv
+
+
+cdef int _direct_memory(int failed) except -1:
+    if failed:
+        raise MemoryError("no memory for the working memory of a convolution, see XPCONV_WORKSPACE_MB")
+    return 0
 
 
 def direct(
     const real[:, :, :, :] x, const real[:, ::1] w, const real[::1] b, real[:, :, :, :] y, Py_ssize_t kernel_h,
     Py_ssize_t kernel_w, Py_ssize_t stride_h, Py_ssize_t stride_w, Py_ssize_t pad_top, Py_ssize_t pad_left,
-    Py_ssize_t dilation_h, Py_ssize_t dilation_w, uint8_t[::1] memory
+    Py_ssize_t dilation_h, Py_ssize_t dilation_w, bint relu, Py_ssize_t most
 ):
-    """Write into y (N, F, oh, ow) the convolution of x (N, C, H, W) with w (F, C * kh * kw), plus b (F,) if not None."""
+    """Write into y (N, F, oh, ow) the convolution of x (N, C, H, W) with w (F, C * kh * kw), plus b (F,) if not None.
+
+    Images have contiguous planes. With ``relu`` max(y, 0). ``most`` is the most working memory in bytes, as far as one
+    row at a time allows.
+    """
     if x.shape[0] == 0:
         return
     cdef xpc_array4 images = _array4[real](x), outputs = _array4[real](y)
     cdef xpc_direct conv = _checked_direct(
         &images, &outputs, w.shape[0], w.shape[1], kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left,
-        dilation_h, dilation_w, sizeof(real), memory.shape[0], &memory[0])
+        dilation_h, dilation_w, sizeof(real), False)
     cdef const real *weights = &w[0, 0]
     cdef const real *bias = NULL
+    cdef int failed
     if b is not None:
         if b.shape[0] != w.shape[0]:
             raise ValueError(f"expected {w.shape[0]} biases, got {b.shape[0]}")
         bias = &b[0]
     with nogil:
         if real is float:
-            xpc_direct_f32(&conv, &images, weights, bias, &outputs, &memory[0])
+            failed = xpc_direct_f32(&conv, &images, weights, bias, relu, &outputs, most)
         else:
-            xpc_direct_f64(&conv, &images, weights, bias, &outputs, &memory[0])
+            failed = xpc_direct_f64(&conv, &images, weights, bias, relu, &outputs, most)
+    _direct_memory(failed)
 
 
 def direct_backward(
     const real[:, :, :, :] dy, const real[:, :, :, :] x, const real[:, ::1] w, real[:, :, :, :] dx, real[:, ::1] dw,
     real[::1] db, Py_ssize_t kernel_h, Py_ssize_t kernel_w, Py_ssize_t stride_h, Py_ssize_t stride_w,
-    Py_ssize_t pad_top, Py_ssize_t pad_left, Py_ssize_t dilation_h, Py_ssize_t dilation_w, uint8_t[::1] memory
+    Py_ssize_t pad_top, Py_ssize_t pad_left, Py_ssize_t dilation_h, Py_ssize_t dilation_w, Py_ssize_t most
 ):
-    """Write the gradients of `direct`, those of w and b summed over the images; not that of x if dx is None."""
-    if x.shape[0] == 0:
-        dw[:, :] = 0
-        db[:] = 0
+    """Write the gradients of `direct`: to x into dx from w, those to w and b into dw and db from x; None is not wanted."""
+    cdef xpc_array4 images, gradients, to
+    cdef xpc_direct conv
+    cdef const real *weights = NULL
+    cdef real *to_weights = NULL
+    cdef real *to_bias = NULL
+    cdef Py_ssize_t filters = 0, taps = 0
+    cdef int failed
+    if dx is None and dw is None:
+        raise ValueError("expected dx or dw, got None for both")
+    if (dx is not None and w is None) or (dw is not None and x is None) or (db is not None and dw is None):
+        raise ValueError("dx takes w, dw takes x, db takes dw")
+    if dy.shape[0] == 0:
+        if dw is not None:
+            dw[:, :] = 0
+        if db is not None:
+            db[:] = 0
         return
-    cdef xpc_array4 images = _array4[real](x), gradients = _array4[real](dy), to
-    cdef xpc_direct conv = _checked_direct(
-        &images, &gradients, w.shape[0], w.shape[1], kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left,
-        dilation_h, dilation_w, sizeof(real), memory.shape[0], &memory[0])
-    cdef const real *weights = &w[0, 0]
-    cdef xpc_array4 *target = NULL
-    if dw.shape[0] != w.shape[0] or dw.shape[1] != w.shape[1] or db.shape[0] != w.shape[0]:
-        raise ValueError("dw and db must have the shapes of the weights and of the filters")
+    gradients = _array4[real](dy)
     if dx is not None:
         to = _array4[real](dx)
+        _check_planes(&to, sizeof(real))
+        images = to
+        filters, taps = w.shape[0], w.shape[1]
+    if dw is not None:
+        images = _array4[real](x)
+        if dx is not None and (dw.shape[0] != filters or dw.shape[1] != taps):
+            raise ValueError("dw must have the shape of w")
+        filters, taps = dw.shape[0], dw.shape[1]
+    if dx is not None:
         for axis in range(4):
             if to.shape[axis] != images.shape[axis]:
                 raise ValueError("dx must have the shape of x")
-        target = &to
+    conv = _checked_direct(
+        &images, &gradients, filters, taps, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, dilation_h,
+        dilation_w, sizeof(real), True)
+    if db is not None and db.shape[0] != filters:
+        raise ValueError("db must have the length of the filters")
+    if w is not None:
+        weights = &w[0, 0]
+    if dw is not None:
+        to_weights = &dw[0, 0]
+    if db is not None:
+        to_bias = &db[0]
     with nogil:
         if real is float:
-            xpc_direct_backward_f32(
-                &conv, &gradients, &images, weights, target, &dw[0, 0], &db[0], &memory[0])
+            failed = xpc_direct_backward_f32(
+                &conv, &gradients, &images, weights, NULL if dx is None else &to, to_weights, to_bias, most)
         else:
-            xpc_direct_backward_f64(
-                &conv, &gradients, &images, weights, target, &dw[0, 0], &db[0], &memory[0])
+            failed = xpc_direct_backward_f64(
+                &conv, &gradients, &images, weights, NULL if dx is None else &to, to_weights, to_bias, most)
+    _direct_memory(failed)

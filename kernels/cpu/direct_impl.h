@@ -3,368 +3,586 @@
 
 /* Tiles that fill the registers: accumulators, what is loaded along, and one number in all lanes. */
 #if REGISTERS >= 32
-enum { NAME(MR) = 8, NAME(DOT_FILTERS) = 6, NAME(DOT_TAPS) = 4 };
+enum { NAME(MR) = 8 };
 #else
-enum { NAME(MR) = 4, NAME(DOT_FILTERS) = 4, NAME(DOT_TAPS) = 2 };
+enum { NAME(MR) = 4 };
 #endif
-enum { NAME(NV) = 3 }; /* `rows` knows this number */
+enum { NAME(NV) = 3 }; /* vectors of pixels of a product, or taps of the gradient of the weights; loops know it */
 
 /* ---- an image and its phases ------------------------------------------------------------------------------------ */
 
-/* One row of the image into its horizontal phases, `plane` numbers apart, zeros around the pixels. */
-INLINE void NAME(split_row)(const char *from, ptrdiff_t step, const phase *columns, ptrdiff_t phases, REAL *to,
-                            ptrdiff_t plane, ptrdiff_t pitch)
+/* One row of the image into its horizontal phases, `plane` numbers apart. Zeros before the pixels and behind are there
+ * already; up to a vector of zeros is written behind a row, where the next one is yet to come. */
+INLINE void NAME(split_row)(xpc_axis axis, const REAL *from, ptrdiff_t width, REAL *to, ptrdiff_t plane,
+                            ptrdiff_t pitch)
 {
-    ptrdiff_t stride = phases * step;
-    for (ptrdiff_t b = 0; b < phases; b++, to += plane) {
-        phase entries = columns[b];
-        if (!entries.is_read)
-            continue;
-        ptrdiff_t begin = xpc_min(entries.begin, pitch), behind = begin + entries.known;
-        const char *source = from + (entries.begin * phases + entries.offset) * step;
-        REAL *restrict target = to + begin;
-        for (ptrdiff_t q = 0; q < begin; q++)
-            to[q] = 0;
-        if (stride == sizeof(REAL))
-            memcpy(target, source, (size_t)entries.known * sizeof(REAL));
-        else if (stride == 2 * sizeof(REAL))
-            for (ptrdiff_t q = 0; q < entries.known; q++)
-                target[q] = ((const REAL *)source)[2 * q];
-        else
-            for (ptrdiff_t q = 0; q < entries.known; q++)
-                target[q] = *(const REAL *)(source + q * stride);
-        for (ptrdiff_t q = behind; q < pitch; q++)
-            to[q] = 0;
+    ptrdiff_t stride = axis.stride, known = xpc_min(width, stride * pitch - axis.pad); /* others no window reaches */
+    if (stride == 1) {
+        to += axis.pad;
+        for (ptrdiff_t q = 0; q < known; q += LANES)
+            STORE(to + q, q + LANES <= known ? LOAD(from + q) : LOAD_FIRST(FIRST((int)(known - q)), from + q));
+    } else if (stride == 2) {
+        REAL *even = to + axis.pad % 2 * plane + axis.pad / 2;
+        REAL *odd = to + (axis.pad + 1) % 2 * plane + (axis.pad + 1) / 2;
+        for (ptrdiff_t q = 0; 2 * q < known; q += LANES) {
+            const REAL *pixels = from + 2 * q;
+            ptrdiff_t left = known - 2 * q;
+            VEC a, b = SPLAT((REAL)0);
+            if (left >= 2 * LANES) {
+                a = LOAD(pixels);
+                b = LOAD(pixels + LANES);
+            } else if (left > LANES) {
+                a = LOAD(pixels);
+                b = LOAD_FIRST(FIRST((int)(left - LANES)), pixels + LANES);
+            } else {
+                a = LOAD_FIRST(FIRST((int)left), pixels);
+            }
+            STORE(even + q, EVEN(a, b));
+            STORE(odd + q, ODD(a, b));
+        }
+    } else {
+        for (ptrdiff_t b = 0; b < xpc_min(stride, known); b++) {
+            REAL *target = to + (b + axis.pad) % stride * plane + (b + axis.pad) / stride;
+            for (ptrdiff_t q = b; q < known; q += stride)
+                *target++ = from[q];
+        }
     }
 }
 
-/* Image n of x into its phases, zeros around it. */
-TARGET static void NAME(split)(const xpc_direct *conv, const layout *plan, const phase *columns, const xpc_array4 *x,
-                               ptrdiff_t n, REAL *phases)
+/* What output rows [begin, end) see of image n, into its phases. */
+TARGET static void NAME(split)(const call *job, ptrdiff_t n, ptrdiff_t begin, ptrdiff_t end, REAL *phases)
 {
-    xpc_axis v = conv->vertical;
-    ptrdiff_t plane = plan->rows * plan->pitch, across = conv->horizontal.stride;
+    const xpc_direct *conv = job->conv;
+    const layout *plan = job->plan;
+    xpc_axis v = conv->vertical, h = conv->horizontal;
     for (ptrdiff_t c = 0; c < conv->channels; c++) {
-        const char *channel = x->data + n * x->strides[0] + c * x->strides[1];
-        for (ptrdiff_t a = 0; a < v.stride; a++, phases += across * plane) {
+        const REAL *channel = (const REAL *)(job->x->data + n * job->x->strides[0] + c * job->x->strides[1]);
+        for (ptrdiff_t a = 0; a < v.stride; a++, phases += h.stride * plan->image_plane) {
             if (!is_read(v, a))
                 continue;
-            for (ptrdiff_t r = 0; r < plan->rows; r++) {
+            for (ptrdiff_t r = begin; r < end + plan->below; r++) {
                 ptrdiff_t row = r * v.stride + a - v.pad;
-                REAL *to = phases + r * plan->pitch;
+                REAL *to = phases + (r - begin) * plan->pitch;
                 if (row >= 0 && row < conv->height)
-                    NAME(split_row)(channel + row * x->strides[2], x->strides[3], columns, across, to, plane,
-                                    plan->pitch);
+                    NAME(split_row)(h, channel + row * conv->width, conv->width, to, plan->image_plane, plan->pitch);
                 else
-                    for (ptrdiff_t b = 0; b < across; b++)
-                        memset(to + b * plane, 0, (size_t)plan->pitch * sizeof(REAL));
+                    for (ptrdiff_t b = 0; b < h.stride; b++)
+                        memset(to + b * plan->image_plane, 0, (size_t)plan->pitch * sizeof(REAL));
             }
         }
     }
 }
 
-/* The phases back into image n of dx; pixels that no window reaches are zero. */
-TARGET static void NAME(unsplit)(const xpc_direct *conv, const layout *plan, const phase *columns, const REAL *phases,
-                                 const xpc_array4 *dx, ptrdiff_t n)
-{
-    xpc_axis v = conv->vertical;
-    ptrdiff_t plane = plan->rows * plan->pitch, across = conv->horizontal.stride;
-    ptrdiff_t step = dx->strides[3], stride = across * step;
-    for (ptrdiff_t c = 0; c < conv->channels; c++, phases += v.stride * across * plane)
-        for (ptrdiff_t row = 0; row < conv->height; row++) {
-            char *to = dx->data + n * dx->strides[0] + c * dx->strides[1] + row * dx->strides[2];
-            ptrdiff_t a = (row + v.pad) % v.stride, r = (row + v.pad) / v.stride;
-            if (r >= plan->rows) {
-                for (ptrdiff_t column = 0; column < conv->width; column++)
-                    *(REAL *)(to + column * step) = 0;
-                continue;
-            }
-            const REAL *from = phases + a * across * plane + r * plan->pitch;
-            for (ptrdiff_t b = 0; b < across; b++, from += plane) {
-                phase entries = columns[b];
-                char *target = to + (entries.begin * across + entries.offset) * step;
-                const REAL *restrict source = from + entries.begin;
-                if (stride == sizeof(REAL))
-                    memcpy(target, source, (size_t)entries.known * sizeof(REAL));
-                else if (stride == 2 * sizeof(REAL))
-                    for (ptrdiff_t q = 0; q < entries.known; q++)
-                        ((REAL *)target)[2 * q] = source[q];
-                else
-                    for (ptrdiff_t q = 0; q < entries.known; q++)
-                        *(REAL *)(target + q * stride) = source[q];
-                target += entries.known * stride;
-                for (ptrdiff_t q = 0; q < entries.beyond; q++)
-                    *(REAL *)(target + q * stride) = 0;
-            }
-        }
-}
+/* ---- products --------------------------------------------------------------------------------------------------- */
 
-/* ---- tiles ------------------------------------------------------------------------------------------------------ */
-
-/* y[m, q] = b[m] + sum over k of w[k, m] * x[tab[k] + q], for mr rows m and nv vectors of q, of the last of which only
- * some lanes count. w is packed, mr numbers for each k. */
-INLINE void NAME(tile)(const int mr, const int nv, const REAL *w, const REAL *b, const ptrdiff_t *tab, ptrdiff_t taps,
-                       const REAL *x, MASK last, REAL *y, ptrdiff_t y_step)
+/* to[j][m step + lane] = b[m] + sum over k of w[k, m] * from[j][tab[k] + lane], for mr rows m and nv vectors j. w is
+ * packed, mr numbers for each k. */
+INLINE void NAME(tile)(const int mr, const int nv, const REAL *w, const REAL *b, int relu, const ptrdiff_t *tab,
+                       ptrdiff_t taps, const REAL *const *from, REAL *const *to, ptrdiff_t step)
 {
     VEC sums[NAME(MR)][NAME(NV)];
     for (int m = 0; m < mr; m++)
         for (int j = 0; j < nv; j++)
             sums[m][j] = SPLAT(b ? b[m] : (REAL)0);
     for (ptrdiff_t k = 0; k < taps; k++, w += mr) {
-        const REAL *from = x + tab[k];
         VEC pixels[NAME(NV)];
-        for (int j = 0; j < nv - 1; j++)
-            pixels[j] = LOAD(from + j * LANES);
-        pixels[nv - 1] = LOAD_FIRST(last, from + (nv - 1) * LANES);
+        for (int j = 0; j < nv; j++)
+            pixels[j] = LOAD(from[j] + tab[k]);
         for (int m = 0; m < mr; m++) {
             VEC weight = SPLAT(w[m]);
             for (int j = 0; j < nv; j++)
                 sums[m][j] = FMA(weight, pixels[j], sums[m][j]);
         }
     }
-    for (int m = 0; m < mr; m++, y += y_step) {
-        for (int j = 0; j < nv - 1; j++)
-            STORE(y + j * LANES, sums[m][j]);
-        STORE_FIRST(y + (nv - 1) * LANES, last, sums[m][nv - 1]);
-    }
-}
-
-/* dx[tab[m] + q] += sum over f of w[f, m] * dy[f, q]: the same with filters for taps and taps for filters. */
-INLINE void NAME(back_tile)(const int mr, const int nv, const REAL *w, ptrdiff_t filters, const REAL *dy,
-                            ptrdiff_t dy_step, MASK last, const ptrdiff_t *tab, REAL *dx)
-{
-    VEC sums[NAME(MR)][NAME(NV)];
     for (int m = 0; m < mr; m++)
         for (int j = 0; j < nv; j++)
-            sums[m][j] = SPLAT((REAL)0);
-    for (ptrdiff_t f = 0; f < filters; f++, w += mr, dy += dy_step) {
-        VEC pixels[NAME(NV)];
-        for (int j = 0; j < nv - 1; j++)
-            pixels[j] = LOAD(dy + j * LANES);
-        pixels[nv - 1] = LOAD_FIRST(last, dy + (nv - 1) * LANES);
-        for (int m = 0; m < mr; m++) {
-            VEC weight = SPLAT(w[m]);
-            for (int j = 0; j < nv; j++)
-                sums[m][j] = FMA(weight, pixels[j], sums[m][j]);
+            STORE(to[j] + m * step, relu ? POSITIVE(sums[m][j]) : sums[m][j]);
+}
+
+/* All pixels of a cut for one panel of mr rows. */
+INLINE void NAME(rows)(const int mr, const cut *cut, const REAL *w, const REAL *b, int relu, const ptrdiff_t *tab,
+                       ptrdiff_t taps, const REAL *from, REAL *to, ptrdiff_t step)
+{
+    REAL narrow[NAME(MR) * NAME(NV) * LANES];
+    int whole = cut->lanes == LANES;
+    for (ptrdiff_t g = 0; g < cut->count;) {
+        const spot *spots = cut->spots + g;
+        ptrdiff_t left = cut->count - g;
+        int vectors = left == 4 ? 2 : (int)xpc_min(left, NAME(NV));
+        const REAL *sources[NAME(NV)];
+        REAL *targets[NAME(NV)];
+        for (int j = 0; j < NAME(NV); j++) {
+            spot at = spots[j < vectors ? j : 0];
+            sources[j] = from + at.from;
+            targets[j] = whole ? to + at.to : narrow + j * LANES;
         }
-    }
-    for (int m = 0; m < mr; m++) {
-        REAL *to = dx + tab[m];
-        for (int j = 0; j < nv - 1; j++)
-            STORE(to + j * LANES, LOAD(to + j * LANES) + sums[m][j]);
-        to += (nv - 1) * LANES;
-        STORE_FIRST(to, last, LOAD_FIRST(last, to) + sums[m][nv - 1]);
+        ptrdiff_t apart = whole ? step : NAME(NV) * LANES;
+        if (vectors == 3)
+            NAME(tile)(mr, 3, w, b, relu, tab, taps, sources, targets, apart);
+        else if (vectors == 2)
+            NAME(tile)(mr, 2, w, b, relu, tab, taps, sources, targets, apart);
+        else
+            NAME(tile)(mr, 1, w, b, relu, tab, taps, sources, targets, apart);
+        for (int m = 0; !whole && m < mr; m++)
+            for (int j = 0; j < vectors; j++)
+                memcpy(to + m * step + spots[j].to, targets[j] + m * apart, (size_t)cut->lanes * sizeof(REAL));
+        g += vectors;
     }
 }
 
-/* sums[f, k] += dy[f, pixels] * x[tab[k] + pixels], lane by lane, over all pixels of one image. */
-INLINE void NAME(dot_tile)(const int filters, const int taps, const xpc_direct *conv, ptrdiff_t pitch,
-                           const REAL *dy, ptrdiff_t dy_step, ptrdiff_t dy_row, const REAL *x, const ptrdiff_t *tab,
-                           REAL *sums, ptrdiff_t sums_step)
+/* The same for any panel: the size of tiles becomes a constant. */
+TARGET static void NAME(product)(int mr, const cut *cut, const REAL *w, const REAL *b, int relu, const ptrdiff_t *tab,
+                                 ptrdiff_t taps, const REAL *from, REAL *to, ptrdiff_t step)
 {
-    VEC acc[NAME(DOT_FILTERS)][NAME(DOT_TAPS)];
+#define XPC_CASE(m) \
+    case m: \
+        NAME(rows)(m, cut, w, b, relu, tab, taps, from, to, step); \
+        break
+    switch (mr) {
+        XPC_CASE(1);
+        XPC_CASE(2);
+        XPC_CASE(3);
+        XPC_CASE(4);
+#if REGISTERS >= 32
+        XPC_CASE(5);
+        XPC_CASE(6);
+        XPC_CASE(7);
+        XPC_CASE(8);
+#endif
+    }
+#undef XPC_CASE
+}
+
+/* The rows of a matrix (rows, columns), or its columns, in panels for `product`. */
+static void NAME(pack)(const REAL *w, ptrdiff_t rows, ptrdiff_t columns, int by_columns, REAL *packed)
+{
+    ptrdiff_t total = by_columns ? columns : rows, inner = by_columns ? rows : columns;
+    ptrdiff_t count = xpc_ceil_div(total, NAME(MR));
+    for (ptrdiff_t p = 0; p < count; p++) {
+        xpc_range range = panel(total, count, p);
+        for (ptrdiff_t k = 0; k < inner; k++)
+            for (ptrdiff_t m = range.begin; m < range.end; m++)
+                *packed++ = by_columns ? w[k * columns + m] : w[m * columns + k];
+    }
+}
+
+/* ---- forward ---------------------------------------------------------------------------------------------------- */
+
+/* What slot `slot` has for itself, all zero at first: what is never written is zero then. */
+static char *NAME(slot)(const call *job, int slot)
+{
+    char *memory = job->memory + slot * job->plan->bytes;
+    if (!job->ready[slot]) {
+        memset(memory, 0, (size_t)job->plan->bytes);
+        job->ready[slot] = 1;
+    }
+    return memory;
+}
+
+/* Bands [begin, end) of all images. */
+TARGET static void NAME(forward_bands)(const void *argument, ptrdiff_t begin, ptrdiff_t end, int slot)
+{
+    const call *job = argument;
+    const xpc_direct *conv = job->conv;
+    const layout *plan = job->plan;
+    REAL *image = (REAL *)(NAME(slot)(job, slot) + plan->image);
+    ptrdiff_t step = job->y->strides[1] / (ptrdiff_t)sizeof(REAL), count = xpc_ceil_div(conv->filters, NAME(MR));
+    for (; begin < end; begin++) {
+        ptrdiff_t n = begin / job->bands, band = begin % job->bands;
+        ptrdiff_t first = band * plan->band, last = xpc_min(first + plan->band, conv->out_h);
+        NAME(split)(job, n, first, last, image);
+        REAL *y = (REAL *)(job->y->data + n * job->y->strides[0]) + first * conv->out_w;
+        for (ptrdiff_t p = 0; p < count; p++) {
+            xpc_range f = panel(conv->filters, count, p);
+            NAME(product)((int)(f.end - f.begin), &job->cuts[band + 1 == job->bands],
+                          (const REAL *)job->packed + f.begin * plan->taps,
+                          job->bias ? (const REAL *)job->bias + f.begin : NULL, job->relu, job->tab, plan->taps, image,
+                          y + f.begin * step, step);
+        }
+    }
+}
+
+TARGET static int NAME(forward)(const xpc_direct *conv, const xpc_array4 *x, const REAL *w, const REAL *b, int relu,
+                                const xpc_array4 *y, ptrdiff_t most)
+{
+    layout plan = lay_out(conv, 1, 0, 0, sizeof(REAL), 0);
+    call job = {.conv = conv, .plan = &plan, .x = x, .y = y, .bias = b, .relu = relu};
+    job.bands = xpc_ceil_div(conv->out_h, plan.band);
+    ptrdiff_t items = x->shape[0] * job.bands, weights = conv->filters * plan.taps;
+    ptrdiff_t cost = weights / 16 * plan.band * conv->out_w;
+    ptrdiff_t spots = plan.band * (conv->out_w / LANES + 1);
+    int slots = xpc_slots(items, cost);
+
+    layout shared = {0};
+    ptrdiff_t packed = take(&shared, weights * (ptrdiff_t)sizeof(REAL));
+    ptrdiff_t tab = take(&shared, plan.taps * (ptrdiff_t)sizeof(ptrdiff_t));
+    ptrdiff_t cuts = take(&shared, 2 * spots * (ptrdiff_t)sizeof(spot));
+    ptrdiff_t ready = take(&shared, slots);
+    char *memory = take_memory(shared.bytes, &plan, most, &slots);
+    if (!memory)
+        return -1;
+    NAME(pack)(w, conv->filters, plan.taps, 0, (REAL *)(memory + packed));
+    fill_tab(conv, &plan, (ptrdiff_t *)(memory + tab));
+    spot *next = (spot *)(memory + cuts);
+    next = fill_cut(&job.cuts[0], next, plan.band, conv->out_w, plan.pitch, conv->out_w, LANES);
+    fill_cut(&job.cuts[1], next, conv->out_h - (job.bands - 1) * plan.band, conv->out_w, plan.pitch, conv->out_w, LANES);
+    job.packed = memory + packed;
+    job.tab = (ptrdiff_t *)(memory + tab);
+    job.ready = memset(memory + ready, 0, (size_t)slots);
+    job.memory = memory + shared.bytes;
+    xpc_parallel_items(NAME(forward_bands), &job, items, cost, slots);
+    xpc_arena_give(memory);
+    return 0;
+}
+
+/* ---- gradient of the weights ------------------------------------------------------------------------------------ */
+
+/* sums[f, k] += dy[f, pixels] * x[tab[k] + pixels], lane by lane, over the vectors of a strip; those of dy are packed,
+ * `filters` for each of x. */
+INLINE void NAME(dot_tile)(const int filters, const int taps, const strip *strip, const REAL *dy, const REAL *x,
+                           const ptrdiff_t *tab, REAL *sums, ptrdiff_t sums_step)
+{
+    VEC acc[NAME(MR)][NAME(NV)];
+    const REAL *pixels[NAME(NV)];
+    for (int k = 0; k < taps; k++)
+        pixels[k] = x + tab[k];
     for (int f = 0; f < filters; f++)
         for (int k = 0; k < taps; k++)
-            acc[f][k] = LOAD(sums + f * sums_step + k * LANES);
-    ptrdiff_t whole = conv->out_w / LANES * LANES;
-    for (ptrdiff_t p = 0; p < conv->out_h; p++)
-        for (ptrdiff_t q = 0; q < whole; q += LANES) {
-            const REAL *gradients = dy + p * dy_row + q, *pixels = x + p * pitch + q;
-            VEC seen[NAME(DOT_TAPS)];
-            for (int k = 0; k < taps; k++)
-                seen[k] = LOAD(pixels + tab[k]);
-            for (int f = 0; f < filters; f++) {
-                VEC gradient = LOAD(gradients + f * dy_step);
-                for (int k = 0; k < taps; k++)
-                    acc[f][k] = FMA(gradient, seen[k], acc[f][k]);
-            }
-        }
-    /* The ends of the rows, in a loop of their own, which keeps the sums in registers in both. Lanes behind the row are
-     * zero in both factors, so that no infinity next door becomes NaN. */
-    MASK last = FIRST((int)(conv->out_w - whole));
-    for (ptrdiff_t p = 0; whole < conv->out_w && p < conv->out_h; p++) {
-        const REAL *gradients = dy + p * dy_row + whole, *pixels = x + p * pitch + whole;
-        VEC seen[NAME(DOT_TAPS)];
+            acc[f][k] = SPLAT((REAL)0);
+    const spot *at = strip->spots;
+    for (ptrdiff_t v = strip->whole; v > 0; v--, at++, dy += filters * LANES) {
+        VEC seen[NAME(NV)];
         for (int k = 0; k < taps; k++)
-            seen[k] = LOAD_FIRST(last, pixels + tab[k]);
+            seen[k] = LOAD(pixels[k] + at->from);
         for (int f = 0; f < filters; f++) {
-            VEC gradient = LOAD_FIRST(last, gradients + f * dy_step);
+            VEC gradient = LOAD(dy + f * LANES);
+            KEEP(gradient);
             for (int k = 0; k < taps; k++)
                 acc[f][k] = FMA(gradient, seen[k], acc[f][k]);
         }
     }
-    for (int f = 0; f < filters; f++)
+    /* The ends of the rows, in a loop of their own, which keeps the sums in registers in both. Lanes behind the row are
+     * zero in both factors, so that no infinity next door becomes NaN. */
+    MASK last = FIRST(strip->lanes);
+    for (ptrdiff_t v = strip->count - strip->whole; v > 0; v--, at++, dy += filters * LANES) {
+        VEC seen[NAME(NV)];
         for (int k = 0; k < taps; k++)
-            STORE(sums + f * sums_step + k * LANES, acc[f][k]);
-}
-
-/* ---- whole rows of tiles: the sizes of tiles become constants ----------------------------------------------------- */
-
-/* How many filters, or taps, the next panel of those that are left takes: 8 where that fits, 4, 3, 2, 1. */
-static int NAME(panel)(ptrdiff_t left)
-{
-    int size = NAME(MR);
-    while (size > left)
-        size = size == 4 ? 3 : size == 3 ? 2 : size / 2;
-    return size;
-}
-
-/* How many filters the next row of dot products takes: 6 where that fits, 4, 2, 1. */
-static int NAME(dot_filters)(ptrdiff_t left)
-{
-    int size = NAME(DOT_FILTERS);
-    while (size > left)
-        size = size == 6 ? 4 : size / 2;
-    return size;
-}
-
-/* All output pixels of one panel of filters, or of one panel of taps backwards. */
-INLINE void NAME(rows)(const int mr, const xpc_direct *conv, ptrdiff_t pitch, const REAL *w, const REAL *b,
-                       const ptrdiff_t *tab, ptrdiff_t inner, REAL *image, REAL *y, ptrdiff_t y_step, ptrdiff_t y_row,
-                       const int back)
-{
-    for (ptrdiff_t p = 0; p < conv->out_h; p++)
-        for (ptrdiff_t q = 0; q < conv->out_w;) {
-            ptrdiff_t left = conv->out_w - q;
-            int vectors = left >= NAME(NV) * LANES ? NAME(NV) : (int)((left + LANES - 1) / LANES);
-            MASK last = FIRST(left < vectors * LANES ? (int)(left - (vectors - 1) * LANES) : LANES);
-            REAL *pixel = image + p * pitch + q, *out = y + p * y_row + q;
-#define XPC_TILE(nv) \
-    if (back) \
-        NAME(back_tile)(mr, nv, w, inner, out, y_step, last, tab, pixel); \
-    else \
-        NAME(tile)(mr, nv, w, b, tab, inner, pixel, last, out, y_step)
-            if (vectors == 3) {
-                XPC_TILE(3);
-            } else if (vectors == 2) {
-                XPC_TILE(2);
-            } else {
-                XPC_TILE(1);
-            }
-#undef XPC_TILE
-            q += vectors * LANES;
+            seen[k] = LOAD_FIRST(last, pixels[k] + at->from);
+        for (int f = 0; f < filters; f++) {
+            VEC gradient = LOAD(dy + f * LANES);
+            KEEP(gradient);
+            for (int k = 0; k < taps; k++)
+                acc[f][k] = FMA(gradient, seen[k], acc[f][k]);
+        }
+    }
+    /* a strip by itself first, so that rounding grows with its length plus the number of strips, not with their product */
+    for (int f = 0; f < filters; f++)
+        for (int k = 0; k < taps; k++) {
+            REAL *sum = sums + f * sums_step + k * LANES;
+            STORE(sum, LOAD(sum) + acc[f][k]);
         }
 }
 
-#define XPC_ROWS(name, back) \
-    TARGET static void NAME(name)(int mr, const xpc_direct *conv, ptrdiff_t pitch, const REAL *w, const REAL *b, \
-                                  const ptrdiff_t *tab, ptrdiff_t inner, REAL *image, REAL *y, ptrdiff_t y_step, \
-                                  ptrdiff_t y_row) \
-    { \
-        if (mr == 8 && NAME(MR) == 8) \
-            NAME(rows)(NAME(MR), conv, pitch, w, b, tab, inner, image, y, y_step, y_row, back); \
-        else if (mr == 4) \
-            NAME(rows)(4, conv, pitch, w, b, tab, inner, image, y, y_step, y_row, back); \
-        else if (mr == 3) \
-            NAME(rows)(3, conv, pitch, w, b, tab, inner, image, y, y_step, y_row, back); \
-        else if (mr == 2) \
-            NAME(rows)(2, conv, pitch, w, b, tab, inner, image, y, y_step, y_row, back); \
+TARGET static void NAME(dots)(int filters, int taps, const strip *strip, const REAL *dy, const REAL *x,
+                              const ptrdiff_t *tab, REAL *sums, ptrdiff_t sums_step)
+{
+#define XPC_CASE(f) \
+    case f: \
+        if (taps == 3) \
+            NAME(dot_tile)(f, 3, strip, dy, x, tab, sums, sums_step); \
+        else if (taps == 2) \
+            NAME(dot_tile)(f, 2, strip, dy, x, tab, sums, sums_step); \
         else \
-            NAME(rows)(1, conv, pitch, w, b, tab, inner, image, y, y_step, y_row, back); \
-    }
-XPC_ROWS(forward_rows, 0)
-XPC_ROWS(backward_rows, 1)
-#undef XPC_ROWS
-
-TARGET static void NAME(dots)(int filters, int taps, const xpc_direct *conv, ptrdiff_t pitch, const REAL *dy,
-                              ptrdiff_t dy_step, ptrdiff_t dy_row, const REAL *x, const ptrdiff_t *tab, REAL *sums,
-                              ptrdiff_t sums_step)
-{
-#define XPC_DOT(f, k) \
-    if (filters == f && taps == k) \
-    NAME(dot_tile)(f, k, conv, pitch, dy, dy_step, dy_row, x, tab, sums, sums_step)
-#define XPC_DOTS(k) \
-    XPC_DOT(4, k); \
-    XPC_DOT(2, k); \
-    XPC_DOT(1, k)
+            NAME(dot_tile)(f, 1, strip, dy, x, tab, sums, sums_step); \
+        break
+    switch (filters) {
+        XPC_CASE(1);
+        XPC_CASE(2);
+        XPC_CASE(3);
+        XPC_CASE(4);
 #if REGISTERS >= 32
-    XPC_DOT(6, 4);
-    XPC_DOT(6, 3);
-    XPC_DOT(6, 2);
-    XPC_DOT(6, 1);
-    XPC_DOTS(4);
-    XPC_DOTS(3);
+        XPC_CASE(5);
+        XPC_CASE(6);
+        XPC_CASE(7);
+        XPC_CASE(8);
 #endif
-    XPC_DOTS(2);
-    XPC_DOTS(1);
-#undef XPC_DOTS
-#undef XPC_DOT
+    }
+#undef XPC_CASE
 }
 
-/* ---- calls -------------------------------------------------------------------------------------------------------- */
-
-TARGET static void NAME(forward)(const xpc_direct *conv, const xpc_array4 *x, const REAL *w, const REAL *b,
-                                 const xpc_array4 *y, char *memory)
+/* The vectors of a strip of some filters of dy, the filters of one place side by side; db += their sums, lane by lane. */
+TARGET static void NAME(pack_dy)(const strip *strip, ptrdiff_t filters, const REAL *dy, ptrdiff_t dy_step, REAL *packed,
+                                 REAL *db)
 {
-    layout plan = lay_out(conv, sizeof(REAL));
-    ptrdiff_t *tab = (ptrdiff_t *)(memory + plan.tab);
-    phase *columns = (phase *)(memory + plan.columns);
-    REAL *image = (REAL *)(memory + plan.image), *packed = (REAL *)(memory + plan.weights);
-    fill_tab(conv, &plan, tab);
-    fill_columns(conv, &plan, columns);
-    for (ptrdiff_t f = 0, size; f < conv->filters; f += size) {
-        size = NAME(panel)(conv->filters - f);
-        for (ptrdiff_t k = 0; k < plan.taps; k++)
-            for (ptrdiff_t m = 0; m < size; m++)
-                packed[f * plan.taps + k * size + m] = w[(f + m) * plan.taps + k];
-    }
-    ptrdiff_t step = y->strides[1] / (ptrdiff_t)sizeof(REAL), row = y->strides[2] / (ptrdiff_t)sizeof(REAL);
-    for (ptrdiff_t n = 0; n < x->shape[0]; n++) {
-        NAME(split)(conv, &plan, columns, x, n, image);
-        REAL *out = (REAL *)(y->data + n * y->strides[0]);
-        for (ptrdiff_t f = 0, size; f < conv->filters; f += size) {
-            size = NAME(panel)(conv->filters - f);
-            NAME(forward_rows)((int)size, conv, plan.pitch, packed + f * plan.taps, b ? b + f : NULL, tab, plan.taps,
-                               image, out + f * step, step, row);
+    MASK last = FIRST(strip->lanes);
+    for (ptrdiff_t f = 0; f < filters; f++, dy += dy_step, db += LANES) {
+        REAL *to = packed + f * LANES;
+        VEC sum = SPLAT((REAL)0), other = sum;
+        ptrdiff_t v = 0;
+        for (; v + 2 <= strip->whole; v += 2, to += 2 * filters * LANES) {
+            VEC a = LOAD(dy + strip->spots[v].to), b = LOAD(dy + strip->spots[v + 1].to);
+            STORE(to, a);
+            STORE(to + filters * LANES, b);
+            sum += a;
+            other += b;
         }
+        for (; v < strip->count; v++, to += filters * LANES) {
+            const REAL *from = dy + strip->spots[v].to;
+            VEC a = v < strip->whole ? LOAD(from) : LOAD_FIRST(last, from);
+            STORE(to, a);
+            sum += a;
+        }
+        STORE(db, LOAD(db) + (sum + other));
     }
 }
 
-TARGET static void NAME(backward)(const xpc_direct *conv, const xpc_array4 *dy, const xpc_array4 *x, const REAL *w,
-                                  const xpc_array4 *dx, REAL *dw, REAL *db, char *memory)
+/* Output rows of a strip, of an image whose phases are laid out; dy is their first. */
+TARGET static void NAME(weight_rows)(const call *job, const strip *strip, const REAL *dy, ptrdiff_t dy_step,
+                                     const REAL *image, REAL *packed, REAL *sums)
 {
-    layout plan = lay_out(conv, sizeof(REAL));
-    ptrdiff_t taps = plan.taps, filters = conv->filters, seen = taps + 1; /* the last tap sees ones: db */
-    ptrdiff_t *tab = (ptrdiff_t *)(memory + plan.tab);
-    phase *columns = (phase *)(memory + plan.columns);
-    REAL *image = (REAL *)(memory + plan.image), *packed = (REAL *)(memory + plan.weights);
-    REAL *gradient = (REAL *)(memory + plan.gradient), *sums = (REAL *)(memory + plan.sums);
-    fill_tab(conv, &plan, tab);
-    fill_columns(conv, &plan, columns);
-    memset(sums, 0, (size_t)(seen * filters * LANES) * sizeof(REAL));
-    for (ptrdiff_t entry = 0; entry < plan.rows * plan.pitch; entry++)
-        image[plan.phases + entry] = 1;
-    for (ptrdiff_t k = 0, size; dx && k < taps; k += size) {
-        size = NAME(panel)(taps - k);
-        for (ptrdiff_t f = 0; f < filters; f++)
-            for (ptrdiff_t m = 0; m < size; m++)
-                packed[k * filters + f * size + m] = w[f * taps + k + m];
-    }
-    ptrdiff_t step = dy->strides[1] / (ptrdiff_t)sizeof(REAL), row = dy->strides[2] / (ptrdiff_t)sizeof(REAL);
-    for (ptrdiff_t n = 0; n < x->shape[0]; n++) {
-        REAL *from = (REAL *)(dy->data + n * dy->strides[0]);
-        NAME(split)(conv, &plan, columns, x, n, image);
-        for (ptrdiff_t f = 0, size; f < filters; f += size) {
-            size = NAME(dot_filters)(filters - f);
-            for (ptrdiff_t k = 0; k < seen; k += NAME(DOT_TAPS))
-                NAME(dots)((int)size, (int)xpc_min(seen - k, NAME(DOT_TAPS)), conv, plan.pitch, from + f * step, step,
-                           row, image, tab + k, sums + (f * seen + k) * LANES, seen * LANES);
+    ptrdiff_t taps = job->plan->taps, filters = job->conv->filters;
+    ptrdiff_t panels = xpc_ceil_div(filters, NAME(MR)), groups = xpc_ceil_div(taps, NAME(NV));
+    REAL *db = sums + filters * taps * LANES;
+    for (ptrdiff_t p = 0; p < panels; p++) {
+        xpc_range f = panel(filters, panels, p);
+        NAME(pack_dy)(strip, f.end - f.begin, dy + f.begin * dy_step, dy_step, packed, db + f.begin * LANES);
+        for (ptrdiff_t g = 0; g < groups; g++) {
+            xpc_range k = panel(taps, groups, g);
+            NAME(dots)((int)(f.end - f.begin), (int)(k.end - k.begin), strip, packed, image, job->tab + k.begin,
+                       sums + (f.begin * taps + k.begin) * LANES, taps * LANES);
         }
-        if (!dx)
-            continue;
-        memset(gradient, 0, (size_t)plan.phases * sizeof(REAL));
-        for (ptrdiff_t k = 0, size; k < taps; k += size) {
-            size = NAME(panel)(taps - k);
-            NAME(backward_rows)((int)size, conv, plan.pitch, packed + k * filters, NULL, tab + k, filters, gradient,
-                                from, step, row);
+    }
+}
+
+/* ---- gradient of the image -------------------------------------------------------------------------------------- */
+
+/* `count` numbers, each the sum of what `taps` taps see there. */
+INLINE void NAME(gather)(const REAL *planes, const ptrdiff_t *reach, ptrdiff_t taps, ptrdiff_t count, REAL *to)
+{
+    for (ptrdiff_t q = 0; q < count; q += LANES) {
+        VEC sum = SPLAT((REAL)0);
+        for (ptrdiff_t t = 0; t < taps; t++)
+            sum += LOAD(planes + reach[t] + q);
+        if (q + LANES <= count)
+            STORE(to + q, sum);
+        else
+            STORE_FIRST(to + q, FIRST((int)(count - q)), sum);
+    }
+}
+
+/* Two phases in turn. */
+INLINE void NAME(gather_two)(const REAL *even, const ptrdiff_t *even_reach, ptrdiff_t even_taps, const REAL *odd,
+                             const ptrdiff_t *odd_reach, ptrdiff_t odd_taps, ptrdiff_t count, REAL *to)
+{
+    for (ptrdiff_t q = 0; 2 * q < count; q += LANES) {
+        VEC a = SPLAT((REAL)0), b = a;
+        for (ptrdiff_t t = 0; t < even_taps; t++)
+            a += LOAD(even + even_reach[t] + q);
+        for (ptrdiff_t t = 0; t < odd_taps; t++)
+            b += LOAD(odd + odd_reach[t] + q);
+        VEC low = ZIP_LOW(a, b), high = ZIP_HIGH(a, b);
+        ptrdiff_t left = count - 2 * q;
+        REAL *pixels = to + 2 * q;
+        if (left >= 2 * LANES) {
+            STORE(pixels, low);
+            STORE(pixels + LANES, high);
+        } else if (left > LANES) {
+            STORE(pixels, low);
+            STORE_FIRST(pixels + LANES, FIRST((int)(left - LANES)), high);
+        } else {
+            STORE_FIRST(pixels, FIRST((int)left), low);
         }
-        NAME(unsplit)(conv, &plan, columns, gradient, dx, n);
     }
-    for (ptrdiff_t f = 0; f < filters; f++) {
-        for (ptrdiff_t k = 0; k < taps; k++)
-            dw[f * taps + k] = SUM(LOAD(sums + (f * seen + k) * LANES));
-        db[f] = SUM(LOAD(sums + (f * seen + taps) * LANES));
+}
+
+/* One row of dx from the phases of its vertical phase; `planes` is entry 0 of the row in the first tap's plane. */
+INLINE void NAME(join_row)(const call *job, const REAL *planes, ptrdiff_t vertical_phase, REAL *row, REAL *to)
+{
+    xpc_axis h = job->conv->horizontal;
+    ptrdiff_t width = job->conv->width, stride = h.stride, pad = h.pad;
+    ptrdiff_t known = xpc_max(xpc_min(width, stride * job->plan->pitch - pad), 0);
+    const ptrdiff_t *first = job->first + vertical_phase * stride;
+    if (stride == 1) {
+        NAME(gather)(planes + pad, job->reach + first[0], first[1] - first[0], known, to);
+    } else if (stride == 2) {
+        ptrdiff_t even = pad % 2, odd = (pad + 1) % 2;
+        NAME(gather_two)(planes + pad / 2, job->reach + first[even], first[even + 1] - first[even],
+                         planes + (pad + 1) / 2, job->reach + first[odd], first[odd + 1] - first[odd], known, to);
+    } else {
+        for (ptrdiff_t b = 0; b < xpc_min(stride, known); b++) {
+            ptrdiff_t number = (b + pad) % stride, count = (known - b - 1) / stride + 1;
+            NAME(gather)(planes + (b + pad) / stride, job->reach + first[number], first[number + 1] - first[number],
+                         count, row);
+            for (ptrdiff_t q = 0; q < count; q++)
+                to[b + q * stride] = row[q];
+        }
     }
+    for (ptrdiff_t q = known; q < width; q++) /* no window reaches them */
+        to[q] = 0;
+}
+
+/* Rows of image n of dx that lie in rows [begin, end) of its phases; `planes` is row `begin`, entry 0 of the first tap's. */
+TARGET static void NAME(join)(const call *job, ptrdiff_t n, ptrdiff_t begin, ptrdiff_t end, const REAL *planes, REAL *row)
+{
+    const xpc_direct *conv = job->conv;
+    const layout *plan = job->plan;
+    xpc_axis v = conv->vertical;
+    ptrdiff_t taps = v.kernel * conv->horizontal.kernel;
+    for (ptrdiff_t c = 0; c < conv->channels; c++, planes += taps * plan->plane) {
+        REAL *to = (REAL *)(job->dx->data + n * job->dx->strides[0] + c * job->dx->strides[1]);
+        ptrdiff_t low = xpc_max(begin * v.stride - v.pad, 0), high = xpc_min(end * v.stride - v.pad, conv->height);
+        for (ptrdiff_t y = low; y < high; y++) {
+            ptrdiff_t r = (y + v.pad) / v.stride, a = (y + v.pad) % v.stride;
+            NAME(join_row)(job, planes + (r - begin) * plan->pitch, a, row, to + y * conv->width);
+        }
+    }
+}
+
+/* Output rows [begin, end) of image n go into dx; `dy` is the first of them. */
+TARGET static void NAME(image_rows)(const call *job, ptrdiff_t n, ptrdiff_t begin, ptrdiff_t end, const REAL *dy,
+                                    ptrdiff_t dy_step, char *memory)
+{
+    const xpc_direct *conv = job->conv;
+    const layout *plan = job->plan;
+    REAL *before = (REAL *)(memory + plan->planes) + plan->lead, *planes = before + plan->below * plan->pitch;
+    const cut *cut = &job->cuts[end == conv->out_h];
+    const ptrdiff_t *tab = job->filters;
+    ptrdiff_t panels = xpc_ceil_div(plan->taps, NAME(MR)), kept = plan->below * plan->pitch;
+    if (cut->lanes < LANES) {
+        REAL *narrow = (REAL *)(memory + plan->narrow);
+        for (ptrdiff_t f = 0; f < conv->filters; f++)
+            for (ptrdiff_t p = 0; p < cut->rows; p++)
+                memcpy(narrow + job->narrow[f] + p * LANES, dy + f * dy_step + p * cut->width,
+                       (size_t)cut->width * sizeof(REAL));
+        dy = narrow;
+        tab = job->narrow;
+    }
+    if (begin == 0 && plan->step < conv->out_h)
+        for (ptrdiff_t k = 0; k < plan->taps; k++)
+            memset(before + k * plan->plane, 0, (size_t)kept * sizeof(REAL));
+    for (ptrdiff_t p = 0; p < panels; p++) {
+        xpc_range k = panel(plan->taps, panels, p);
+        NAME(product)((int)(k.end - k.begin), cut, (const REAL *)job->packed + k.begin * conv->filters, NULL, 0, tab,
+                      conv->filters, dy, planes + k.begin * plan->plane, plan->plane);
+    }
+    ptrdiff_t behind = (end - begin) * plan->pitch;
+    if (end < conv->out_h) {
+        NAME(join)(job, n, begin, end, planes, (REAL *)(memory + plan->row));
+        for (ptrdiff_t k = 0; k < plan->taps; k++)
+            memmove(before + k * plan->plane, before + k * plan->plane + behind, (size_t)kept * sizeof(REAL));
+        return;
+    }
+    for (ptrdiff_t k = 0; plan->step < conv->out_h && k < plan->taps; k++)
+        memset(planes + k * plan->plane + behind, 0, (size_t)kept * sizeof(REAL));
+    NAME(join)(job, n, begin, end + plan->below, planes, (REAL *)(memory + plan->row));
+    ptrdiff_t reached = xpc_max((end + plan->below) * conv->vertical.stride - conv->vertical.pad, 0);
+    for (ptrdiff_t c = 0; c < conv->channels && reached < conv->height; c++)
+        memset((REAL *)(job->dx->data + n * job->dx->strides[0] + c * job->dx->strides[1]) + reached * conv->width, 0,
+               (size_t)((conv->height - reached) * conv->width) * sizeof(REAL));
+}
+
+/* ---- backward --------------------------------------------------------------------------------------------------- */
+
+TARGET static void NAME(backward_shares)(const void *argument, ptrdiff_t begin, ptrdiff_t end, int slot)
+{
+    const call *job = argument;
+    const xpc_direct *conv = job->conv;
+    const layout *plan = job->plan;
+    char *memory = NAME(slot)(job, slot);
+    REAL *image = (REAL *)(memory + plan->image), *sums = (REAL *)(memory + plan->sums);
+    ptrdiff_t step = job->y->strides[1] / (ptrdiff_t)sizeof(REAL), weights = conv->filters * plan->taps;
+    ptrdiff_t band = job->need_dw ? plan->band : conv->out_h;
+    for (; begin < end; begin++) {
+        xpc_range images = panel(job->y->shape[0], job->shares, begin);
+        if (job->need_dw)
+            memset(sums, 0, (size_t)((weights + conv->filters) * LANES) * sizeof(REAL));
+        for (ptrdiff_t n = images.begin; n < images.end; n++) {
+            const REAL *dy = (const REAL *)(job->y->data + n * job->y->strides[0]);
+            ptrdiff_t done = 0;
+            for (ptrdiff_t first = 0; first < conv->out_h; first += band) {
+                ptrdiff_t last = xpc_min(first + band, conv->out_h);
+                if (job->need_dw) {
+                    NAME(split)(job, n, first, last, image);
+                    NAME(weight_rows)(job, &job->strips[last == conv->out_h], dy + first * conv->out_w, step, image,
+                                      (REAL *)(memory + plan->panel), sums);
+                }
+                while (job->dx && (done + plan->step <= last || (last == conv->out_h && done < last))) {
+                    ptrdiff_t next = xpc_min(done + plan->step, conv->out_h);
+                    NAME(image_rows)(job, n, done, next, dy + done * conv->out_w, step, memory);
+                    done = next;
+                }
+            }
+        }
+        REAL *partial = (REAL *)job->partial + begin * (weights + conv->filters);
+        for (ptrdiff_t i = 0; job->need_dw && i < weights + (job->need_db ? conv->filters : 0); i++)
+            partial[i] = SUM(LOAD(sums + i * LANES));
+    }
+}
+
+TARGET static int NAME(backward)(const xpc_direct *conv, const xpc_array4 *dy, const xpc_array4 *x, const REAL *w,
+                                 const xpc_array4 *dx, REAL *dw, REAL *db, ptrdiff_t most)
+{
+    layout plan = lay_out(conv, dw != NULL, dx != NULL, dw != NULL, sizeof(REAL), 0);
+    call job = {.conv = conv, .plan = &plan, .x = x, .y = dy, .dx = dx, .need_dw = dw != NULL, .need_db = db != NULL};
+    ptrdiff_t images = dy->shape[0], weights = conv->filters * plan.taps, pixels = conv->out_h * conv->out_w;
+    job.shares = xpc_max(xpc_min(xpc_min(images, SHARES), images * pixels / SHARE_PIXELS), 1);
+    ptrdiff_t cost = weights / 16 * pixels * (images / job.shares);
+    ptrdiff_t spots = plan.step * (conv->out_w / LANES + 1), whole = conv->vertical.kernel * conv->horizontal.kernel;
+    int slots = xpc_slots(job.shares, cost);
+
+    layout shared = {0};
+    ptrdiff_t index = sizeof(ptrdiff_t), number = sizeof(REAL);
+    ptrdiff_t packed = take(&shared, dx ? weights * number : 0), cuts = take(&shared, 2 * spots * (ptrdiff_t)sizeof(spot));
+    ptrdiff_t tab = take(&shared, plan.taps * index), filters = take(&shared, conv->filters * index);
+    ptrdiff_t narrow = take(&shared, conv->filters * index), reach = take(&shared, whole * index);
+    ptrdiff_t first = take(&shared, (conv->vertical.stride * conv->horizontal.stride + 1) * index);
+    ptrdiff_t partial = take(&shared, dw ? job.shares * (weights + conv->filters) * number : 0);
+    ptrdiff_t strips = take(&shared, 2 * plan.band * (conv->out_w / LANES + 1) * (ptrdiff_t)sizeof(spot));
+    ptrdiff_t ready = take(&shared, slots);
+    char *memory = take_memory(shared.bytes, &plan, most, &slots);
+    if (!memory)
+        return -1;
+    if (dw) {
+        fill_tab(conv, &plan, (ptrdiff_t *)(memory + tab));
+        ptrdiff_t rest = conv->out_h - (conv->out_h - 1) / plan.band * plan.band;
+        spot *next = fill_strip(&job.strips[0], (spot *)(memory + strips), plan.band, conv->out_w, plan.pitch, LANES);
+        fill_strip(&job.strips[1], next, rest, conv->out_w, plan.pitch, LANES);
+    }
+    if (dx) {
+        NAME(pack)(w, conv->filters, plan.taps, 1, (REAL *)(memory + packed));
+        fill_reach(conv, &plan, (ptrdiff_t *)(memory + reach), (ptrdiff_t *)(memory + first));
+        for (ptrdiff_t f = 0; f < conv->filters; f++) {
+            ((ptrdiff_t *)(memory + filters))[f] = f * (dy->strides[1] / number);
+            ((ptrdiff_t *)(memory + narrow))[f] = f * plan.step * LANES;
+        }
+        ptrdiff_t rows[2] = {plan.step, conv->out_h - (conv->out_h - 1) / plan.step * plan.step};
+        spot *next = (spot *)(memory + cuts);
+        for (int i = 0; i < 2; i++) {
+            int one_row = plan.pitch == conv->out_w;
+            ptrdiff_t run = one_row ? rows[i] * conv->out_w : conv->out_w;
+            next = fill_cut(&job.cuts[i], next, rows[i], conv->out_w, run < LANES && !one_row ? LANES : conv->out_w,
+                            plan.pitch, LANES);
+        }
+    }
+    job.packed = memory + packed;
+    job.partial = memory + partial;
+    job.tab = (ptrdiff_t *)(memory + tab);
+    job.filters = (ptrdiff_t *)(memory + filters);
+    job.narrow = (ptrdiff_t *)(memory + narrow);
+    job.reach = (ptrdiff_t *)(memory + reach);
+    job.first = (ptrdiff_t *)(memory + first);
+    job.ready = memset(memory + ready, 0, (size_t)slots);
+    job.memory = memory + shared.bytes;
+    xpc_parallel_items(NAME(backward_shares), &job, job.shares, cost, slots);
+    for (ptrdiff_t share = 0; dw && share < job.shares; share++) {
+        const REAL *from = (const REAL *)job.partial + share * (weights + conv->filters);
+        for (ptrdiff_t i = 0; i < weights; i++)
+            dw[i] = share ? dw[i] + from[i] : from[i];
+        for (ptrdiff_t f = 0; db && f < conv->filters; f++)
+            db[f] = share ? db[f] + from[weights + f] : from[weights + f];
+    }
+    xpc_arena_give(memory);
+    return 0;
 }
 
 #include "simd_end.h"

@@ -6,10 +6,13 @@
  *     TARGET                  attribute of every function that uses vectors
  *     REGISTERS               how many vectors there are: decides the size of tiles
  *     LOAD STORE SPLAT FMA    unaligned memory, one number in all lanes, a * b + c
+ *     KEEP                    a variable that stays in a register: it is not loaded again for each use
  *     MASK FIRST ALL          the first n lanes; all of them
  *     LOAD_FIRST STORE_FIRST  only the lanes of a mask touch memory; others load as 0
  *     SUM                     of all lanes
  *     POSITIVE                negative numbers made zero; a NaN stays
+ *     EVEN ODD                of the lanes of two vectors one behind the other, every other one
+ *     ZIP_LOW ZIP_HIGH        the reverse: lanes of two vectors in turn
  *     STREAM                  to aligned memory past the caches, for results that are not read again soon; FENCE after
  *
  * Without vectors (MSVC) only REAL, TARGET and INLINE exist, for loops that leave vectors to the compiler.
@@ -50,6 +53,20 @@
 #define POSITIVE(v) SIMD(max)(SPLAT(0), v) /* of two numbers that do not compare, the second */
 #define STREAM(to, v) SIMD(stream)(to, v)
 #define FENCE() _mm_sfence()
+#define KEEP(v) __asm__("" : "+v"(v))
+#if DOUBLE
+#define LANES_OF(...) _mm512_setr_epi64(__VA_ARGS__)
+#define EVEN(a, b) SIMD(permutex2var)(a, LANES_OF(0, 2, 4, 6, 8, 10, 12, 14), b)
+#define ODD(a, b) SIMD(permutex2var)(a, LANES_OF(1, 3, 5, 7, 9, 11, 13, 15), b)
+#define ZIP_LOW(a, b) SIMD(permutex2var)(a, LANES_OF(0, 8, 1, 9, 2, 10, 3, 11), b)
+#define ZIP_HIGH(a, b) SIMD(permutex2var)(a, LANES_OF(4, 12, 5, 13, 6, 14, 7, 15), b)
+#else
+#define LANES_OF(...) _mm512_setr_epi32(__VA_ARGS__)
+#define EVEN(a, b) SIMD(permutex2var)(a, LANES_OF(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30), b)
+#define ODD(a, b) SIMD(permutex2var)(a, LANES_OF(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31), b)
+#define ZIP_LOW(a, b) SIMD(permutex2var)(a, LANES_OF(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23), b)
+#define ZIP_HIGH(a, b) SIMD(permutex2var)(a, LANES_OF(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31), b)
+#endif
 
 #elif ISA == XPC_AVX2
 
@@ -77,6 +94,17 @@
 #define POSITIVE(v) SIMD(max)(SPLAT(0), v)
 #define STREAM(to, v) SIMD(stream)(to, v)
 #define FENCE() _mm_sfence()
+#define KEEP(v) __asm__("" : "+x"(v))
+#define ZIP_LOW(a, b) SIMD(permute2f128)(SIMD(unpacklo)(a, b), SIMD(unpackhi)(a, b), 0x20)
+#define ZIP_HIGH(a, b) SIMD(permute2f128)(SIMD(unpacklo)(a, b), SIMD(unpackhi)(a, b), 0x31)
+#if DOUBLE
+#define EVEN(a, b) _mm256_permute4x64_pd(_mm256_unpacklo_pd(a, b), 0xd8)
+#define ODD(a, b) _mm256_permute4x64_pd(_mm256_unpackhi_pd(a, b), 0xd8)
+#else
+#define XPC_ACROSS(v) _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(v), 0xd8))
+#define EVEN(a, b) XPC_ACROSS(_mm256_shuffle_ps(a, b, 0x88))
+#define ODD(a, b) XPC_ACROSS(_mm256_shuffle_ps(a, b, 0xdd))
+#endif
 
 #else /* what every processor of the architecture has: SSE2, NEON */
 
@@ -114,6 +142,18 @@
     __extension__({ VEC any_ = (v); (VEC)((__typeof__(any_ < any_))any_ & ~(any_ < SPLAT((REAL)0))); })
 #define STREAM(to, v) STORE(to, v)
 #define FENCE() ((void)0)
+#define KEEP(v) ((void)(v))
+#if DOUBLE
+#define EVEN(a, b) ((VEC){(a)[0], (b)[0]})
+#define ODD(a, b) ((VEC){(a)[1], (b)[1]})
+#define ZIP_LOW(a, b) EVEN(a, b)
+#define ZIP_HIGH(a, b) ODD(a, b)
+#else
+#define EVEN(a, b) ((VEC){(a)[0], (a)[2], (b)[0], (b)[2]})
+#define ODD(a, b) ((VEC){(a)[1], (a)[3], (b)[1], (b)[3]})
+#define ZIP_LOW(a, b) ((VEC){(a)[0], (b)[0], (a)[1], (b)[1]})
+#define ZIP_HIGH(a, b) ((VEC){(a)[2], (b)[2], (a)[3], (b)[3]})
+#endif
 
 #endif
 

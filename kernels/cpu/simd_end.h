@@ -17,5 +17,12 @@
 #undef POSITIVE
 #undef STREAM
 #undef FENCE
+#undef KEEP
+#undef EVEN
+#undef ODD
+#undef ZIP_LOW
+#undef ZIP_HIGH
+#undef LANES_OF
+#undef XPC_ACROSS
 #undef INLINE
 #undef xpc_sum_lanes

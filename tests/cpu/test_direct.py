@@ -13,6 +13,7 @@ from xpconv._cpu.conv.choice import engine_for
 from xpconv._geometry import conv_geometry
 
 SETS = _kernels.instruction_sets()
+MARK = -77.0
 
 pytestmark = pytest.mark.skipif(not SETS, reason="the kernels were built by a compiler without vectors")
 
@@ -79,36 +80,78 @@ def test_any_geometry(engine_results, data):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_any_strides_and_nothing_outside_is_touched(engine_results, generic_results, isa, dtype, rng, scattered):
-    """Through the kernels themselves: outputs lie in the middle of a marked array."""
-    geometry = conv_geometry((2, 3, 9, 20), (5, 3, 3, 2), stride=(1, 2), padding=1, dilation=1, groups=1)
+@pytest.mark.parametrize(
+    ("size", "stride"), [((9, 20), (1, 2)), ((9, 20), (2, 1)), ((7, 41), (3, 3)), ((5, 3), (1, 1))]
+)
+def test_nothing_outside_is_touched(generic_results, isa, dtype, rng, size, stride):
+    """Through the kernels themselves: channels and images lie apart in a marked array."""
+    geometry = conv_geometry((2, 3, *size), (5, 3, 3, 2), stride=stride, padding=1, dilation=1, groups=1)
     window = geometry.window
-    x, w, b, dy = whole_numbers(rng, dtype, (2, 3, 9, 20), (5, 3, 3, 2), 5, (2, 5, window.out_h, window.out_w))
+    x, w, b, dy = whole_numbers(rng, dtype, (2, 3, *size), (5, 3, 3, 2), 5, (2, 5, window.out_h, window.out_w))
     expected = generic_results(x, w, b, dy, geometry)
-    inside, to = scattered(x), scattered(x.shape, dtype)
+
+    def apart(values):
+        """The values with a marked row before and behind every plane, and a marked plane between the images."""
+        n, c, height, width = values.shape
+        margin = np.full((n, c + 1, height + 2, width), MARK, dtype)
+        view = margin[:, :c, 1:-1]
+        view[...] = values
+        return margin, view
+
+    def whole(margin, view):
+        view[...] = MARK
+        return (margin == MARK).all()
+
     numbers = (3, 2, *steps(window))
-    size = direct._bytes(geometry, x.itemsize)
-    raw = np.full(size + 192, 255, np.uint8)  # NaN, if anything is read before it is written
-    start = 64 + -raw.ctypes.data % 64
-    memory = raw[start : start + size]
-
-    margin = np.full((2, 5, window.out_h + 2, window.out_w + 2), -77, dtype)
-    y = margin[:, :, 1:-1, 1:-1]
-    matrix = w.reshape(5, -1)
-    _kernels.direct(inside.view, matrix, b, y, *numbers, memory)
+    inside, (_, gradient), matrix = apart(x)[1], apart(dy), w.reshape(5, -1)
+    margin, y = apart(np.zeros_like(dy))
+    _kernels.direct(inside, matrix, b, y, *numbers, False, 1 << 20)
     np.testing.assert_array_equal(y, expected[0])
-    y[...] = -77
-    assert (margin == -77).all()
+    assert whole(margin, y)
 
+    margin, dx = apart(np.zeros_like(x))
     dw, db = np.empty_like(matrix), np.empty_like(b)
-    margin[...] = -77
-    y[...] = dy
-    _kernels.direct_backward(y, inside.view, matrix, to.view, dw, db, *numbers, memory)
-    for actual, want in zip((to.view, dw.reshape(w.shape), db), expected[1:], strict=True):
+    _kernels.direct_backward(gradient, inside, matrix, dx, dw, db, *numbers, 1 << 20)
+    for actual, want in zip((dx, dw.reshape(w.shape), db), expected[1:], strict=True):
         np.testing.assert_array_equal(actual, want)
-    assert to.margin_is_whole()
-    assert (raw[:start] == 255).all()
-    assert (raw[start + size :] == 255).all()
+    assert whole(margin, dx)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    ("x_shape", "w_shape", "arguments"),
+    [
+        ((2, 3, 224, 200), (9, 3, 7, 7), {"stride": 2, "padding": 3}),
+        ((1, 4, 150, 90), (6, 4, 5, 5), {"padding": 2}),
+        ((1, 2, 90, 301), (5, 2, 3, 3), {"stride": (3, 1), "dilation": 2}),
+        ((1, 1, 1000, 40), (3, 1, 9, 4), {"stride": (5, 4)}),
+    ],
+)
+def test_images_beyond_the_cache_in_bands(engine_results, x_shape, w_shape, arguments, dtype, rng):
+    geometry = conv_geometry(x_shape, w_shape, **({"stride": 1, "padding": 0, "dilation": 1, "groups": 1} | arguments))
+    x, w, b = whole_numbers(rng, dtype, x_shape, w_shape, w_shape[:1])
+    expected = engine_results(im2col, x, w, b, None, geometry)
+    for mine, want in zip(engine_results(direct, x, w, b, None, geometry), expected, strict=True):
+        np.testing.assert_array_equal(mine, want)
+
+
+def test_relu(isa, rng):
+    geometry = conv_geometry((3, 2, 6, 19), (5, 2, 3, 3), stride=1, padding=1, dilation=1, groups=1)
+    for dtype in ("float32", "float64"):
+        x, w, b = (rng.normal(size=shape).astype(dtype) for shape in ((3, 2, 6, 19), (5, 2, 3, 3), 5))
+        x[1, 1, 2, 3] = np.nan
+        plain = direct.forward(x, w, b, geometry, False)
+        assert np.isnan(plain).any()
+        np.testing.assert_array_equal(direct.forward(x, w, b, geometry, True), np.maximum(plain, 0))
+
+
+def test_long_sums_keep_their_precision(isa):
+    """A sum of half a million ones and more in float32: one number after the other would lose many."""
+    geometry = conv_geometry((1, 1, 720, 800), (1, 1, 1, 1), stride=1, padding=0, dilation=1, groups=1)
+    x = np.full((1, 1, 720, 800), 1.1, np.float32)
+    dw, db = direct.weight_gradient(np.ones_like(x), x, geometry, True)
+    assert abs(dw.item() / (720 * 800 * np.float64(np.float32(1.1))) - 1) < 1e-5
+    assert db.item() == 720 * 800
 
 
 def test_a_gradient_in_any_memory(engine_results, generic_results, isa, rng, scattered):
@@ -163,40 +206,53 @@ class TestChoice:
     @pytest.mark.parametrize(
         "other",
         [
-            {"x_shape": (1, 3, 600, 600)},
             {"x_shape": (1, 3, 2**19, 2**19)},
             {"x_shape": (1, 128, 8, 8), "w_shape": (128, 128, 3, 3)},
             {"x_shape": (2, 4, 8, 8), "w_shape": (4, 2, 3, 3), "groups": 2},
         ],
-        ids=["large image", "huge image", "large weights", "groups"],
+        ids=["huge image", "large weights", "groups"],
     )
     def test_other_engines_take_the_rest(self, other):
         assert engine_for("forward", "float32", self.geometry(**other)) is not direct
+
+
+ARRAYS = {"x": (2, 3, 8, 8), "w": (4, 27), "b": (4,), "y": (2, 4, 8, 8)}
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"y": np.zeros((1, 4, 8, 8))}, "expected outputs"),
-        ({"y": np.zeros((2, 4, 8, 16))[..., ::2]}, "contiguous along their last axis"),
+        ({"y": np.zeros((2, 4, 8, 16))[..., ::2]}, "contiguous"),
+        ({"x": np.zeros((2, 3, 8, 9))[..., :8]}, "contiguous"),
         ({"w": np.zeros((4, 26))}, "taps"),
         ({"b": np.zeros(3)}, "expected 4 biases, got 3"),
-        ({"memory": np.zeros(64, np.uint8)}, "too small"),
     ],
 )
 def test_arrays_that_do_not_belong_together(change, message):
-    geometry = conv_geometry((2, 3, 8, 8), (4, 3, 3, 3), stride=1, padding=1, dilation=1, groups=1)
-    raw = np.zeros(direct._bytes(geometry, 8) + 64, np.uint8)
-    arrays = {
-        "x": np.zeros((2, 3, 8, 8)),
-        "w": np.zeros((4, 27)),
-        "b": np.zeros(4),
-        "y": np.zeros((2, 4, 8, 8)),
-        "memory": raw[-raw.ctypes.data % 64 :],
-    } | change
-    memory = arrays.pop("memory")
+    arrays = {name: np.zeros(shape) for name, shape in ARRAYS.items()} | change
     with pytest.raises(ValueError, match=message):
-        _kernels.direct(*arrays.values(), 3, 3, *steps(geometry.window), memory)
+        _kernels.direct(*arrays.values(), 3, 3, 1, 1, 1, 1, 1, 1, False, 1 << 20)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"dy": np.zeros((2, 5, 8, 8))}, "expected outputs"),
+        ({"dx": np.zeros((2, 3, 8, 9))}, "dx must have the shape of x"),
+        ({"dw": np.zeros((4, 26))}, "dw must have the shape of w"),
+        ({"db": np.zeros(5)}, "db must have the length"),
+        ({"x": None}, "dw takes x"),
+        ({"w": None}, "dx takes w"),
+        ({"dw": None}, "db takes dw"),
+        ({"dx": None, "dw": None, "db": None}, "expected dx or dw"),
+    ],
+)
+def test_gradients_that_do_not_belong_together(change, message):
+    shapes = {"dy": (2, 4, 8, 8), "x": (2, 3, 8, 8), "w": (4, 27), "dx": (2, 3, 8, 8), "dw": (4, 27), "db": (4,)}
+    arrays = {name: np.zeros(shape) for name, shape in shapes.items()} | change
+    with pytest.raises(ValueError, match=message):
+        _kernels.direct_backward(*arrays.values(), 3, 3, 1, 1, 1, 1, 1, 1, 1 << 20)
 
 
 def test_an_unknown_instruction_set_is_named():

@@ -149,6 +149,7 @@ def direct_bytes(
     pad_left: int,
     dilation_h: int,
     dilation_w: int,
+    backward: bool,
     itemsize: int,
     most: int,
 ) -> int | None: ...
@@ -165,15 +166,16 @@ def direct(
     pad_left: int,
     dilation_h: int,
     dilation_w: int,
-    memory: NDArray,
+    relu: bool,
+    most: int,
 ) -> None: ...
 def direct_backward(
     dy: NDArray,
-    x: NDArray,
-    w: NDArray,
+    x: NDArray | None,
+    w: NDArray | None,
     dx: NDArray | None,
-    dw: NDArray,
-    db: NDArray,
+    dw: NDArray | None,
+    db: NDArray | None,
     kernel_h: int,
     kernel_w: int,
     stride_h: int,
@@ -182,7 +184,7 @@ def direct_backward(
     pad_left: int,
     dilation_h: int,
     dilation_w: int,
-    memory: NDArray,
+    most: int,
 ) -> None: ...
 def blocked_forward(
     x: NDArray,

@@ -1,7 +1,7 @@
-"""Convolution without columns: images that fit into a core's cache, one at a time, threads on different images.
+"""Convolution without columns: a band of an image at a time, lanes are neighbouring pixels, threads share the images.
 
-Faster than columns and a product wherever it applies, more so the fewer channels there are: nothing is written but
-results. `possible` says where.
+Faster than columns and a product wherever the weights are few, more so the fewer channels there are: nothing is written
+but results. `possible` says where.
 """
 
 from __future__ import annotations
@@ -9,48 +9,47 @@ from __future__ import annotations
 import numpy as np
 
 from ..._geometry import ConvGeometry
+from ..._workspace import get_workspace_mb
 from .. import _kernels
-from .._buffer import workspace
-from .._parallel import for_each
+from .._memory import empty
+from .._planes import planes
 from ..columns import steps
-from ._slices import SHARES, channel_major, threads_for
 
-__all__ = ["forward", "gradients", "input_gradient", "possible", "weight_gradient"]
+__all__ = ["features", "forward", "gradients", "input_gradient", "possible", "weight_gradient"]
 
-# Working memory, about half of a core's second-level cache: beyond it a product of whole matrices is faster. It is no
-# more than the least cap on workspaces.
-_CACHE_BYTES = 1 << 20
+_CACHE_BYTES = 2 << 20  # a thread's working memory for one row and for the weights: a core's second-level cache
+_MOST_WEIGHTS = 1 << 14  # beyond, sums of theirs and the weights themselves leave no room for images
 _ITEMSIZE = {"float32": 4, "float64": 8}
 
 
-def _bytes(geometry: ConvGeometry, itemsize: int) -> int | None:
-    """Working memory for a call, or None where that is too much."""
-    window = geometry.window
-    return _kernels.direct_bytes(
-        geometry.in_channels, geometry.out_channels, window.height, window.width, window.kernel_h, window.kernel_w,
-        window.out_h, window.out_w, *steps(window), itemsize, _CACHE_BYTES,
-    )  # fmt: skip
-
-
 def possible(operation: str, dtype: str, geometry: ConvGeometry) -> str | None:
-    """None for one group, and a layout of one image and of the weights that fits into the cache; else the reason."""
+    """None for one group and weights that, with what one output row takes, fit into the cache; else the reason."""
+    window = geometry.window
     if geometry.groups != 1:
         return "it takes one group"
-    if _bytes(geometry, _ITEMSIZE[dtype]) is None:
-        return f"an image, the weights and their sums take more than {_CACHE_BYTES >> 20} MiB, or it is not compiled in"
+    need = _kernels.direct_bytes(
+        geometry.in_channels, geometry.out_channels, window.height, window.width, window.kernel_h, window.kernel_w,
+        window.out_h, window.out_w, *steps(window), operation != "forward", _ITEMSIZE[dtype], _CACHE_BYTES,
+    )  # fmt: skip
+    if need is None or geometry.out_channels * geometry.in_channels * window.taps > _MOST_WEIGHTS:
+        return (
+            f"it takes up to {_MOST_WEIGHTS} weights, and what it needs for one row has to fit into "
+            f"{_CACHE_BYTES >> 20} MiB, or it is not compiled in"
+        )
     return None
 
 
-def _needed(geometry: ConvGeometry, itemsize: int) -> int:
-    need = _bytes(geometry, itemsize)
-    assert need is not None, "a call that `possible` has refused"
-    return need
-
-
-def _parts(batch: int) -> list[slice]:
-    """The batch in up to `SHARES` parts: the same for any number of threads, as the sums of dw depend on them."""
-    length = -(-batch // SHARES)
-    return [slice(start, start + length) for start in range(0, batch, length or 1)]
+def features(operation: str, geometry: ConvGeometry, lanes: int) -> tuple[float, ...]:
+    """Calls, images, products in whole vectors, taps of whole rows, numbers of images, of results."""
+    window, batch = geometry.window, geometry.batch
+    beside = (window.kernel_w - 1) * window.dilation_w // window.stride_w
+    width, rows = (window.out_w, window.out_h) if beside else (window.positions, 1)
+    pixels = rows * -(-width // lanes) * lanes
+    taps = geometry.in_channels * window.taps
+    return (
+        1, batch, batch * pixels * taps * geometry.out_channels, batch * pixels * taps,
+        batch * geometry.in_channels * window.height * window.width, batch * geometry.out_channels * window.positions,
+    )  # fmt: skip
 
 
 def _matrix(w: np.ndarray) -> np.ndarray:
@@ -59,27 +58,23 @@ def _matrix(w: np.ndarray) -> np.ndarray:
 
 def forward(x: np.ndarray, w: np.ndarray, b: np.ndarray | None, geometry: ConvGeometry, relu: bool) -> np.ndarray:
     """Cross-correlation of x (N, C, H, W) with w (F, C, kh, kw); returns (N, F, out_h, out_w)."""
-    window, need = geometry.window, _needed(geometry, x.itemsize)
-    y = channel_major(geometry.out_channels, geometry.batch, window.out_h, window.out_w, x.dtype).transpose(1, 0, 2, 3)
-    weight, bias = _matrix(w), None if b is None else np.ascontiguousarray(b)
-    numbers = (window.kernel_h, window.kernel_w, *steps(window))
-
-    def convolve(part: slice) -> None:
-        with workspace(need, np.dtype(np.uint8)) as memory:
-            _kernels.direct(x[part], weight, bias, y[part], *numbers, memory)
-        if relu:
-            np.maximum(y[part], 0, out=y[part])
-
-    for_each(convolve, _parts(geometry.batch), threads_for(need))
+    window = geometry.window
+    y = empty((geometry.batch, geometry.out_channels, window.out_h, window.out_w), x.dtype)
+    bias = None if b is None else np.ascontiguousarray(b)
+    _kernels.direct(
+        planes(x), _matrix(w), bias, y, window.kernel_h, window.kernel_w, *steps(window), relu, get_workspace_mb() << 20
+    )
     return y
 
 
 def input_gradient(dy: np.ndarray, w: np.ndarray, geometry: ConvGeometry) -> np.ndarray:
     """Dx (N, C, H, W)."""
     window = geometry.window
-    x = np.zeros((geometry.batch, geometry.in_channels, window.height, window.width), dy.dtype)
-    dx = gradients(dy, x, w, geometry, False)[0]
-    assert dx is not None
+    dx = empty((geometry.batch, geometry.in_channels, window.height, window.width), dy.dtype)
+    _kernels.direct_backward(
+        planes(dy), None, _matrix(w), dx, None, None, window.kernel_h, window.kernel_w, *steps(window),
+        get_workspace_mb() << 20,
+    )  # fmt: skip
     return dx
 
 
@@ -93,23 +88,13 @@ def weight_gradient(
 def gradients(
     dy: np.ndarray, x: np.ndarray, w: np.ndarray | None, geometry: ConvGeometry, need_db: bool
 ) -> tuple[np.ndarray | None, np.ndarray, np.ndarray | None]:
-    """Dx (N, C, H, W), dw and db in one pass over the images; without w no dx."""
-    window, need = geometry.window, _needed(geometry, x.itemsize)
-    c, f, batch = geometry.in_channels, geometry.out_channels, geometry.batch
-    dx = channel_major(c, batch, window.height, window.width, x.dtype).transpose(1, 0, 2, 3) if w is not None else None
-    if (dy.strides[3] != dy.itemsize and dy.shape[3] > 1) or any(step % dy.itemsize for step in dy.strides):
-        dy = np.ascontiguousarray(dy)
-    shape = (f, c, window.kernel_h, window.kernel_w)
-    weight, parts = np.empty((f, c * window.taps), x.dtype) if w is None else _matrix(w), _parts(batch)
-    numbers = (window.kernel_h, window.kernel_w, *steps(window))
-    dw = np.empty((len(parts), *weight.shape), x.dtype)
-    db = np.empty((len(parts), f), x.dtype)
-
-    def differentiate(index: int) -> None:
-        part = parts[index]
-        with workspace(need, np.dtype(np.uint8)) as memory:
-            to = None if dx is None else dx[part]
-            _kernels.direct_backward(dy[part], x[part], weight, to, dw[index], db[index], *numbers, memory)
-
-    for_each(differentiate, range(len(parts)), threads_for(need))
-    return dx, np.add.reduce(dw, axis=0).reshape(shape), np.add.reduce(db, axis=0) if need_db else None
+    """Dx (N, C, H, W), dw and db, dy read once for all; without w no dx."""
+    window, c, f = geometry.window, geometry.in_channels, geometry.out_channels
+    dx = None if w is None else empty((geometry.batch, c, window.height, window.width), dy.dtype)
+    dw = np.empty((f, c * window.taps), dy.dtype)
+    db = np.empty(f, dy.dtype) if need_db else None
+    _kernels.direct_backward(
+        planes(dy), planes(x), None if w is None else _matrix(w), dx, dw, db, window.kernel_h, window.kernel_w,
+        *steps(window), get_workspace_mb() << 20,
+    )  # fmt: skip
+    return dx, dw.reshape(f, c, window.kernel_h, window.kernel_w), db
