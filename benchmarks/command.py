@@ -6,13 +6,14 @@ import argparse
 import dataclasses
 import json
 import sys
+import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from .report import Row, environment_line, markdown, plain
-from .timing import ALLOCATORS, Budget, available_threads, environment, use_allocator
+from .timing import ALLOCATORS, Budget, allocator, available_threads, environment, use_allocator
 
-__all__ = ["NO_CASE", "Options", "add_options", "main", "show"]
+__all__ = ["NO_CASE", "Options", "add_options", "main"]
 
 NO_CASE = 3  # exit status where --only left nothing to run
 
@@ -30,16 +31,32 @@ class Options:
         Numbers of threads to measure with.
     only
         Cases whose name contains one of these; all if empty.
+    peers
+        Whether to run anybody else than xpconv, where a section can do without.
+    deadline
+        On the clock of `time.monotonic`: no new case is begun after it, where a section can tell its cases apart.
     """
 
     size: str = "full"
     threads: tuple[int, ...] = (1, 2)
     only: tuple[str, ...] = ()
+    peers: bool = True
+    deadline: float = float("inf")
 
     @property
     def budget(self) -> Budget:
         """How long to measure one group of contenders."""
-        return {"full": Budget(7, 3.0), "quick": Budget(3, 0.6), "tiny": Budget(1, 0.0, sample=0.0)}[self.size]
+        return {"full": Budget(7, 1.5), "quick": Budget(3, 0.4), "tiny": Budget(1, 0.0, sample=0.0)}[self.size]
+
+    @property
+    def all_peers(self) -> bool:
+        """Whether to run those too of which a number is wanted and no ratio: once, in a full run with warm buffers."""
+        return self.peers and self.size == "full" and allocator() == "warm"
+
+    @property
+    def late(self) -> bool:
+        """Whether the time is up."""
+        return time.monotonic() > self.deadline
 
     def wants(self, case: str) -> bool:
         """Whether to run that case."""
@@ -50,7 +67,7 @@ Measure = Callable[[Options], Iterable[Row]]
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Options that single benchmarks and `benchmarks.run` share."""
+    """Options that single benchmarks and `benchmarks.cpu` share."""
     cores = available_threads()
     parser.add_argument(
         "--quick", dest="size", action="store_const", const="quick", default="full", help="some cases, fewer rounds"

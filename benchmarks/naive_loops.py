@@ -17,8 +17,9 @@ import xpconv.functional as F
 from xpconv.backends import use_kernels
 
 from .command import Options, main
+from .peers import optional_torch
 from .report import Row, row_of_samples
-from .timing import assert_same, interleave, optional_torch, threads_set
+from .timing import assert_same, interleave, threads_set
 
 __all__ = ["loops", "measure"]
 
@@ -124,7 +125,7 @@ def measure(options: Options) -> Iterator[Row]:
                 samples = interleave(contenders, options.budget, rest=threads > 1)
             yield row_of_samples(
                 "naive_loops", case, "forward + backward", threads, samples, baseline="loops",
-                note="" if torch else "torch not installed",
+                note="" if torch else "without torch",
             )  # fmt: skip
 
 

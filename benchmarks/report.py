@@ -11,7 +11,9 @@ import numpy as np
 
 from .timing import Ratio, allocator, median, ratio
 
-__all__ = ["Row", "environment_line", "markdown", "plain", "row_of_samples"]
+__all__ = ["Row", "environment_line", "geometric_mean", "left_out", "markdown", "plain", "row_of_samples"]
+
+PEERS = ("torch", "jax")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +40,15 @@ class Row:
         None where the baseline is missing.
     note
         Said behind the row: what is missing, or what to know.
+    spread
+        Quartiles of each contender's samples, in `unit`.
+    flops, nbytes
+        Work of one run: floating-point operations as its definition counts them, whatever an algorithm saves; bytes of
+        each input read once and each output written once.
+    share
+        The rate of the subject as a part of what the machine can do: multiply-adds if there are `flops`, else copying.
+    engine
+        What xpconv chose for the work.
     """
 
     benchmark: str
@@ -51,6 +62,18 @@ class Row:
     subject: str
     ratio: Ratio | None
     note: str = ""
+    spread: Mapping[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
+    flops: float = 0.0
+    nbytes: float = 0.0
+    share: float | None = None
+    engine: str = ""
+
+    @property
+    def rate(self) -> float | None:
+        """10**9 operations or bytes a second of the subject, or None."""
+        if not (self.flops or self.nbytes) or not self.values.get(self.subject):
+            return None
+        return (self.flops or self.nbytes) / 1e9 / (self.values[self.subject] / 1e3)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -63,7 +86,8 @@ class Row:
     def from_dict(cls, fields: Mapping[str, Any]) -> Row:
         """The inverse of `as_dict`."""
         of = fields["ratio"]
-        return cls(**{**fields, "ratio": None if of is None else Ratio(**of)})
+        spread = {name: (low, high) for name, (low, high) in fields.get("spread", {}).items()}
+        return cls(**{**fields, "ratio": None if of is None else Ratio(**of), "spread": spread})
 
 
 def row_of_samples(
@@ -76,11 +100,15 @@ def row_of_samples(
     baseline: str,
     subject: str = "xpconv",
     note: str = "",
+    **more: Any,
 ) -> Row:
-    """A row in milliseconds of what `timing.interleave` returned; no ratio without the baseline, or of times of 0."""
+    """A row in milliseconds of what `timing.interleave` returned; no ratio without the baseline, or of times of 0.
+
+    ``more`` are further fields of the row.
+    """
     measured = baseline in samples and min(*samples[baseline], *samples[subject]) > 0
     if baseline not in samples:
-        note = "; ".join(part for part in (note, f"{baseline} not installed") if part)
+        note = "; ".join(part for part in (note, f"without {baseline}") if part)
     return Row(
         benchmark=benchmark,
         case=case,
@@ -93,7 +121,22 @@ def row_of_samples(
         subject=subject,
         ratio=ratio(samples[baseline], samples[subject]) if measured else None,
         note=note,
+        spread={name: _quartiles(np.asarray(times) * 1e3) for name, times in samples.items()},
+        **more,
     )
+
+
+def _quartiles(values: np.ndarray) -> tuple[float, float]:
+    low, high = np.quantile(values, (0.25, 0.75))
+    return float(low), float(high)
+
+
+def left_out(benchmark: str, case: str, threads: int) -> Row:
+    """A row that says that there was no time for a case."""
+    return Row(
+        benchmark, case, "", threads, allocator(), "ms", {}, "torch", "xpconv", None,
+        "left out: the time of the section was up",
+    )  # fmt: skip
 
 
 # ---- tables -------------------------------------------------------------------------------------------------------
@@ -126,13 +169,23 @@ def _cells(rows: Sequence[Row]) -> list[list[str]]:
     # peers first, xpconv last
     names = dict.fromkeys(name for row in rows for name in row.values)
     contenders = sorted(names, key=lambda name: (name == subject, name == "generic"))
-    header = ["case", "operation", "threads", "allocator", *(f"{name} {unit}" for name in contenders)]
-    lines = [[*header, f"{baseline} / {subject}", "note"]]
+    header = ["case", "operation", "threads", "allocator", *(f"{name} {unit}".strip() for name in contenders)]
+    lines = [[*header, f"{baseline} / {subject}", f"rate of {subject}", "of peak", "engine", "note"]]
     for row in rows:
         values = [_number(row.values.get(name)) for name in contenders]
-        lines.append([row.case, row.operation, str(row.threads), row.allocator, *values, _ratio(row.ratio), row.note])
-    keep = [k for k in range(len(lines[0])) if k != len(lines[0]) - 1 or any(line[k] for line in lines[1:])]
+        speed = "" if row.rate is None else f"{_number(row.rate)} {'GFLOP/s' if row.flops else 'GB/s'}"
+        share = "" if row.share is None else f"{row.share:.0%}"
+        ratio_text = _ratio(row.ratio) if baseline else ""
+        what = [row.case, row.operation, str(row.threads), row.allocator]
+        lines.append([*what, *values, ratio_text, speed, share, row.engine, row.note])
+    optional = range(len(header), len(lines[0]))
+    keep = [k for k in range(len(lines[0])) if k not in optional or any(line[k] for line in lines[1:])]
     return [[line[k] for k in keep] for line in lines]
+
+
+def geometric_mean(values: Sequence[float]) -> float:
+    """Of positive numbers."""
+    return math.exp(sum(map(math.log, values)) / len(values))
 
 
 def _means(rows: Sequence[Row]) -> list[str]:
@@ -144,16 +197,18 @@ def _means(rows: Sequence[Row]) -> list[str]:
     lines = []
     for (operation, threads, allocator_name), values in found.items():
         if len(values) > 1:
-            mean = math.exp(sum(map(math.log, values)) / len(values))
             lines.append(
                 f"geometric mean of {len(values)} cases, {operation}, threads {threads}, {allocator_name}: "
-                f"{mean:.2f} (lowest {min(values):.2f})"
+                f"{geometric_mean(values):.2f} (lowest {min(values):.2f})"
             )
     return lines
 
 
 def _title(rows: Sequence[Row]) -> str:
-    return f"{rows[0].benchmark}: {rows[0].baseline} / {rows[0].subject}, above 1 where {rows[0].subject} is better"
+    row = rows[0]
+    if not row.baseline:
+        return row.benchmark
+    return f"{row.benchmark}: {row.baseline} / {row.subject}, above 1 where {row.subject} is better"
 
 
 def plain(rows: Sequence[Row]) -> str:
@@ -182,10 +237,11 @@ def markdown(rows: Sequence[Row]) -> str:
 
 def environment_line(environment: Mapping[str, Any]) -> str:
     """What the numbers depend on, in one line."""
-    peer = f"torch {environment['torch']}" if environment["torch"] else "torch not installed"
+    peers = [f"{name} {environment[name]}" if environment[name] else f"{name} not installed" for name in PEERS]
+    isa = f", kernels for {environment['instruction_set']}" if environment["instruction_set"] else ""
     return (
         f"{environment['size']} run of {environment['date']}; {environment['cpu']} ({environment['cores']} cores; "
         f"{' '.join(environment['instructions'])}), load {environment['load']} at the start; {environment['system']}; "
-        f"Python {environment['python']}, xpconv {environment['xpconv']}, numpy {environment['numpy']} "
-        f"({', '.join(environment['blas'])}), {peer}"
+        f"Python {environment['python']}, xpconv {environment['xpconv']} (commit {environment['commit']}{isa}), "
+        f"numpy {environment['numpy']} ({', '.join(environment['blas'])}), {', '.join(peers)}"
     )

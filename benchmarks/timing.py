@@ -9,17 +9,16 @@ from __future__ import annotations
 import contextlib
 import datetime
 import gc
-import importlib.util
 import math
 import os
 import platform
 import statistics
+import subprocess
 import sys
 import time
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from types import ModuleType
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -32,12 +31,12 @@ __all__ = [
     "Budget",
     "Ratio",
     "allocator",
+    "allocator_environment",
     "assert_same",
     "available_threads",
     "environment",
     "interleave",
     "median",
-    "optional_torch",
     "peak_memory",
     "ratio",
     "resident_memory",
@@ -49,6 +48,9 @@ __all__ = [
 # recycles its buffers itself.
 WARM_BUFFERS = "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=17179869184:glibc.malloc.top_pad=268435456"
 ALLOCATORS = ("default", "warm")
+
+# Rounds of a contender that is there for comparison alone, and when one call of it is enough.
+FEW_ROUNDS, SLOW_SECONDS = 3, 0.5
 
 # OpenBLAS' and OpenMP's idle threads spin for up to some 25 ms and would take a core from the next contender.
 REST_SECONDS = 0.04
@@ -82,7 +84,9 @@ Contender = Callable[[], object]
 Name = TypeVar("Name", bound=Hashable)
 
 
-def interleave(contenders: Mapping[Name, Contender], budget: Budget, *, rest: bool = False) -> dict[Name, list[float]]:
+def interleave(
+    contenders: Mapping[Name, Contender], budget: Budget, *, rest: bool = False, few: Collection[Name] = ()
+) -> dict[Name, list[float]]:
     """Time functions in turn, after a warm-up.
 
     Parameters
@@ -93,22 +97,28 @@ def interleave(contenders: Mapping[Name, Contender], budget: Budget, *, rest: bo
         How long to go on.
     rest
         Sleep between contenders until the idle threads of the previous one sleep too; for more than one thread.
+    few
+        Contenders of which a number is wanted and no ratio: they run in the first `FEW_ROUNDS` only, and in the first
+        only if a call takes longer than `SLOW_SECONDS`.
 
     Returns
     -------
     dict
         Seconds of one call by name, one number a round; the n-th numbers of all belong to the same round.
     """
-    calls = {}
+    calls, rounds = {}, {}
     for name, function in contenders.items():
         function()
         start = time.perf_counter()
         function()
-        calls[name] = max(1, math.ceil(budget.sample / max(time.perf_counter() - start, 1e-7)))
+        seconds = time.perf_counter() - start
+        calls[name] = max(1, math.ceil(budget.sample / max(seconds, 1e-7)))
+        rounds[name] = budget.most if name not in few else FEW_ROUNDS if seconds < SLOW_SECONDS else 1
     samples: dict[Name, list[float]] = {name: [] for name in contenders}
     order = list(contenders)
     collecting = gc.isenabled()
-    gc.collect()
+    if budget.rounds > 1:  # a single round says nothing about time, and a collection takes longer than minute arrays
+        gc.collect()
     gc.disable()
     try:
         began = time.perf_counter()
@@ -116,6 +126,8 @@ def interleave(contenders: Mapping[Name, Contender], budget: Budget, *, rest: bo
             if n >= budget.rounds and time.perf_counter() - began > budget.seconds:
                 break
             for name in order:
+                if n >= rounds[name]:
+                    continue
                 if rest:
                     time.sleep(REST_SECONDS)
                 samples[name].append(_time(contenders[name], calls[name]))
@@ -200,21 +212,29 @@ def threads_set(count: int) -> Iterator[None]:
                 torch.set_num_threads(torch_before)
 
 
-def optional_torch() -> ModuleType | None:
-    """PyTorch, or None where it is not installed: the peer, never a need."""
-    if importlib.util.find_spec("torch") is None:
-        return None
-    import torch
-
-    return torch
-
-
 # ---- the allocator ------------------------------------------------------------------------------------------------
 
 
 def allocator() -> str:
     """Which of `ALLOCATORS` this process runs with."""
     return "warm" if os.environ.get("GLIBC_TUNABLES") == WARM_BUFFERS else "default"
+
+
+def allocator_environment(name: str) -> dict[str, str]:
+    """Environment variables of a process with that allocator setting.
+
+    Raises
+    ------
+    RuntimeError
+        ``"warm"`` on a system whose C library is not glibc.
+    """
+    if name == "warm" and platform.libc_ver()[0] != "glibc":
+        raise RuntimeError("allocator 'warm' is a setting of glibc, which this system does not use")
+    environ = dict(os.environ)
+    environ.pop("GLIBC_TUNABLES", None)
+    if name == "warm":
+        environ["GLIBC_TUNABLES"] = WARM_BUFFERS
+    return environ
 
 
 def use_allocator(name: str) -> None:
@@ -227,12 +247,7 @@ def use_allocator(name: str) -> None:
     """
     if name == allocator():
         return
-    if name == "warm" and platform.libc_ver()[0] != "glibc":
-        raise RuntimeError("allocator 'warm' is a setting of glibc, which this system does not use")
-    environ = dict(os.environ)
-    environ.pop("GLIBC_TUNABLES", None)
-    if name == "warm":
-        environ["GLIBC_TUNABLES"] = WARM_BUFFERS
+    environ = allocator_environment(name)
     sys.stdout.flush()
     sys.stderr.flush()
     os.execve(sys.executable, sys.orig_argv, environ)
@@ -291,6 +306,27 @@ def _version(package: str) -> str | None:
         return None
 
 
+def _commit() -> str | None:
+    """The commit that is checked out here, ``+changes`` where files differ from it."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        commit = subprocess.run([*git, "rev-parse", "--short=10", "HEAD"], capture_output=True, text=True, check=True)
+        changes = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    files = [line for line in changes.stdout.splitlines() if "benchmarks/results/" not in line]
+    return commit.stdout.strip() + ("+changes" if files else "")
+
+
+def _instruction_set() -> str | None:
+    """What xpconv's kernels run with; None without them."""
+    try:
+        from xpconv._cpu import _kernels
+    except ImportError:
+        return None
+    return _kernels.instruction_set()
+
+
 def environment(size: str) -> dict[str, object]:
     """What the numbers depend on: date, processor, library versions, load of the machine before the start.
 
@@ -311,7 +347,10 @@ def environment(size: str) -> dict[str, object]:
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "xpconv": xpconv.__version__,
+        "commit": _commit(),
+        "instruction_set": _instruction_set(),
         "numpy": np.__version__,
         "blas": sorted({f"{library['internal_api']} {library['version']}" for library in libraries}),
         "torch": _version("torch"),
+        "jax": _version("jax"),
     }

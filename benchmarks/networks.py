@@ -1,0 +1,104 @@
+"""Networks of xpconv and their twins in PyTorch, with the same weights: what training is compared on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from xpconv import layers, models
+
+__all__ = ["NETWORKS", "Network", "torch_twin"]
+
+
+class Network(NamedTuple):
+    """A network of `xpconv.models`, the images that it is for, and how it is trained."""
+
+    name: str
+    channels: int
+    size: int
+    optimizer: str
+    settings: Mapping[str, Any]
+
+
+_ADAM: Mapping[str, Any] = {"lr": 1e-3}
+_SGD: Mapping[str, Any] = {"lr": 0.05, "momentum": 0.9, "weight_decay": 1e-4}
+NETWORKS = (
+    Network("lenet", 1, 28, "Adam", _ADAM),
+    Network("three-layer-convnet", 3, 32, "Adam", _ADAM),
+    Network("resnet20", 3, 32, "SGD", _SGD),
+    Network("resnet18", 3, 32, "SGD", _SGD),
+)
+
+# ---- PyTorch's side -----------------------------------------------------------------------------------------------
+
+
+def torch_twin(torch: ModuleType, layer: layers.Layer) -> Any:
+    """The same network as a `torch.nn.Module`, with weights of its own.
+
+    Raises
+    ------
+    TypeError
+        A layer that this does not know.
+    """
+    nn = torch.nn
+    match layer:
+        case models.BasicBlock():
+            return _block(torch, layer)
+        case layers.Sequential():
+            # subclasses are the networks of xpconv.models
+            twins = nn.Sequential()
+            for name, child in layer.named_children():
+                twins.add_module(name, torch_twin(torch, child))
+            return twins
+        case layers.Conv2d():
+            return nn.Conv2d(
+                layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride, layer.padding, layer.dilation,
+                layer.groups, layer.bias is not None,
+            )  # fmt: skip
+        case layers.Linear():
+            return nn.Linear(layer.in_features, layer.out_features, layer.bias is not None)
+        case layers.BatchNorm2d(activation=None):
+            return _batch_norm(torch, layer)
+        case layers.BatchNorm2d(activation="relu"):
+            return _batch_norm(torch, layer, relu=True)
+        case layers.MaxPool2d():
+            return nn.MaxPool2d(layer.kernel_size, layer.stride, layer.padding, layer.dilation)
+        case layers.GlobalAvgPool2d():
+            return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        case layers.ReLU():
+            return nn.ReLU()
+        case layers.Flatten():
+            return nn.Flatten()
+        case layers.Dropout():
+            return nn.Dropout(layer.p)
+    raise TypeError(f"layer: no twin known for {type(layer).__name__}")
+
+
+def _batch_norm(torch: ModuleType, layer: layers.BatchNorm2d, *, relu: bool = False) -> Any:
+    """With the ReLU that is part of xpconv's layer, so that names of parameters stay."""
+
+    class BatchNormRelu(torch.nn.BatchNorm2d):
+        def forward(self, x):
+            return torch.relu(super().forward(x))
+
+    kind = BatchNormRelu if relu else torch.nn.BatchNorm2d
+    return kind(layer.num_features, layer.eps, layer.momentum)
+
+
+def _block(torch: ModuleType, block: models.BasicBlock) -> Any:
+    class Block(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            for name, child in block.named_children():
+                # the ReLU behind bn2 comes after the addition
+                norm = isinstance(child, layers.BatchNorm2d)
+                setattr(self, name, _batch_norm(torch, child) if norm else torch_twin(torch, child))
+            known = {"conv1", "bn1", "conv2", "bn2"}
+            self.projection = next((name for name, _ in block.named_children() if name not in known), None)
+
+        def forward(self, x):
+            y = self.bn2(self.conv2(torch.relu(self.bn1(self.conv1(x)))))
+            return torch.relu(y + (x if self.projection is None else getattr(self, self.projection)(x)))
+
+    return Block()
