@@ -1,16 +1,22 @@
 """The largest error of a convolution against float64, by engine and shape; once, as it does not depend on the speed.
 
 Numbers are drawn from the standard normal distribution. The error is the largest difference to the result in float64,
-as a fraction of the largest value of that. `xpconv` is what the automatic choice gives; the algorithms are forced.
-Those that cannot do a shape are left out of its row. The result in float64 is PyTorch's where it is installed, else
-that of the im2col engine.
+as a fraction of the largest value of that. `xpconv` is what the automatic choice gives; the engines are called
+directly, those that cannot do a shape are left out of its row. The result in float64 is PyTorch's where it is
+installed, else that of the im2col engine.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
+
+import xpconv
+from xpconv._cpu.conv.choice import candidates
+from xpconv._geometry import ConvGeometry
 
 from ..command import Options
 from ..peers import FORWARD, optional_torch
@@ -23,16 +29,18 @@ from .convolution import (
     TOLERANCE,
     Functions,
     chosen,
+    geometry_of,
     tiny,
     torch_functions,
     with_algorithm,
     xpconv_functions,
 )
 
-__all__ = ["largest_error", "measure"]
+__all__ = ["engines_of", "largest_error", "measure"]
 
 ALGORITHMS = ("winograd", "direct", "im2col")
 QUICK_BATCH = 8
+OPERATIONS = {FORWARD: "forward", DX: "input_gradient", DW: "weight_gradient"}
 
 
 def largest_error(got: Sequence[np.ndarray], want: Sequence[np.ndarray]) -> float:
@@ -44,6 +52,28 @@ def largest_error(got: Sequence[np.ndarray], want: Sequence[np.ndarray]) -> floa
 
 def _arrays(functions: Functions, operation: str) -> list[np.ndarray]:
     return [np.asarray(array) for array in functions[operation]()]
+
+
+def engines_of(
+    operation: str, arrays: Sequence[np.ndarray], geometry: ConvGeometry
+) -> dict[str, Callable[[], Sequence[np.ndarray]]]:
+    """A function for every engine that can do the operation, by name."""
+    dy, x, w, b = arrays
+
+    def call(engine: Any) -> Sequence[np.ndarray]:
+        if operation == "forward":
+            return (engine.forward(x, w, b, geometry, False),)
+        if operation == "input_gradient":
+            return (engine.input_gradient(dy, w, geometry),)
+        return engine.weight_gradient(dy, x, geometry, True)
+
+    found = {}
+    for algorithm in ALGORITHMS:
+        with xpconv.use_conv_algorithm(algorithm):
+            for candidate in candidates(operation, x.dtype.name, geometry):
+                if candidate.engine.possible(operation, x.dtype.name, geometry) is None:
+                    found[candidate.name] = partial(call, candidate.engine)
+    return found
 
 
 def measure(options: Options) -> Iterator[Row]:
@@ -64,19 +94,15 @@ def measure(options: Options) -> Iterator[Row]:
             "im2col", xpconv_functions(*wide, shape)
         )  # fmt: skip
         ours = xpconv_functions(*arrays, shape)
-        engines = chosen(arrays, shape)
+        geometry, engines = geometry_of(arrays, shape), chosen(arrays, shape)
         with threads_set(max(options.threads)):
             for operation in (FORWARD, DX, DW):
                 want = _arrays(exact, operation)
                 errors = {}
                 if torch:
                     errors["torch"] = largest_error(_arrays(torch_functions(torch, arrays, shape), operation), want)
-                for algorithm in ALGORITHMS:
-                    try:
-                        got = _arrays(with_algorithm(algorithm, ours), operation)
-                    except ValueError:  # it cannot do the shape
-                        continue
-                    errors[algorithm] = largest_error(got, want)
+                for name, run in engines_of(OPERATIONS[operation], arrays, geometry).items():
+                    errors[name] = largest_error(run(), want)
                 errors["xpconv"] = largest_error(_arrays(ours, operation), want)
                 wrong = {name: error for name, error in errors.items() if not error <= TOLERANCE}
                 if wrong:

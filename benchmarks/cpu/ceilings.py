@@ -109,7 +109,7 @@ def _row(case: str, threads: int, unit: str, rates: dict[str, float], note: str)
 def measure(options: Options) -> Iterator[Row]:
     """Two rows for each number of threads."""
     tiny = options.size == "tiny"
-    calls = 1 if tiny else 5
+    calls = 1 if tiny else 10
     run = _compiled()
     for threads in options.threads:
         with threads_set(threads):
@@ -117,7 +117,7 @@ def measure(options: Options) -> Iterator[Row]:
         note = "no C compiler: the best matrix product stands in"
         if run is not None:
             note = ""
-            rates["registers"] = _multiply_adds(run, threads, 1000 if tiny else 10_000_000, calls)
+            rates["registers"] = _multiply_adds(run, threads, 1000 if tiny else 3_000_000, 3 * calls)
         yield _row(MULTIPLY_ADDS, threads, "GFLOP/s", rates, note)
         size = 1 << 16 if tiny else 512 << 20
         yield _row(COPY, threads, "GB/s", {"memmove": _copy_rate(threads, size, calls)}, "")

@@ -18,6 +18,7 @@ import numpy as np
 import xpconv
 import xpconv.functional as F
 from xpconv._cpu.conv.choice import engine_for
+from xpconv._geometry import ConvGeometry, conv_geometry
 
 from ..command import Options
 from ..course_convolution import course_im2col
@@ -26,7 +27,7 @@ from ..report import Row, left_out, row_of_samples
 from ..timing import allocator, assert_same, interleave, threads_set
 from . import classic
 
-__all__ = ["DW", "DX", "SHAPES", "Shape", "chosen", "measure", "xpconv_functions"]
+__all__ = ["DW", "DX", "SHAPES", "Shape", "chosen", "geometry_of", "measure", "xpconv_functions"]
 
 DX, DW = "dx", "dw, db"
 OPERATIONS = (FORWARD, DX, DW, BOTH)
@@ -215,13 +216,18 @@ def _contenders(options: Options, arrays: Sequence[np.ndarray], shape: Shape) ->
 # ---- measuring ----------------------------------------------------------------------------------------------------
 
 
+def geometry_of(arrays: Sequence[np.ndarray], shape: Shape) -> ConvGeometry:
+    """What engines are told of the shape."""
+    _, x, w, _ = arrays
+    return conv_geometry(x.shape, w.shape, **_options(shape), dilation=1)
+
+
 def chosen(arrays: Sequence[np.ndarray], shape: Shape) -> dict[str, str]:
     """The engines that xpconv takes, by operation."""
-    _, x, w, b = arrays
-    geometry = F.conv2d(x, w, b, **_options(shape))[1].geometry
+    geometry, dtype = geometry_of(arrays, shape), arrays[1].dtype.name
 
     def name(operation: str) -> str:
-        return engine_for(operation, x.dtype.name, geometry).__name__.rpartition(".")[2]
+        return engine_for(operation, dtype, geometry).__name__.rpartition(".")[2]
 
     found = {FORWARD: name("forward"), DX: name("input_gradient"), DW: name("weight_gradient")}
     three = list(found.values())

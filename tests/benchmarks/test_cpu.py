@@ -102,6 +102,8 @@ def test_engines_of_an_algorithm_that_cannot_do_a_shape_have_no_column():
     rows = list(accuracy.measure(Options("tiny", threads=(1,), only=("E 64",))))
     assert "winograd" not in rows[0].values  # stride 2
     assert {"im2col", "xpconv"} <= set(rows[0].values)
+    for found in measured("accuracy"):
+        assert found.values[found.engine] == found.values["xpconv"]
 
 
 # ---- wrong results ------------------------------------------------------------------------------------------------
