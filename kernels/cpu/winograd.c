@@ -11,9 +11,13 @@
 enum {
     LINE = 64,          /* bytes; alignment of everything in the working memory */
     PANEL = 2,          /* vectors of filters in a panel */
+    AHEAD = 8,          /* channels whose weights are fetched ahead */
     FEW = 28,           /* tiles: with fewer in the cache, the weights' way to the core is what takes the time */
     MANY = 128,         /* tiles of a block that is larger than the cache */
     CACHE = 1280 << 10, /* bytes of a block's working memory, of a second-level cache of 2 MiB */
+    SHARES = 8,         /* of the batch at most, with sums of their own, */
+    SHARES_BYTES = 16 << 20, /* and not more than so many bytes of them */
+    SHARE_TILES = 64,   /* and not less than so many tiles in each */
     COST = 16           /* multiplications that count as one array element to the threads */
 };
 
@@ -33,6 +37,10 @@ typedef struct {
     ptrdiff_t slot;            /* bytes of a thread's memory */
     int slots;
     size_t bytes;
+    /* for the gradient of the weights, where a pass, a part and a panel are vectors of filters */
+    ptrdiff_t shares, share;        /* of all lines; lines of one */
+    ptrdiff_t sum_plane, gradients; /* one point of the sums; where the gradients lie in a thread's memory, in bytes */
+    ptrdiff_t sums;                 /* bytes of a share's sums, those of db last */
 } layout;
 
 /* Some rows of tiles, counted through all images, and of each the tiles from left to right. */
@@ -153,15 +161,74 @@ static layout lay_out(const xpc_winograd *conv, int lanes, int itemsize, size_t 
     }
 }
 
-/* Working memory as the plan says, or by a smaller plan where the system has less; NULL if there is none. */
-static char *take(const xpc_winograd *conv, layout *plan, int lanes, int itemsize, size_t most)
+/* The same for the gradient of the weights. */
+static void place_weights(const xpc_winograd *conv, layout *plan, int lanes, int itemsize)
 {
-    *plan = lay_out(conv, lanes, itemsize, most);
+    ptrdiff_t blocks = xpc_ceil_div(conv->channels, lanes);
+    plan->image_plane = apart(blocks * plan->tiles * lanes, itemsize);
+    plan->product_plane = apart(plan->group * plan->tiles * lanes, itemsize);
+    plan->sum_plane = apart(blocks * plan->pass * lanes * lanes, itemsize);
+    plan->sums = (plan->points * plan->sum_plane + 2 * plan->pass * lanes) * itemsize;
+    plan->sums = round_up(plan->sums, LINE);
+    plan->images = round_up(band_pixels(plan) * (ptrdiff_t)sizeof(ptrdiff_t), LINE);
+    plan->gradients = plan->images + plan->points * plan->image_plane * itemsize;
+    plan->band = plan->gradients + plan->points * plan->product_plane * itemsize;
+    plan->slot = plan->band + band_pixels(plan) * lanes * itemsize;
+    plan->slot = apart(plan->slot / itemsize, itemsize) * itemsize;
+    plan->bytes = (size_t)plan->shares * (size_t)plan->sums + (size_t)plan->slots * (size_t)plan->slot;
+}
+
+static layout lay_out_weights(const xpc_winograd *conv, int lanes, int itemsize, size_t most)
+{
+    layout plan = {0};
+    plan.m = conv->tile;
+    plan.points = (conv->tile + 2) * (conv->tile + 2);
+    plan.rows = xpc_ceil_div(conv->out_h, plan.m);
+    plan.columns = xpc_ceil_div(conv->out_w, plan.m);
+    plan.panels = xpc_ceil_div(conv->filters, lanes);
+    ptrdiff_t lines = conv->batch * plan.rows, channels = round_up(conv->channels, lanes);
+    ptrdiff_t sums = plan.points * channels * lanes * itemsize; /* of one vector of filters */
+    plan.pass = xpc_min(xpc_max((ptrdiff_t)(most / 2) / sums, 1), plan.panels);
+    plan.pass = xpc_ceil_div(plan.panels, xpc_ceil_div(plan.panels, plan.pass));
+    plan.shares = xpc_min((ptrdiff_t)xpc_min(SHARES_BYTES, (ptrdiff_t)(most / 2)) / (sums * plan.pass), SHARES);
+    plan.shares = xpc_max(xpc_min(plan.shares, lines * plan.columns / SHARE_TILES), 1);
+    plan.share = plan.shares <= conv->batch ? xpc_ceil_div(conv->batch, plan.shares) * plan.rows
+                                            : xpc_ceil_div(lines, plan.shares);
+    plan.shares = xpc_ceil_div(lines, plan.share);
+    int threads = xpc_get_num_threads();
+    plan.parts = xpc_min(xpc_ceil_div(threads, plan.shares), plan.pass);
+    plan.group = xpc_ceil_div(plan.pass, plan.parts);
+    ptrdiff_t tile = plan.points * itemsize * (channels + plan.group * lanes);
+    ptrdiff_t tiles = (CACHE - sums * plan.group) / tile;
+    if (tiles < FEW)
+        tiles = MANY;
+    plan.slots = (int)xpc_min(threads, plan.shares * plan.parts);
+    for (;;) {
+        cut(conv, &plan, tiles);
+        place_weights(conv, &plan, lanes, itemsize);
+        if (plan.bytes <= most)
+            return plan;
+        if (tiles > FEW / 2)
+            tiles = tiles / 2;
+        else if (plan.slots > 1)
+            plan.slots--;
+        else if (tiles > 1)
+            tiles = tiles / 2;
+        else
+            return plan;
+    }
+}
+
+/* Working memory as the plan says, or by a smaller plan where the system has less; NULL if there is none. */
+static char *take(const xpc_winograd *conv, layout *plan, layout (*plans)(const xpc_winograd *, int, int, size_t), int lanes,
+                  int itemsize, size_t most)
+{
+    *plan = plans(conv, lanes, itemsize, most);
     for (;;) {
         char *memory = xpc_arena_take(plan->bytes);
         if (memory)
             return memory;
-        layout smaller = lay_out(conv, lanes, itemsize, plan->bytes / 2);
+        layout smaller = plans(conv, lanes, itemsize, plan->bytes / 2);
         if (smaller.bytes >= plan->bytes)
             return NULL;
         *plan = smaller;
@@ -189,4 +256,16 @@ int xpc_winograd_f64(const xpc_winograd *conv, const xpc_array4 *x, const double
                      int relu, double *y, size_t most)
 {
     return CALL(convolve, f64, conv, x, w, b, rotated, relu, y, most);
+}
+
+int xpc_winograd_weights_f32(const xpc_winograd *conv, const xpc_array4 *dy, const xpc_array4 *x, float *dw, float *db,
+                             size_t most)
+{
+    return CALL(differentiate, f32, conv, dy, x, dw, db, most);
+}
+
+int xpc_winograd_weights_f64(const xpc_winograd *conv, const xpc_array4 *dy, const xpc_array4 *x, double *dw, double *db,
+                             size_t most)
+{
+    return CALL(differentiate, f64, conv, dy, x, dw, db, most);
 }

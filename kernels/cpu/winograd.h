@@ -41,4 +41,12 @@ int xpc_winograd_f32(const xpc_winograd *conv, const xpc_array4 *x, const float 
 int xpc_winograd_f64(const xpc_winograd *conv, const xpc_array4 *x, const double *w, const double *b, int rotated,
                      int relu, double *y, size_t most);
 
+/* dw (F, C, 3, 3, contiguous) and db (F) from dy (N, F, out_h, out_w), which lies in memory as x does. Tiles of dy go to
+ * the points by A, and those of dw = G' (sum over tiles of (A dy A') * V) G back by G', sums over tiles in shares of the
+ * batch that depend on shapes and on `most`, never on the number of threads. */
+int xpc_winograd_weights_f32(const xpc_winograd *conv, const xpc_array4 *dy, const xpc_array4 *x, float *dw, float *db,
+                             size_t most);
+int xpc_winograd_weights_f64(const xpc_winograd *conv, const xpc_array4 *dy, const xpc_array4 *x, double *dw, double *db,
+                             size_t most);
+
 #endif

@@ -8,6 +8,21 @@ cdef extern from "winograd.h" nogil:
         const xpc_winograd *, const xpc_array4 *, const float *, const float *, int, int, float *, size_t)
     int xpc_winograd_f64(
         const xpc_winograd *, const xpc_array4 *, const double *, const double *, int, int, double *, size_t)
+    int xpc_winograd_weights_f32(
+        const xpc_winograd *, const xpc_array4 *, const xpc_array4 *, float *, float *, size_t)
+    int xpc_winograd_weights_f64(
+        const xpc_winograd *, const xpc_array4 *, const xpc_array4 *, double *, double *, size_t)
+
+cdef _check_in_place(str name, const xpc_array4 *images, Py_ssize_t itemsize):
+    if (images.shape[3] > 1 and images.strides[3] != itemsize) or (
+        images.shape[2] > 1 and images.strides[2] != images.shape[3] * itemsize
+    ) or images.strides[0] % itemsize or images.strides[1] % itemsize:
+        raise ValueError(f"planes of {name} must be contiguous, and whole numbers of entries apart")
+
+
+cdef _no_memory():
+    raise MemoryError("no working memory for a convolution (Winograd); XPCONV_WORKSPACE_MB sets how much it takes")
+
 
 cdef xpc_winograd _winograd(
     const xpc_array4 *x, const xpc_array4 *y, Py_ssize_t pad_top, Py_ssize_t pad_left, int tile, Py_ssize_t itemsize
@@ -27,10 +42,7 @@ cdef xpc_winograd _winograd(
     for axis in range(4):
         if x.shape[axis] < 1 or y.shape[axis] < 1:
             raise ValueError("sizes must be at least 1")
-    if (x.shape[3] > 1 and x.strides[3] != itemsize) or (
-        x.shape[2] > 1 and x.strides[2] != x.shape[3] * itemsize
-    ) or x.strides[0] % itemsize or x.strides[1] % itemsize:
-        raise ValueError("planes of inputs must be contiguous, and whole numbers of entries apart")
+    _check_in_place("inputs", x, itemsize)
     conv.batch, conv.channels, conv.height, conv.width = x.shape[0], x.shape[1], x.shape[2], x.shape[3]
     conv.filters, conv.out_h, conv.out_w = y.shape[1], y.shape[2], y.shape[3]
     conv.pad_top, conv.pad_left, conv.tile = pad_top, pad_left, tile
@@ -65,4 +77,28 @@ def winograd(
         else:
             good = xpc_winograd_f64(&conv, &images, &w[0, 0, 0, 0], bias, rotated, relu, &y[0, 0, 0, 0], most)
     if not good:
-        raise MemoryError("no working memory for a convolution (Winograd); XPCONV_WORKSPACE_MB sets how much it takes")
+        _no_memory()
+
+
+def winograd_weights(
+    const real[:, :, :, :] dy, const real[:, :, :, :] x, real[:, :, :, ::1] dw, real[::1] db, Py_ssize_t pad_top,
+    Py_ssize_t pad_left, int tile, size_t most
+):
+    """Write the gradients dw (F, C, 3, 3) and db (F,) of `winograd`."""
+    cdef xpc_array4 images = _array4[real](x), gradients = _array4[real](dy)
+    cdef xpc_winograd conv = _winograd(&images, &gradients, pad_top, pad_left, tile, sizeof(real))
+    cdef int good
+    _check_in_place("gradients", &gradients, sizeof(real))
+    if dw.shape[0] != conv.filters or dw.shape[1] != conv.channels or dw.shape[2] != 3 or dw.shape[3] != 3:
+        raise ValueError(
+            f"expected gradients of weights ({conv.filters}, {conv.channels}, 3, 3), got "
+            f"({dw.shape[0]}, {dw.shape[1]}, {dw.shape[2]}, {dw.shape[3]})")
+    if db.shape[0] != conv.filters:
+        raise ValueError(f"expected {conv.filters} gradients of biases, got {db.shape[0]}")
+    with nogil:
+        if real is float:
+            good = xpc_winograd_weights_f32(&conv, &gradients, &images, &dw[0, 0, 0, 0], &db[0], most)
+        else:
+            good = xpc_winograd_weights_f64(&conv, &gradients, &images, &dw[0, 0, 0, 0], &db[0], most)
+    if not good:
+        _no_memory()

@@ -10,14 +10,22 @@ enum { NAME(ROWS) = 6 };
 #else
 enum { NAME(ROWS) = 5 }; /* without fused multiply-add a product takes a register of its own */
 #endif
+/* The same for sums over tiles: filters, all of one vector, by vectors of channels. */
+#if REGISTERS >= 32
+enum { NAME(FILTERS) = LANES < 8 ? LANES : 8, NAME(VECTORS) = LANES < 8 ? 4 : 3 };
+#else
+enum { NAME(FILTERS) = LANES < 4 ? LANES : 4, NAME(VECTORS) = 3 };
+#endif
 
 /* ---- the transforms, along one axis ------------------------------------------------------------------------------- */
 
-/* Numbers of 4 x 4: A2 and B2 are the squares of the points A and B. */
+/* Of 4 x 4: the points A and B, their squares, and the factors of G. */
 #define A ((REAL)0.70710678118654752440)
 #define B ((REAL)1.41421356237309504880)
 #define A2 ((REAL)0.5)
 #define B2 ((REAL)2)
+#define GA ((REAL)(1 / (2 * 0.5 * (0.5 - 2)))) /* 1 / (2 A2 (A2 - B2)) */
+#define GB ((REAL)(1 / (2 * 2 * (2 - 0.5))))   /* 1 / (2 B2 (B2 - A2)) */
 
 /* o = B' d: from m + 2 pixels to as many points. */
 INLINE void NAME(pixels_to_points)(const int m, const VEC *d, const int step, VEC *o, const int to)
@@ -71,7 +79,7 @@ INLINE void NAME(weights_to_points)(const int m, const VEC *g, const int step, V
         o[2 * to] = even - odd;
         o[3 * to] = g2;
     } else {
-        VEC a = SPLAT((REAL)(1 / (2 * 0.5 * (0.5 - 2)))), b = SPLAT((REAL)(1 / (2 * 2 * (2 - 0.5))));
+        VEC a = SPLAT(GA), b = SPLAT(GB);
         VEC even = FMA(SPLAT(A2), g2, g0) * a, odd = g1 * (a * SPLAT(A));
         o[to] = even + odd;
         o[2 * to] = even - odd;
@@ -83,8 +91,50 @@ INLINE void NAME(weights_to_points)(const int m, const VEC *g, const int step, V
     }
 }
 
+/* o = A y: from m outputs' gradients to m + 2 points. */
+INLINE void NAME(outputs_to_points)(const int m, const VEC *y, const int step, VEC *o, const int to)
+{
+    VEC y0 = y[0], y1 = y[step];
+    o[0] = y0;
+    if (m == 2) {
+        o[to] = y0 + y1;
+        o[2 * to] = y0 - y1;
+        o[3 * to] = -y1;
+    } else {
+        VEC y2 = y[2 * step], y3 = y[3 * step];
+        VEC even = FMA(SPLAT(A2), y2, y0), odd = FMA(SPLAT(A2), y3, y1) * SPLAT(A);
+        o[to] = even + odd;
+        o[2 * to] = even - odd;
+        even = FMA(SPLAT(B2), y2, y0);
+        odd = FMA(SPLAT(B2), y3, y1) * SPLAT(B);
+        o[3 * to] = even + odd;
+        o[4 * to] = even - odd;
+        o[5 * to] = y3;
+    }
+}
+
+/* o = G' p: from m + 2 points to 3 weights. */
+INLINE void NAME(points_to_weights)(const int m, const VEC *p, const int step, VEC *o, const int to)
+{
+    VEC p0 = p[0], p1 = p[step], p2 = p[2 * step], p3 = p[3 * step];
+    if (m == 2) {
+        VEC half = SPLAT((REAL)0.5), even = (p1 + p2) * half;
+        o[0] = p0 + even;
+        o[to] = (p1 - p2) * half;
+        o[2 * to] = even + p3;
+    } else {
+        VEC a = SPLAT(GA), b = SPLAT(GB), p4 = p[4 * step], p5 = p[5 * step];
+        VEC even = (p1 + p2) * a, odd = (p1 - p2) * a, later_even = (p3 + p4) * b, later_odd = (p3 - p4) * b;
+        o[0] = p0 + even + later_even;
+        o[to] = FMA(SPLAT(B), later_odd, odd * SPLAT(A));
+        o[2 * to] = FMA(SPLAT(A2), even, FMA(SPLAT(B2), later_even, p5));
+    }
+}
+
 #undef A
 #undef B
+#undef GA
+#undef GB
 #undef A2
 #undef B2
 
@@ -96,8 +146,10 @@ typedef struct {
     const xpc_array4 *x;
     const REAL *w, *b;
     REAL *y;
+    const xpc_array4 *dy;
+    REAL *dw, *db;
     char *memory;
-    ptrdiff_t first; /* panel of the pass */
+    ptrdiff_t first; /* panel, or vector of filters, of the pass */
     int rotated, relu;
 } NAME(call);
 
@@ -273,19 +325,26 @@ INLINE void NAME(product_tile)(const int rows, const int width, const REAL *v, p
     for (int r = 0; r < rows; r++)
         for (int j = 0; j < width; j++)
             sums[r][j] = SPLAT((REAL)0);
-    for (; channels > 0; channels -= LANES, v += v_step) {
-        int lanes = (int)xpc_min(channels, LANES);
-        for (int c = 0; c < lanes; c++, u += width * LANES) {
+    do { /* loops that run once at least: otherwise the sums go through memory */
+        int lanes = (int)xpc_min(channels, LANES), c = 0;
+        do {
             VEC weights[PANEL];
             for (int j = 0; j < width; j++)
                 weights[j] = LOAD(u + j * LANES);
+            __builtin_prefetch(u + AHEAD * width * LANES);
+            if (width == 2)
+                __builtin_prefetch(u + (AHEAD * width + 1) * LANES);
+            __builtin_prefetch(v + v_step + c * LANES);
             for (int r = 0; r < rows; r++) {
                 VEC number = SPLAT(v[r * LANES + c]);
                 for (int j = 0; j < width; j++)
                     sums[r][j] = FMA(number, weights[j], sums[r][j]);
             }
-        }
-    }
+            u += width * LANES;
+        } while (++c < lanes);
+        v += v_step;
+        channels -= LANES;
+    } while (channels > 0);
     for (int r = 0; r < rows; r++)
         for (int j = 0; j < width; j++)
             STORE(m + (r * width + j) * LANES, sums[r][j]);
@@ -477,10 +536,11 @@ TARGET static int NAME(convolve)(const xpc_winograd *conv, const xpc_array4 *x, 
                                  int relu, REAL *y, size_t most)
 {
     layout plan;
-    char *memory = take(conv, &plan, LANES, sizeof(REAL), most);
+    char *memory = take(conv, &plan, lay_out, LANES, sizeof(REAL), most);
     if (!memory)
         return 0;
-    NAME(call) call = {conv, &plan, x, w, b, y, memory, 0, rotated, relu};
+    NAME(call) call = {.conv = conv, .plan = &plan, .x = x, .w = w, .b = b, .y = y, .memory = memory, .rotated = rotated,
+                       .relu = relu};
     ptrdiff_t vectors = xpc_ceil_div(conv->filters, LANES);
     for (; call.first < plan.panels; call.first += plan.pass) {
         ptrdiff_t items = (xpc_min(vectors, (call.first + plan.pass) * PANEL) - call.first * PANEL) * conv->channels;
@@ -488,6 +548,237 @@ TARGET static int NAME(convolve)(const xpc_winograd *conv, const xpc_array4 *x, 
         items = plan.blocks * plan.parts;
         ptrdiff_t cost = xpc_max(plan.tiles * plan.points * conv->channels / COST * conv->filters / plan.parts, 1);
         xpc_parallel_items(NAME(blocks), &call, items, cost, (int)xpc_min(xpc_slots(items, cost), plan.slots));
+    }
+    xpc_arena_give(memory);
+    return 1;
+}
+
+/* ---- the gradient of the weights ---------------------------------------------------------------------------------- */
+
+/* A tile of dy to the points; returns the sum of its pixels. */
+INLINE VEC NAME(gradient_tile)(const int m, const REAL *from, ptrdiff_t pitch, REAL *to, ptrdiff_t plane)
+{
+    VEC pixels[4 * 4], half[6 * 4], sums[4];
+    for (int j = 0; j < m; j++) {
+        for (int i = 0; i < m; i++)
+            pixels[m * i + j] = LOAD(from + (i * pitch + j) * LANES);
+        sums[j] = pixels[j] + pixels[m + j];
+        if (m == 4)
+            sums[j] = sums[j] + (pixels[2 * m + j] + pixels[3 * m + j]);
+        NAME(outputs_to_points)(m, pixels + j, m, half + j, m);
+    }
+    for (int i = 0; i < m + 2; i++) {
+        VEC points[6];
+        NAME(outputs_to_points)(m, half + m * i, 1, points, 1);
+        for (int j = 0; j < m + 2; j++)
+            STORE(to + ((m + 2) * i + j) * plane, points[j]);
+    }
+    return m == 4 ? (sums[0] + sums[1]) + (sums[2] + sums[3]) : sums[0] + sums[1];
+}
+
+/* dy of vectors [begin, end) of filters of the block to the points, and its sums into two rows for db: of whole images,
+ * and of the image that the block ends in the middle of; so they do not depend on where blocks end. */
+INLINE void NAME(gradients)(const int m, const NAME(call) *call, block part, ptrdiff_t begin, ptrdiff_t end, char *memory,
+                            REAL *db)
+{
+    xpc_winograd conv = *call->conv;
+    const layout *plan = call->plan;
+    const xpc_array4 *dy = call->dy;
+    ptrdiff_t *places = (ptrdiff_t *)memory;
+    REAL *band = (REAL *)(memory + plan->band), *to = (REAL *)(memory + plan->gradients);
+    ptrdiff_t wide = part.right - part.left, step = dy->strides[1] / (ptrdiff_t)sizeof(REAL);
+    conv.height = conv.out_h;
+    conv.width = conv.out_w;
+    for (ptrdiff_t line = part.first, behind; line < part.last; line = behind) {
+        ptrdiff_t image = line / plan->rows, row = line % plan->rows;
+        behind = xpc_min((image + 1) * plan->rows, part.last);
+        NAME(window) known = NAME(prepare)(&conv, row * m, (behind - line) * m, part.left * m, wide * m, plan->pitch, band,
+                                           places);
+        int is_done = behind == (image + 1) * plan->rows && part.right == plan->columns;
+        for (ptrdiff_t vector = begin; vector < end; vector++) {
+            ptrdiff_t f = vector * LANES;
+            const REAL *planes = (const REAL *)(dy->data + image * dy->strides[0] + f * dy->strides[1]);
+            int filters = (int)xpc_min(conv.filters - f, LANES);
+            NAME(load)(&conv, &known, planes, step, filters, places, band);
+            REAL *tile = to + ((vector - begin) * plan->tiles + (line - part.first) * wide) * LANES;
+            REAL *whole = db + (vector - call->first) * LANES, *current = whole + plan->pass * LANES;
+            VEC sum = LOAD(current);
+            for (ptrdiff_t r = 0; r < behind - line; r++)
+                for (ptrdiff_t q = 0; q < wide; q++, tile += LANES)
+                    sum = sum + NAME(gradient_tile)(m, band + (r * plan->pitch + q) * m * LANES, plan->pitch, tile,
+                                                    plan->product_plane);
+            if (is_done) {
+                STORE(whole, LOAD(whole) + sum);
+                sum = SPLAT((REAL)0);
+            }
+            STORE(current, sum);
+        }
+    }
+}
+
+/* sums (filters, LANES channels) of each of some vectors of channels += over tiles, gradient times pixel. */
+INLINE void NAME(sum_tile)(const int vectors, ptrdiff_t tiles, const REAL *d, const REAL *v, ptrdiff_t v_step, REAL *sums,
+                           ptrdiff_t step, int is_first)
+{
+    VEC acc[NAME(FILTERS)][NAME(VECTORS)];
+    for (int f = 0; f < NAME(FILTERS); f++)
+        for (int j = 0; j < vectors; j++)
+            acc[f][j] = is_first ? SPLAT((REAL)0) : LOAD(sums + j * step + f * LANES);
+    for (ptrdiff_t t = 0; t < tiles; t++, v += LANES, d += LANES) {
+        VEC pixels[NAME(VECTORS)];
+        for (int j = 0; j < vectors; j++)
+            pixels[j] = LOAD(v + j * v_step);
+        for (int f = 0; f < NAME(FILTERS); f++) {
+            VEC gradient = SPLAT(d[f]);
+            for (int j = 0; j < vectors; j++)
+                acc[f][j] = FMA(gradient, pixels[j], acc[f][j]);
+        }
+    }
+    for (int f = 0; f < NAME(FILTERS); f++)
+        for (int j = 0; j < vectors; j++)
+            STORE(sums + j * step + f * LANES, acc[f][j]);
+}
+
+/* One point of a block: `filters` vectors of them by all channels. */
+TARGET static void NAME(sums)(ptrdiff_t tiles, ptrdiff_t filters, ptrdiff_t channels, const REAL *d, const REAL *v,
+                              ptrdiff_t step, REAL *sums, ptrdiff_t sums_step, int is_first)
+{
+    for (ptrdiff_t steps = xpc_ceil_div(channels, NAME(VECTORS)); steps > 0; steps--) {
+        ptrdiff_t vectors = xpc_ceil_div(channels, steps);
+        for (ptrdiff_t f = 0; f < filters; f++)
+            for (int k = 0; k < LANES; k += NAME(FILTERS)) {
+                const REAL *from = d + f * step + k;
+                REAL *to = sums + (f * LANES + k) * LANES;
+#define XPC_SUM(number) \
+    if (vectors == number) \
+        NAME(sum_tile)(number, tiles, from, v, step, to, sums_step, is_first)
+                XPC_SUM(1);
+                XPC_SUM(2);
+                XPC_SUM(3);
+#if REGISTERS >= 32 && LANES < 8
+                XPC_SUM(4);
+#endif
+#undef XPC_SUM
+            }
+        channels -= vectors;
+        v += vectors * step;
+        sums += vectors * sums_step;
+    }
+}
+
+/* Shares of the batch, or parts of them: some vectors of filters of one share. */
+TARGET static void NAME(shares)(const void *argument, ptrdiff_t begin, ptrdiff_t end, int slot)
+{
+    const NAME(call) *call = argument;
+    const xpc_winograd *conv = call->conv;
+    const layout *plan = call->plan;
+    char *memory = call->memory + plan->shares * plan->sums + slot * plan->slot;
+    const REAL *v = (const REAL *)(memory + plan->images), *d = (const REAL *)(memory + plan->gradients);
+    ptrdiff_t pass_end = xpc_min(call->first + plan->pass, plan->panels), vectors = xpc_ceil_div(conv->channels, LANES);
+    ptrdiff_t step = plan->tiles * LANES, sums_step = plan->pass * LANES * LANES;
+    for (ptrdiff_t item = begin; item < end; item++) {
+        ptrdiff_t share = item / plan->parts, from = call->first + item % plan->parts * plan->group;
+        ptrdiff_t to = xpc_min(from + plan->group, pass_end);
+        REAL *sums = (REAL *)(call->memory + share * plan->sums), *db = sums + plan->points * plan->sum_plane;
+        for (ptrdiff_t f = (from - call->first) * LANES; f < (to - call->first) * LANES; f++)
+            db[f] = db[f + plan->pass * LANES] = 0;
+        ptrdiff_t last = xpc_min((share + 1) * plan->share, conv->batch * plan->rows);
+        int is_first = 1;
+        if (from >= to)
+            continue;
+        for (ptrdiff_t line = share * plan->share, behind; line < last; line = behind) {
+            behind = xpc_min(line + plan->lines, last);
+            if (plan->lines < plan->rows)
+                behind = xpc_min(behind, (line / plan->rows + 1) * plan->rows);
+            for (ptrdiff_t left = 0; left < plan->columns; left += plan->slice) {
+                block part = {line, behind, left, xpc_min(left + plan->slice, plan->columns)};
+                ptrdiff_t tiles = (behind - line) * (part.right - part.left);
+                if (plan->m == 4) {
+                    NAME(images)(4, call, part, memory);
+                    NAME(gradients)(4, call, part, from, to, memory, db);
+                } else {
+                    NAME(images)(2, call, part, memory);
+                    NAME(gradients)(2, call, part, from, to, memory, db);
+                }
+                for (int point = 0; point < plan->points; point++)
+                    NAME(sums)(tiles, to - from, vectors, d + point * plan->product_plane, v + point * plan->image_plane,
+                               step, sums + point * plan->sum_plane + (from - call->first) * LANES * LANES, sums_step,
+                               is_first);
+                is_first = 0;
+            }
+        }
+        for (ptrdiff_t f = (from - call->first) * LANES; f < (to - call->first) * LANES; f++)
+            db[f] += db[f + plan->pass * LANES];
+    }
+}
+
+/* Sums of all shares of LANES channels of a filter back to weights, of as many channels as there are. */
+INLINE void NAME(gradient_of_weights)(const int m, const layout *plan, const REAL *sums, ptrdiff_t known, REAL *dw)
+{
+    VEC half[3 * 6];
+    ptrdiff_t share = plan->sums / (ptrdiff_t)sizeof(REAL);
+    for (int j = 0; j < m + 2; j++) {
+        VEC points[6];
+        for (int i = 0; i < m + 2; i++) {
+            const REAL *from = sums + ((m + 2) * i + j) * plan->sum_plane;
+            points[i] = LOAD(from);
+            for (ptrdiff_t s = 1; s < plan->shares; s++)
+                points[i] = points[i] + LOAD(from + s * share);
+        }
+        NAME(points_to_weights)(m, points, 1, half + j, m + 2);
+    }
+    REAL taps[9 * LANES];
+    for (int i = 0; i < 3; i++) {
+        VEC row[3];
+        NAME(points_to_weights)(m, half + (m + 2) * i, 1, row, 1);
+        for (int j = 0; j < 3; j++)
+            STORE(taps + (3 * i + j) * LANES, row[j]);
+    }
+    for (ptrdiff_t l = 0; l < known; l++)
+        for (int k = 0; k < 9; k++)
+            dw[l * 9 + k] = taps[k * LANES + l];
+}
+
+/* Filters of the pass. */
+TARGET static void NAME(finish)(const void *argument, ptrdiff_t begin, ptrdiff_t end, int slot)
+{
+    const NAME(call) *call = argument;
+    const xpc_winograd *conv = call->conv;
+    const layout *plan = call->plan;
+    (void)slot;
+    for (ptrdiff_t item = begin; item < end; item++) {
+        ptrdiff_t f = call->first * LANES + item;
+        for (ptrdiff_t c = 0; c < conv->channels; c += LANES) {
+            const REAL *sums = (const REAL *)call->memory + (c * plan->pass + item) * LANES;
+            REAL *dw = call->dw + (f * conv->channels + c) * 9;
+            ptrdiff_t known = xpc_min(conv->channels - c, LANES);
+            if (plan->m == 4)
+                NAME(gradient_of_weights)(4, plan, sums, known, dw);
+            else
+                NAME(gradient_of_weights)(2, plan, sums, known, dw);
+        }
+        call->db[f] = 0;
+        for (ptrdiff_t share = 0; share < plan->shares; share++)
+            call->db[f] += ((const REAL *)(call->memory + share * plan->sums))[plan->points * plan->sum_plane + item];
+    }
+}
+
+TARGET static int NAME(differentiate)(const xpc_winograd *conv, const xpc_array4 *dy, const xpc_array4 *x, REAL *dw,
+                                      REAL *db, size_t most)
+{
+    layout plan;
+    char *memory = take(conv, &plan, lay_out_weights, LANES, sizeof(REAL), most);
+    if (!memory)
+        return 0;
+    NAME(call) call = {.conv = conv, .plan = &plan, .x = x, .dy = dy, .dw = dw, .db = db, .memory = memory};
+    for (; call.first < plan.panels; call.first += plan.pass) {
+        ptrdiff_t items = plan.shares * plan.parts;
+        ptrdiff_t tiles = plan.share * plan.columns;
+        ptrdiff_t cost = xpc_max(tiles * plan.points * conv->channels / COST * plan.group * LANES, 1);
+        xpc_parallel_items(NAME(shares), &call, items, cost, (int)xpc_min(xpc_slots(items, cost), plan.slots));
+        items = xpc_min(conv->filters - call.first * LANES, plan.pass * LANES);
+        cost = conv->channels * plan.points * plan.shares;
+        xpc_parallel_items(NAME(finish), &call, items, cost, xpc_slots(items, cost));
     }
     xpc_arena_give(memory);
     return 1;

@@ -28,16 +28,17 @@ def numbers(rng, dtype, geometry):
 
 
 def results(x, w, b, dy, geometry, tile):
-    """[y, dx] of the engine."""
-    return [
-        winograd.forward(x, w, b, geometry, False, tile=tile), winograd.input_gradient(dy, w, geometry, tile=tile),
-    ]  # fmt: skip
+    """[y, dx, dw, db] of the engine."""
+    y = winograd.forward(x, w, b, geometry, False, tile=tile)
+    dx = winograd.input_gradient(dy, w, geometry, tile=tile)
+    return [y, dx, *winograd.weight_gradient(dy, x, geometry, True, tile=tile)]
 
 
 def exact_results(x, w, b, dy, geometry):
     """The same in float64 by another engine."""
     x, w, b, dy = (np.asarray(array, np.float64) for array in (x, w, b, dy))
-    return [im2col.forward(x, w, b, geometry, False), im2col.input_gradient(dy, w, geometry)]
+    y, dx = im2col.forward(x, w, b, geometry, False), im2col.input_gradient(dy, w, geometry)
+    return [y, dx, *im2col.weight_gradient(dy, x, geometry, True)]
 
 
 def assert_close(actual, exact, bound):

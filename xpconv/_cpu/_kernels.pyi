@@ -240,6 +240,9 @@ def winograd(
     relu: bool,
     most: int,
 ) -> None: ...
+def winograd_weights(
+    dy: NDArray, x: NDArray, dw: NDArray, db: NDArray, pad_top: int, pad_left: int, tile: int, most: int
+) -> None: ...
 
 RELU: int
 RELU_BACKWARD: int

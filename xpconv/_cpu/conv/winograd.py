@@ -1,7 +1,8 @@
 """Convolution of 3 x 3, stride 1, by Winograd's minimal filtering: a quarter of the multiplications, or 4 / 9.
 
 Outputs come in tiles of 4 x 4 or 2 x 2 pixels, each from 36 or 16 products a channel and filter instead of 144 or 36;
-see ``kernels/cpu/winograd.h``. The input gradient is the same convolution of dy with the filters turned.
+see ``kernels/cpu/winograd.h``. The input gradient is the same convolution of dy with the filters turned, the weight
+gradient a sum over tiles at the same points.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from .. import _kernels
 from .._memory import empty
 from .._planes import planes
 
-__all__ = ["features", "forward", "input_gradient", "possible", "tile_of"]
+__all__ = ["features", "forward", "input_gradient", "possible", "tile_of", "weight_gradient"]
 
 
 def possible(operation: str, dtype: str, geometry: ConvGeometry) -> str | None:
@@ -26,8 +27,6 @@ def possible(operation: str, dtype: str, geometry: ConvGeometry) -> str | None:
         return "it takes stride 1 and dilation 1"
     if geometry.groups != 1:
         return "it takes one group"
-    if operation == "weight_gradient":
-        return "it has no weight gradient"
     if _kernels.instruction_set() is None:
         return "it is not compiled in"
     return None
@@ -75,3 +74,16 @@ def input_gradient(dy: np.ndarray, w: np.ndarray, geometry: ConvGeometry, tile: 
     most = get_workspace_mb() << 20
     _kernels.winograd(planes(dy), w, None, dx, 2 - window.pad_top, 2 - window.pad_left, tile, True, False, most)
     return dx
+
+
+def weight_gradient(
+    dy: np.ndarray, x: np.ndarray, geometry: ConvGeometry, need_db: bool, tile: int | None = None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Dw (F, C, 3, 3), and db (F,) if it is needed."""
+    window, f = geometry.window, geometry.out_channels
+    dw, db = empty((f, geometry.in_channels, 3, 3), x.dtype), np.empty(f, x.dtype)
+    if tile is None:
+        tile = tile_of("weight_gradient", geometry)
+    most = get_workspace_mb() << 20
+    _kernels.winograd_weights(planes(dy), planes(x), dw, db, window.pad_top, window.pad_left, tile, most)
+    return dw, db if need_db else None
