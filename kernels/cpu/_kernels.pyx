@@ -5,6 +5,7 @@ reads or writes outside its arrays.
 """
 
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memset
 
 include "arrays.pxi"
 include "threads.pxi"

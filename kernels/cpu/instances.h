@@ -21,6 +21,8 @@
 #ifdef XPC_HAS_VECTORS
 typedef float xpc_float4 __attribute__((vector_size(16)));
 typedef double xpc_double2 __attribute__((vector_size(16)));
+typedef int xpc_bits4 __attribute__((vector_size(16)));
+typedef long long xpc_bits2 __attribute__((vector_size(16)));
 #endif
 
 #define XPC_JOIN_(a, b, c) a##_##b##_##c

@@ -1,37 +1,51 @@
-/* Normalisation of every channel over the batch, float32 and float64.
+/* Normalisation, float32 and float64: subtract the mean, divide by the standard deviation, scale and shift.
  *
- *     (N, C, L)      channel c:   x[0, c, :]  x[1, c, :]  ...      N runs of L numbers, one after the other in memory
+ *     batch norm: each channel over the batch            group norm: each group of channels of each image
  *
- * A channel is read two or three times in a row by one thread, so that it stays in its cache: for the sums, for the
- * squares, to be written. Sums are in double and in one order, whatever the number of threads.
+ *              c = 0      1      2      3                          c = 0      1      2      3
+ *     n = 0   ######  ......  ......  ......               n = 0   #############  ..............
+ *     n = 1   ######  ......  ......  ......               n = 1   .............  ..............
+ *     n = 2   ######  ......  ......  ......               n = 2   .............  ..............
+ *
+ * Arrays are (N, C, L) in one of two orders: runs, where the last axis is contiguous, or rows, where the channels are.
+ *
+ * Moments must be right where the mean is much larger than the standard deviation. Values are taken relative to one
+ * from among them, close to their mean; sums and sums of squares grow for a few vectors in the lanes of REAL, then in
+ * double. Where the guess was so far off that the difference of the two sums loses digits, they are made again, in
+ * double, relative to the mean just found: the corrected two-pass algorithm of Chan, Golub, LeVeque (1983).
+ *
+ * No sum depends on the number of threads: each is made by one thread, or in shares that depend on the shape alone.
  */
 #ifndef XPC_NORM_H
 #define XPC_NORM_H
 
 #include <stddef.h>
 
-/* Axes (N, C, L), the last one contiguous; all arrays of one call have the same shape. */
+/* Axes (N, C, L); all arrays of one call have the same shape. */
 typedef struct {
     char *data;
-    ptrdiff_t shape[3], strides[2];
+    ptrdiff_t shape[3], strides[3];
 } xpc_runs;
 
-/* y = (x - mean) * inv_std * weight + bias, then `+ residual`, then at least 0 with `relu`. weight, bias and
- * residual->data may be NULL. mean and variance (C,) are written, or with `given` read; inv_std (C,) is written. */
-void xpc_batch_norm_f32(const xpc_runs *x, const xpc_runs *residual, const xpc_runs *y, const float *weight,
-                        const float *bias, float *mean, float *variance, float *inv_std, double eps, int given,
-                        int relu);
-void xpc_batch_norm_f64(const xpc_runs *x, const xpc_runs *residual, const xpc_runs *y, const double *weight,
-                        const double *bias, double *mean, double *variance, double *inv_std, double eps, int given,
-                        int relu);
+/* The arguments of batch norm, forward and backward. Vectors (C,) are of the type of x. */
+typedef struct {
+    xpc_runs x, residual, y, dy, dx, dresidual; /* data may be NULL as told below */
+    const void *weight, *bias;                  /* NULL: 1 and 0 */
+    void *mean, *variance, *inv_std, *dw, *db;
+    const void *old_mean, *old_variance; /* running statistics, NULL: none */
+    void *new_mean, *new_variance;
+    double momentum, eps;
+    int rows;     /* the order of all arrays: runs or rows */
+    int given;    /* forward: mean and variance are given, not found; backward: they do not depend on x */
+    int relu;     /* y = max(y, 0), where a NaN stays; backward: dy counts where y > 0 */
+} xpc_norm;
 
-/* dx, and dw and db (C,). Where y->data is not NULL, dy counts where y > 0; what is left of it is then written to
- * dresidual, if dresidual->data is not NULL. `training`: mean and inv_std depend on x. weight may be NULL. */
-void xpc_batch_norm_backward_f32(const xpc_runs *dy, const xpc_runs *y, const xpc_runs *x, const xpc_runs *dx,
-                                 const xpc_runs *dresidual, const float *weight, const float *mean,
-                                 const float *inv_std, float *dw, float *db, int training);
-void xpc_batch_norm_backward_f64(const xpc_runs *dy, const xpc_runs *y, const xpc_runs *x, const xpc_runs *dx,
-                                 const xpc_runs *dresidual, const double *weight, const double *mean,
-                                 const double *inv_std, double *dw, double *db, int training);
+/* y = (x - mean) * inv_std * weight + bias, then `+ residual` if there is one, then the ReLU. mean and variance are
+ * written unless given, inv_std always; new = old * (1 - momentum) + found * momentum, where the variance is the
+ * unbiased one. Both functions return 0 if there is no working memory, else 1. */
+int xpc_batch_norm(const xpc_norm *norm, int is_double);
+
+/* dx, dw and db; dy behind the ReLU goes to dresidual, if that is not NULL. */
+int xpc_batch_norm_backward(const xpc_norm *norm, int is_double);
 
 #endif

@@ -1,99 +1,116 @@
-# Batch normalisation.
+# Normalisation.
 
 cdef extern from "norm.h":
     ctypedef struct xpc_runs:
         char *data
         Py_ssize_t shape[3]
-        Py_ssize_t strides[2]
+        Py_ssize_t strides[3]
+    ctypedef struct xpc_norm:
+        xpc_runs x, residual, y, dy, dx, dresidual
+        const void *weight
+        const void *bias
+        void *mean
+        void *variance
+        void *inv_std
+        void *dw
+        void *db
+        const void *old_mean
+        const void *old_variance
+        void *new_mean
+        void *new_variance
+        double momentum, eps
+        int rows, given, relu
 
 cdef extern from "norm.h" nogil:
-    void xpc_batch_norm_f32(
-        const xpc_runs *, const xpc_runs *, const xpc_runs *, const float *, const float *, float *, float *, float *,
-        double, int, int)
-    void xpc_batch_norm_f64(
-        const xpc_runs *, const xpc_runs *, const xpc_runs *, const double *, const double *, double *, double *,
-        double *, double, int, int)
-    void xpc_batch_norm_backward_f32(
-        const xpc_runs *, const xpc_runs *, const xpc_runs *, const xpc_runs *, const xpc_runs *, const float *,
-        const float *, const float *, float *, float *, int)
-    void xpc_batch_norm_backward_f64(
-        const xpc_runs *, const xpc_runs *, const xpc_runs *, const xpc_runs *, const xpc_runs *, const double *,
-        const double *, const double *, double *, double *, int)
+    int xpc_batch_norm(const xpc_norm *, int)
+    int xpc_batch_norm_backward(const xpc_norm *, int)
 
-cdef xpc_runs _runs(const real[:, :, :] view, const real[:, :, :] like) except *:
-    cdef xpc_runs runs
+cdef int _fill_runs(xpc_runs *runs, const real[:, :, :] view, const xpc_runs *like, bint rows) except -1:
+    cdef int innermost = 1 if rows else 2
     _check_aligned(<const void *> &view[0, 0, 0], view.shape, view.strides, 3, sizeof(real))
     for axis in range(3):
-        if view.shape[axis] != like.shape[axis]:
+        if like != NULL and view.shape[axis] != like.shape[axis]:
             raise ValueError(f"axis {axis} has length {view.shape[axis]}, expected {like.shape[axis]}")
-        runs.shape[axis] = view.shape[axis]
-    if view.shape[2] > 1 and view.strides[2] != sizeof(real):
-        raise ValueError("the last axis is not contiguous")
+        runs.shape[axis], runs.strides[axis] = view.shape[axis], view.strides[axis]
+    if view.shape[innermost] > 1 and view.strides[innermost] != sizeof(real):
+        raise ValueError(f"axis {innermost} is not contiguous")
     _check_positive_product(<double> view.shape[0] * view.shape[1] * view.shape[2])
     runs.data = <char *> &view[0, 0, 0]
-    runs.strides[0], runs.strides[1] = view.strides[0], view.strides[1]
-    return runs
-
-
-cdef int _check_vector(Py_ssize_t length, Py_ssize_t channels, bint optional) except -1:
-    if length != channels and not (optional and length == 0):
-        raise ValueError(f"a vector has length {length}, expected {channels}")
     return 0
+
+
+cdef void *_channels(const real[::1] vector, Py_ssize_t channels) except? NULL:
+    # the vector may be None
+    if vector is None:
+        return NULL
+    if vector.shape[0] != channels:
+        raise ValueError(f"a vector has length {vector.shape[0]}, expected {channels}")
+    return <void *> &vector[0]
 
 
 def batch_norm(
     const real[:, :, :] x, const real[:, :, :] residual, real[:, :, :] y, const real[::1] weight,
-    const real[::1] bias, real[::1] mean, real[::1] variance, real[::1] inv_std, double eps, bint has_residual,
+    const real[::1] bias, real[::1] mean, real[::1] variance, real[::1] inv_std, const real[::1] old_mean,
+    const real[::1] old_variance, real[::1] new_mean, real[::1] new_variance, double momentum, double eps, bint rows,
     bint given, bint relu
 ):
-    """Write y (N, C, L) and the moments (C,), which are read where ``given``; weight and bias may have no length."""
-    cdef xpc_runs source = _runs[real](x, x), target = _runs[real](y, x), beside = _runs[real](residual, x)
+    """Write y (N, C, L), the moments (C,), which are read where ``given``, and running statistics.
+
+    The last axis of arrays is contiguous, or with ``rows`` that of the channels. residual, weight, bias and the running
+    statistics may be None.
+    """
+    cdef xpc_norm norm
     cdef Py_ssize_t channels = x.shape[1]
-    _check_vector(weight.shape[0], channels, True)
-    _check_vector(bias.shape[0], channels, True)
-    _check_vector(mean.shape[0], channels, False)
-    _check_vector(variance.shape[0], channels, False)
-    _check_vector(inv_std.shape[0], channels, False)
+    cdef int good
+    memset(&norm, 0, sizeof(norm))
+    _fill_runs[real](&norm.x, x, NULL, rows)
+    _fill_runs[real](&norm.y, y, &norm.x, rows)
+    if residual is not None:
+        _fill_runs[real](&norm.residual, residual, &norm.x, rows)
+    norm.weight, norm.bias = _channels[real](weight, channels), _channels[real](bias, channels)
+    norm.mean, norm.variance = _channels[real](mean, channels), _channels[real](variance, channels)
+    norm.inv_std = _channels[real](inv_std, channels)
+    norm.old_mean, norm.new_mean = _channels[real](old_mean, channels), _channels[real](new_mean, channels)
+    norm.old_variance = _channels[real](old_variance, channels)
+    norm.new_variance = _channels[real](new_variance, channels)
+    if (old_mean is None) != (new_mean is None) or (old_variance is None) != (new_variance is None):
+        raise ValueError("running statistics: expected an old and a new one, or neither")
+    norm.momentum, norm.eps, norm.rows, norm.given, norm.relu = momentum, eps, rows, given, relu
     if channels == 0:
         return
-    if not has_residual:
-        beside.data = NULL
-    cdef const real *scale = &weight[0] if weight.shape[0] else NULL
-    cdef const real *shift = &bias[0] if bias.shape[0] else NULL
     with nogil:
-        if real is float:
-            xpc_batch_norm_f32(
-                &source, &beside, &target, scale, shift, &mean[0], &variance[0], &inv_std[0], eps, given, relu)
-        else:
-            xpc_batch_norm_f64(
-                &source, &beside, &target, scale, shift, &mean[0], &variance[0], &inv_std[0], eps, given, relu)
+        good = xpc_batch_norm(&norm, sizeof(real) == sizeof(double))
+    if not good:
+        raise MemoryError("batch_norm: no working memory")
 
 
 def batch_norm_backward(
     const real[:, :, :] dy, const real[:, :, :] y, const real[:, :, :] x, real[:, :, :] dx,
     real[:, :, :] dresidual, const real[::1] weight, const real[::1] mean, const real[::1] inv_std, real[::1] dw,
-    real[::1] db, bint relu, bint need_dresidual, bint training
+    real[::1] db, bint rows, bint given
 ):
-    """Write dx (N, C, L), dw and db (C,); with ``relu`` dy counts where y > 0, and is written to ``dresidual``."""
-    cdef xpc_runs gradient = _runs[real](dy, x), passed = _runs[real](y, x), source = _runs[real](x, x)
-    cdef xpc_runs target = _runs[real](dx, x), beside = _runs[real](dresidual, x)
+    """Write dx (N, C, L), dw and db (C,); where there is a y, dy counts where y > 0, and goes to ``dresidual``.
+
+    ``given``: mean and inv_std do not depend on x. y, dresidual and weight may be None.
+    """
+    cdef xpc_norm norm
     cdef Py_ssize_t channels = x.shape[1]
-    _check_vector(weight.shape[0], channels, True)
-    _check_vector(mean.shape[0], channels, False)
-    _check_vector(inv_std.shape[0], channels, False)
-    _check_vector(dw.shape[0], channels, False)
-    _check_vector(db.shape[0], channels, False)
+    cdef int good
+    memset(&norm, 0, sizeof(norm))
+    _fill_runs[real](&norm.x, x, NULL, rows)
+    _fill_runs[real](&norm.dy, dy, &norm.x, rows)
+    _fill_runs[real](&norm.dx, dx, &norm.x, rows)
+    if y is not None:
+        _fill_runs[real](&norm.y, y, &norm.x, rows)
+        if dresidual is not None:
+            _fill_runs[real](&norm.dresidual, dresidual, &norm.x, rows)
+    norm.weight = _channels[real](weight, channels)
+    norm.mean, norm.inv_std = _channels[real](mean, channels), _channels[real](inv_std, channels)
+    norm.dw, norm.db = _channels[real](dw, channels), _channels[real](db, channels)
+    norm.rows, norm.given, norm.relu = rows, given, y is not None
     if channels == 0:
         return
-    if not relu:
-        passed.data = NULL
-    if not need_dresidual:
-        beside.data = NULL
-    cdef const real *scale = &weight[0] if weight.shape[0] else NULL
     with nogil:
-        if real is float:
-            xpc_batch_norm_backward_f32(
-                &gradient, &passed, &source, &target, &beside, scale, &mean[0], &inv_std[0], &dw[0], &db[0], training)
-        else:
-            xpc_batch_norm_backward_f64(
-                &gradient, &passed, &source, &target, &beside, scale, &mean[0], &inv_std[0], &dw[0], &db[0], training)
+        good = xpc_batch_norm_backward(&norm, sizeof(real) == sizeof(double))
+    if not good:
+        raise MemoryError("batch_norm_backward: no working memory")

@@ -1,204 +1,985 @@
-/* Included once for each type by norm.c, which defines REAL and NAME. */
+/* Included by norm.c once for each type and instruction set; NAME makes names of their own. */
+#include "simd.h"
+
+/* Sums in the lanes of a few vectors, of values and of their squares, or of gradients and of their products. */
+typedef struct {
+    VEC first, second;
+} NAME(lanes);
+
+/* The same in double. */
+typedef struct {
+    double first, second;
+} NAME(sums);
+
+/* What makes y of x: (x - centre) * scale + shift. What rounding took of the mean is in the shift. */
+typedef struct {
+    REAL centre, scale, shift;
+} NAME(factors);
+
+/* What makes dx: dy * scale + (x - mean) * slope + offset. */
+typedef struct {
+    REAL mean, scale, slope, offset;
+} NAME(slopes);
 
 typedef struct {
-    xpc_runs x, y, residual, dy, dx, dresidual;
-    const REAL *weight, *bias;
-    REAL *mean, *variance, *inv_std, *dw, *db;
-    double eps;
-    int given, relu, training;
+    xpc_norm norm;
+    ptrdiff_t width;  /* channels in a group */
+    ptrdiff_t pitch;  /* of a run in the copy: whole vectors */
+    ptrdiff_t copied; /* numbers in the copy of a group, for each array; 0 if there is none */
+    REAL *copies;     /* one for each slot */
+    int stream;
+    /* rows only */
+    ptrdiff_t shares;
+    double *shared;   /* (shares, 2, C) */
+    double *found;    /* (2, C) */
+    REAL *factors;    /* (4, C) */
+    int again;        /* sums are made again, in double, relative to `found` */
 } NAME(norm_job);
 
-XPC_INLINE REAL *NAME(run)(const xpc_runs *array, ptrdiff_t n, ptrdiff_t c)
+INLINE REAL *NAME(run)(const xpc_runs *array, ptrdiff_t n, ptrdiff_t c)
 {
-    return array->data ? (REAL *)(array->data + n * array->strides[0] + c * array->strides[1]) : NULL;
+    if (!array->data)
+        return NULL;
+    return (REAL *)(array->data + n * array->strides[0] + c * array->strides[1]);
 }
 
-XPC_INLINE void NAME(add_run)(wide *restrict lanes, const REAL *restrict x, ptrdiff_t count)
+INLINE void NAME(store)(REAL *to, VEC v, int stream)
 {
-    ptrdiff_t k = 0;
-    for (; k + LANES <= count; k += LANES)
-        for (int lane = 0; lane < LANES; lane++)
-            lanes[lane] += x[k + lane];
-    for (; k < count; k++)
-        lanes[k % LANES] += x[k];
+    if (stream)
+        STREAM(to, v);
+    else
+        STORE(to, v);
 }
 
-/* Sums of the centred values and of their squares. */
-XPC_INLINE void NAME(add_centred)(wide *restrict rest, wide *restrict squares, const REAL *restrict x, ptrdiff_t count,
-                                  wide mean)
+INLINE void NAME(flush)(NAME(lanes) *from, NAME(sums) *to)
+{
+    to->first += WIDE_SUM(from->first);
+    to->second += WIDE_SUM(from->second);
+    from->first = from->second = SPLAT(0);
+}
+
+/* How many vectors a run adds to each lane. */
+INLINE ptrdiff_t NAME(depth)(ptrdiff_t count)
+{
+    return count / (4 * LANES) + 4;
+}
+
+/* ---- moments ---------------------------------------------------------------------------------------------------- */
+
+/* Values relative to `centre`, and their squares; values go to `copy` too, if there is one, in whole vectors. */
+INLINE void NAME(add_moments)(const REAL *x, ptrdiff_t count, REAL centre, REAL *copy, NAME(lanes) *lanes)
+{
+    VEC middle = SPLAT(centre), zero = SPLAT(0);
+    VEC a = lanes->first, b = zero, c = zero, d = zero, aa = lanes->second, bb = zero, cc = zero, dd = zero;
+    ptrdiff_t k = 0;
+    for (; k + 4 * LANES <= count; k += 4 * LANES) {
+        VEC p = LOAD(x + k) - middle, q = LOAD(x + k + LANES) - middle;
+        VEC r = LOAD(x + k + 2 * LANES) - middle, s = LOAD(x + k + 3 * LANES) - middle;
+        if (copy) {
+            STORE(copy + k, p);
+            STORE(copy + k + LANES, q);
+            STORE(copy + k + 2 * LANES, r);
+            STORE(copy + k + 3 * LANES, s);
+        }
+        a += p, b += q, c += r, d += s;
+        aa = FMA(p, p, aa), bb = FMA(q, q, bb), cc = FMA(r, r, cc), dd = FMA(s, s, dd);
+    }
+    for (; k < count; k += LANES) {
+        VEC p;
+        if (count - k < LANES) {
+            MASK some = FIRST(count - k);
+            p = ONLY(some, LOAD_FIRST(some, x + k) - middle);
+        } else {
+            p = LOAD(x + k) - middle;
+        }
+        if (copy)
+            STORE(copy + k, p);
+        a += p;
+        aa = FMA(p, p, aa);
+    }
+    lanes->first = (a + b) + (c + d);
+    lanes->second = (aa + bb) + (cc + dd);
+}
+
+/* A number near the mean of runs of `length` numbers `step` bytes apart: exactly theirs if they are all the same. */
+TARGET static REAL NAME(guess)(const char *x, ptrdiff_t runs, ptrdiff_t step, ptrdiff_t length)
+{
+    double total = (double)runs * (double)length;
+    if (total == 0)
+        return 0;
+    REAL first = *(const REAL *)x;
+    NAME(lanes) lanes = {SPLAT(0), SPLAT(0)};
+    ptrdiff_t seen = 0;
+    for (int place = 0; place < SAMPLES; place++) {
+        ptrdiff_t n = runs < SAMPLES ? place * runs / SAMPLES : runs / SAMPLES * place;
+        ptrdiff_t k = runs < SAMPLES ? length / SAMPLES * place : 0;
+        ptrdiff_t count = xpc_min(SAMPLE, length - k);
+        NAME(add_moments)((const REAL *)(x + n * step) + k, count, first, NULL, &lanes);
+        seen += count;
+    }
+    REAL found = first + (REAL)(WIDE_SUM(lanes.first) / (double)seen);
+    return isfinite(found) ? found : first;
+}
+
+/* All in double: sums of x - mean and of its square over one run. */
+INLINE void NAME(add_wide)(const REAL *restrict x, ptrdiff_t count, double mean, double *restrict first,
+                           double *restrict second)
 {
     ptrdiff_t k = 0;
-    for (; k + LANES <= count; k += LANES)
-        for (int lane = 0; lane < LANES; lane++) {
-            wide centred = x[k + lane] - mean;
-            rest[lane] += centred;
-            squares[lane] += centred * centred;
+    for (; k + LANE_SUMS <= count; k += LANE_SUMS)
+        for (int lane = 0; lane < LANE_SUMS; lane++) {
+            double centred = x[k + lane] - mean;
+            first[lane] += centred;
+            second[lane] += centred * centred;
         }
     for (; k < count; k++) {
-        wide centred = x[k] - mean;
-        rest[k % LANES] += centred;
-        squares[k % LANES] += centred * centred;
+        double centred = x[k] - mean;
+        first[k % LANE_SUMS] += centred;
+        second[k % LANE_SUMS] += centred * centred;
     }
 }
 
-/* The corrected two-pass algorithm of Chan, Golub, LeVeque (1983). */
-XPC_INLINE void NAME(moments)(const xpc_runs *x, ptrdiff_t c, wide *mean, wide *variance)
+/* The corrected two-pass algorithm, of runs `step` bytes apart. */
+TARGET static void NAME(moments_in_double)(const char *x, ptrdiff_t runs, ptrdiff_t step, ptrdiff_t length,
+                                           double *mean, double *variance)
 {
-    wide lanes[LANES] = {0}, rest[LANES] = {0}, squares[LANES] = {0};
-    wide count = (wide)x->shape[0] * (wide)x->shape[2];
-    for (ptrdiff_t n = 0; n < x->shape[0]; n++)
-        NAME(add_run)(lanes, NAME(run)(x, n, c), x->shape[2]);
-    wide first = sum_of_lanes(lanes) / count;
-    for (ptrdiff_t n = 0; n < x->shape[0]; n++)
-        NAME(add_centred)(rest, squares, NAME(run)(x, n, c), x->shape[2], first);
-    wide correction = sum_of_lanes(rest) / count;
-    wide found = sum_of_lanes(squares) / count - correction * correction;
-    *mean = first + correction;
-    *variance = found < 0 ? 0 : found; /* a NaN stays */
+    double count = (double)runs * (double)length;
+    *mean = 0;
+    for (int pass = 0; pass < 2; pass++) {
+        double first[LANE_SUMS] = {0}, second[LANE_SUMS] = {0}, sum = 0, squares = 0;
+        for (ptrdiff_t n = 0; n < runs; n++)
+            NAME(add_wide)((const REAL *)(x + n * step), length, *mean, first, second);
+        for (int lane = 0; lane < LANE_SUMS; lane++) {
+            sum += first[lane];
+            squares += second[lane];
+        }
+        sum /= count;
+        *mean += sum;
+        *variance = squares / count - sum * sum;
+    }
+    if (*variance < 0) /* a NaN stays */
+        *variance = 0;
+}
+
+/* Moments from sums relative to a guess. Returns 0 if the guess was too far off. */
+INLINE int NAME(conclude)(NAME(sums) sums, double count, double guess, double *mean, double *variance)
+{
+    double rest = sums.first / count, found = sums.second / count - rest * rest;
+    *mean = guess + rest;
+    *variance = found;
+    if (sums.first == 0 && sums.second == 0) /* all the same */
+        return 1;
+    /* squares of REAL that overflow or vanish are no good either, and a NaN is not less than anything */
+    return rest * rest < FAR * FAR * found && found > (DOUBLE ? 1e-280 : 1e-30) && found < (DOUBLE ? 1e280 : 1e30);
+}
+
+/* The running statistic behind one batch. */
+INLINE void NAME(keep_running)(const xpc_norm *norm, ptrdiff_t c, double mean, double variance)
+{
+    double count = (double)norm->x.shape[0] * (double)norm->x.shape[2], share = norm->momentum;
+    if (norm->new_mean)
+        ((REAL *)norm->new_mean)[c] = (REAL)(((const REAL *)norm->old_mean)[c] * (1 - share) + mean * share);
+    if (norm->new_variance)
+        ((REAL *)norm->new_variance)[c] = (REAL)(((const REAL *)norm->old_variance)[c] * (1 - share) +
+                                                 variance * (count / (count > 1 ? count - 1 : 1) * share));
+}
+
+/* How channel c is normalised, relative to `centre`; writes what is known of it. */
+INLINE NAME(factors) NAME(settle)(const xpc_norm *norm, ptrdiff_t c, REAL centre, double mean, double variance)
+{
+    const REAL *weight = norm->weight, *bias = norm->bias;
+    double inv_std = 1 / sqrt(variance + norm->eps), scale = weight ? inv_std * weight[c] : inv_std;
+    NAME(factors) factors = {centre, (REAL)scale, (REAL)((bias ? bias[c] : 0) + (centre - mean) * scale)};
+    ((REAL *)norm->inv_std)[c] = (REAL)inv_std;
+    if (!norm->given) {
+        ((REAL *)norm->mean)[c] = (REAL)mean;
+        ((REAL *)norm->variance)[c] = (REAL)variance;
+        NAME(keep_running)(norm, c, mean, variance);
+    }
+    return factors;
+}
+
+/* ---- forward, runs ---------------------------------------------------------------------------------------------- */
+
+INLINE VEC NAME(normalised)(VEC x, VEC centre, VEC scale, VEC shift, VEC residual, int add, int relu)
+{
+    VEC value = FMA(x - centre, scale, shift);
+    if (add)
+        value += residual;
+    return relu ? POSITIVE(value) : value;
 }
 
 /* The flags are constants at each call, so that each becomes a loop without branches. */
-XPC_INLINE void NAME(apply)(REAL *restrict y, const REAL *restrict x, const REAL *restrict residual, ptrdiff_t count,
-                            REAL mean, REAL scale, REAL shift, int add, int relu)
+INLINE void NAME(apply)(REAL *y, const REAL *x, const REAL *residual, ptrdiff_t count, NAME(factors) f, int add,
+                        int relu, int stream)
 {
-    for (ptrdiff_t k = 0; k < count; k++) {
-        REAL value = (x[k] - mean) * scale + shift;
-        if (add)
-            value += residual[k];
-        y[k] = relu && value <= 0 ? 0 : value; /* a NaN stays */
-    }
-}
-
-XPC_CLONES
-static void NAME(batch_norm_channel)(const void *argument, ptrdiff_t c, ptrdiff_t row_begin, ptrdiff_t row_end)
-{
-    const NAME(norm_job) *job = argument;
-    wide mean, variance;
-    (void)row_begin;
-    (void)row_end; /* a channel is one row */
-    if (job->given) {
-        mean = job->mean[c];
-        variance = job->variance[c];
-    } else {
-        NAME(moments)(&job->x, c, &mean, &variance);
-        job->mean[c] = (REAL)mean;
-        job->variance[c] = (REAL)variance;
-    }
-    wide inv_std = 1 / sqrt(variance + job->eps), scale = job->weight ? inv_std * job->weight[c] : inv_std;
-    job->inv_std[c] = (REAL)inv_std;
-    /* values are centred by the rounded mean, and what rounding took of it is in the shift */
-    REAL centre = (REAL)mean, factor = (REAL)scale;
-    REAL shift = (REAL)((job->bias ? job->bias[c] : 0) - (mean - centre) * scale);
-    for (ptrdiff_t n = 0; n < job->x.shape[0]; n++) {
-        REAL *y = NAME(run)(&job->y, n, c);
-        const REAL *x = NAME(run)(&job->x, n, c), *residual = NAME(run)(&job->residual, n, c);
-        ptrdiff_t count = job->x.shape[2];
-        if (residual && job->relu)
-            NAME(apply)(y, x, residual, count, centre, factor, shift, 1, 1);
-        else if (residual)
-            NAME(apply)(y, x, residual, count, centre, factor, shift, 1, 0);
-        else if (job->relu)
-            NAME(apply)(y, x, x, count, centre, factor, shift, 0, 1);
-        else
-            NAME(apply)(y, x, x, count, centre, factor, shift, 0, 0);
-    }
-}
-
-void NAME(xpc_batch_norm)(const xpc_runs *x, const xpc_runs *residual, const xpc_runs *y, const REAL *weight,
-                          const REAL *bias, REAL *mean, REAL *variance, REAL *inv_std, double eps, int given, int relu)
-{
-    NAME(norm_job) job = {.x = *x, .y = *y, .residual = *residual, .weight = weight, .bias = bias, .mean = mean,
-                          .variance = variance, .inv_std = inv_std, .eps = eps, .given = given, .relu = relu};
-    xpc_parallel_rows(NAME(batch_norm_channel), &job, x->shape[1], 1, x->shape[0] * x->shape[2]);
-}
-
-/* What the ReLU lets through of dy. */
-XPC_INLINE void NAME(let_through)(REAL *restrict to, const REAL *restrict dy, const REAL *restrict y, ptrdiff_t count)
-{
-    for (ptrdiff_t k = 0; k < count; k++) {
-        REAL gradient = dy[k]; /* loaded always: a conditional load would be a branch */
-        to[k] = y[k] > 0 ? gradient : 0;
-    }
-}
-
-/* Sums of dy, and of dy times the centred values. */
-XPC_INLINE void NAME(add_gradients)(wide *restrict db, wide *restrict dw, const REAL *restrict dy,
-                                    const REAL *restrict x, ptrdiff_t count, REAL mean)
-{
+    VEC centre = SPLAT(f.centre), scale = SPLAT(f.scale), shift = SPLAT(f.shift);
     ptrdiff_t k = 0;
     for (; k + LANES <= count; k += LANES)
-        for (int lane = 0; lane < LANES; lane++) {
-            db[lane] += dy[k + lane];
-            dw[lane] += (wide)dy[k + lane] * (x[k + lane] - mean);
-        }
-    for (; k < count; k++) {
-        db[k % LANES] += dy[k];
-        dw[k % LANES] += (wide)dy[k] * (x[k] - mean);
+        NAME(store)(y + k,
+                    NAME(normalised)(LOAD(x + k), centre, scale, shift, add ? LOAD(residual + k) : centre, add, relu),
+                    stream);
+    if (k < count) {
+        MASK some = FIRST(count - k);
+        VEC beside = add ? LOAD_FIRST(some, residual + k) : centre;
+        STORE_FIRST(y + k, some, NAME(normalised)(LOAD_FIRST(some, x + k), centre, scale, shift, beside, add, relu));
     }
 }
 
-XPC_INLINE void NAME(spread)(REAL *restrict dx, const REAL *restrict dy, const REAL *restrict x, ptrdiff_t count,
-                             REAL mean, REAL scale, REAL slope, REAL offset)
+INLINE void NAME(apply_run)(REAL *y, const REAL *x, const REAL *residual, ptrdiff_t count, NAME(factors) f, int relu,
+                            int stream)
 {
-    for (ptrdiff_t k = 0; k < count; k++)
-        dx[k] = (dy[k] - offset - (x[k] - mean) * slope) * scale;
+    switch ((residual ? 4 : 0) + (relu ? 2 : 0) + (stream ? 1 : 0)) {
+    case 0: NAME(apply)(y, x, x, count, f, 0, 0, 0); break;
+    case 1: NAME(apply)(y, x, x, count, f, 0, 0, 1); break;
+    case 2: NAME(apply)(y, x, x, count, f, 0, 1, 0); break;
+    case 3: NAME(apply)(y, x, x, count, f, 0, 1, 1); break;
+    case 4: NAME(apply)(y, x, residual, count, f, 1, 0, 0); break;
+    case 5: NAME(apply)(y, x, residual, count, f, 1, 0, 1); break;
+    case 6: NAME(apply)(y, x, residual, count, f, 1, 1, 0); break;
+    default: NAME(apply)(y, x, residual, count, f, 1, 1, 1);
+    }
 }
 
-/* The same where dx holds dy. */
-XPC_INLINE void NAME(spread_in_place)(REAL *restrict dx, const REAL *restrict x, ptrdiff_t count, REAL mean,
-                                      REAL scale, REAL slope, REAL offset)
+/* Ask for the beginning of the runs of `width` channels of image n. */
+INLINE void NAME(look_ahead)(const xpc_runs *array, ptrdiff_t n, ptrdiff_t c, ptrdiff_t width)
 {
-    for (ptrdiff_t k = 0; k < count; k++)
-        dx[k] = (dx[k] - offset - (x[k] - mean) * slope) * scale;
+    if (!array->data || n >= array->shape[0])
+        return;
+    const char *from = (const char *)NAME(run)(array, n, c);
+    ptrdiff_t bytes = xpc_min(AHEAD, width * array->shape[2] * (ptrdiff_t)sizeof(REAL));
+    for (ptrdiff_t k = 0; k < bytes; k += 64)
+        XPC_SOON(from + k);
 }
 
-/* The same where mean and inv_std do not depend on x, which may be infinite. */
-XPC_INLINE void NAME(scale_run)(REAL *dx, const REAL *dy, ptrdiff_t count, REAL scale)
+/* The sums of a group of channels, image by image. */
+TARGET static void NAME(sum_group)(const NAME(norm_job) *job, ptrdiff_t c0, ptrdiff_t width, const REAL *centres,
+                                   REAL *copy, NAME(sums) *sums)
 {
-    for (ptrdiff_t k = 0; k < count; k++)
-        dx[k] = dy[k] * scale;
+    const xpc_runs *x = &job->norm.x;
+    ptrdiff_t length = x->shape[2], part = 4 * LANES * FLUSH, since = 0;
+    NAME(lanes) lanes[GROUP];
+    for (ptrdiff_t c = 0; c < width; c++)
+        lanes[c].first = lanes[c].second = SPLAT(0);
+    for (ptrdiff_t n = 0; n < x->shape[0]; n++) {
+        NAME(look_ahead)(x, n + 1, c0, width);
+        for (ptrdiff_t k = 0; k < length; k += part) {
+            ptrdiff_t count = xpc_min(part, length - k);
+            for (ptrdiff_t c = 0; c < width; c++) {
+                const REAL *from = NAME(run)(x, n, c0 + c) + k;
+                if (copy)
+                    NAME(add_moments)(from, count, centres[c], copy + (n * width + c) * job->pitch + k, &lanes[c]);
+                else
+                    NAME(add_moments)(from, count, centres[c], NULL, &lanes[c]);
+            }
+            since += NAME(depth)(count);
+            if (since >= FLUSH) {
+                for (ptrdiff_t c = 0; c < width; c++)
+                    NAME(flush)(&lanes[c], &sums[c]);
+                since = 0;
+            }
+        }
+    }
+    for (ptrdiff_t c = 0; c < width; c++)
+        NAME(flush)(&lanes[c], &sums[c]);
 }
 
-XPC_CLONES
-static void NAME(backward_channel)(const void *argument, ptrdiff_t c, ptrdiff_t row_begin, ptrdiff_t row_end)
+TARGET static void NAME(forward_groups)(const void *argument, ptrdiff_t begin, ptrdiff_t end, int slot)
 {
     const NAME(norm_job) *job = argument;
-    ptrdiff_t batch = job->x.shape[0], length = job->x.shape[2];
-    int relu = job->y.data != NULL;
-    /* where the gradient behind the ReLU is: in memory of its own only if the caller wants it */
-    const xpc_runs *gradient = !relu ? &job->dy : job->dresidual.data ? &job->dresidual : &job->dx;
-    REAL mean = job->mean[c];
-    wide sums[LANES] = {0}, products[LANES] = {0}, count = (wide)batch * (wide)length;
-    (void)row_begin;
-    (void)row_end;
+    const xpc_norm *norm = &job->norm;
+    const xpc_runs *x = &norm->x;
+    ptrdiff_t batch = x->shape[0], channels = x->shape[1], length = x->shape[2];
+    REAL *copy = job->copied ? job->copies + slot * job->copied : NULL;
 
-    for (ptrdiff_t n = 0; n < batch; n++) {
-        if (relu)
-            NAME(let_through)(NAME(run)(gradient, n, c), NAME(run)(&job->dy, n, c), NAME(run)(&job->y, n, c), length);
-        NAME(add_gradients)(sums, products, NAME(run)(gradient, n, c), NAME(run)(&job->x, n, c), length, mean);
+    for (ptrdiff_t group = begin; group < end; group++) {
+        ptrdiff_t c0 = group * job->width, width = xpc_min(job->width, channels - c0);
+        NAME(factors) factors[GROUP];
+        REAL centres[GROUP];
+        NAME(sums) sums[GROUP] = {{0, 0}};
+        int in_copy[GROUP] = {0};
+        if (!norm->given) {
+            for (ptrdiff_t c = 0; c < width; c++)
+                centres[c] = NAME(guess)((const char *)NAME(run)(x, 0, c0 + c), batch, x->strides[0], length);
+            NAME(sum_group)(job, c0, width, centres, copy, sums);
+        }
+        for (ptrdiff_t c = 0; c < width; c++) {
+            double mean, variance;
+            if (norm->given) {
+                mean = ((const REAL *)norm->mean)[c0 + c];
+                variance = ((const REAL *)norm->variance)[c0 + c];
+                centres[c] = (REAL)mean;
+            } else if (NAME(conclude)(sums[c], (double)batch * (double)length, centres[c], &mean, &variance)) {
+                in_copy[c] = copy != NULL;
+            } else {
+                NAME(moments_in_double)((const char *)NAME(run)(x, 0, c0 + c), batch, x->strides[0], length, &mean,
+                                        &variance);
+                centres[c] = (REAL)mean;
+            }
+            factors[c] = NAME(settle)(norm, c0 + c, centres[c], mean, variance);
+            if (in_copy[c])
+                factors[c].centre = 0;
+        }
+        for (ptrdiff_t n = 0; n < batch; n++) {
+            if (!copy)
+                NAME(look_ahead)(x, n + 1, c0, width);
+            NAME(look_ahead)(&norm->residual, n + 1, c0, width);
+            for (ptrdiff_t c = 0; c < width; c++)
+                NAME(apply_run)(NAME(run)(&norm->y, n, c0 + c),
+                                in_copy[c] ? copy + (n * width + c) * job->pitch : NAME(run)(x, n, c0 + c),
+                                NAME(run)(&norm->residual, n, c0 + c), length, factors[c], norm->relu, job->stream);
+        }
     }
-    wide inv_std = job->inv_std[c], db = sum_of_lanes(sums), dw = sum_of_lanes(products) * inv_std;
-    job->dw[c] = (REAL)dw;
-    job->db[c] = (REAL)db;
-    REAL scale = (REAL)(job->weight ? inv_std * job->weight[c] : inv_std);
-    REAL slope = (REAL)(inv_std * dw / count), offset = (REAL)(db / count);
-    for (ptrdiff_t n = 0; n < batch; n++) {
-        REAL *dx = NAME(run)(&job->dx, n, c);
-        const REAL *x = NAME(run)(&job->x, n, c);
-        if (!job->training)
-            NAME(scale_run)(dx, NAME(run)(gradient, n, c), length, scale);
-        else if (gradient == &job->dx)
-            NAME(spread_in_place)(dx, x, length, mean, scale, slope, offset);
-        else
-            NAME(spread)(dx, NAME(run)(gradient, n, c), x, length, mean, scale, slope, offset);
-    }
+    FENCE();
 }
 
-void NAME(xpc_batch_norm_backward)(const xpc_runs *dy, const xpc_runs *y, const xpc_runs *x, const xpc_runs *dx,
-                                   const xpc_runs *dresidual, const REAL *weight, const REAL *mean,
-                                   const REAL *inv_std, REAL *dw, REAL *db, int training)
+/* Cut the channels into groups for threads; those of a group lie side by side, so that memory is read in long pieces.
+ * `arrays` is how many are copied. Returns how many slots there are. */
+TARGET static int NAME(plan_groups)(NAME(norm_job) *job, ptrdiff_t *groups, ptrdiff_t *cost, int arrays)
 {
-    NAME(norm_job) job = {.x = *x, .y = *y, .dy = *dy, .dx = *dx, .dresidual = *dresidual, .weight = weight,
-                          .mean = (REAL *)mean, .inv_std = (REAL *)inv_std, .dw = dw, .db = db, .training = training};
-    xpc_parallel_rows(NAME(backward_channel), &job, x->shape[1], 1, x->shape[0] * x->shape[2]);
+    const xpc_runs *x = &job->norm.x;
+    ptrdiff_t batch = x->shape[0], channels = x->shape[1], length = x->shape[2];
+    ptrdiff_t size = xpc_max(1, batch * length * (ptrdiff_t)sizeof(REAL));
+    job->pitch = round_up(length, LANES);
+    job->width = 1;
+    if (batch > 1 && x->strides[1] == length * (ptrdiff_t)sizeof(REAL))
+        job->width = xpc_min(xpc_max(COPIED / size, 1), xpc_min(GROUP, xpc_ceil_div(channels, 2 * xpc_get_num_threads())));
+    if (batch == 1) /* nothing is gained by groups but fewer calls */
+        job->width = xpc_min(GROUP, xpc_ceil_div(channels, 4 * xpc_get_num_threads()));
+    *groups = xpc_ceil_div(channels, job->width);
+    *cost = job->width * batch * length;
+    int slots = xpc_slots(*groups, *cost);
+    ptrdiff_t copied = job->width * batch * job->pitch;
+    job->copies = NULL;
+    if (arrays && batch > 1 && channels * size > LEAST_COPIED &&
+        arrays * copied * (ptrdiff_t)sizeof(REAL) <= MOST_COPIED)
+        job->copies = xpc_arena_take((size_t)(slots * arrays * copied) * sizeof(REAL));
+    job->copied = job->copies ? arrays * copied : 0; /* without memory the original is read again */
+    return slots;
 }
+
+/* ---- backward, runs --------------------------------------------------------------------------------------------- */
+
+/* What the ReLU lets through of dy. */
+INLINE VEC NAME(gradient)(const REAL *dy, const REAL *y, int relu)
+{
+    return relu ? WHERE_POSITIVE(LOAD(y), LOAD(dy)) : LOAD(dy);
+}
+
+INLINE VEC NAME(some_gradient)(MASK some, const REAL *dy, const REAL *y, int relu)
+{
+    return relu ? WHERE_POSITIVE(LOAD_FIRST(some, y), LOAD_FIRST(some, dy)) : LOAD_FIRST(some, dy);
+}
+
+/* Sums of the gradients, and of their products with x - mean. Both go to `copy` if there is one, a vector of this and a
+ * vector of that. The gradients go to `dresidual` if there is one, and multiplied by `scale` to `dx` if there is one. */
+INLINE void NAME(add_gradients)(const REAL *x, const REAL *dy, const REAL *y, REAL *dresidual, REAL *dx, REAL *copy,
+                                ptrdiff_t count, REAL mean, REAL scale, int relu, int stream, NAME(lanes) *lanes)
+{
+    VEC middle = SPLAT(mean), factor = SPLAT(scale), zero = SPLAT(0);
+    VEC a = lanes->first, b = zero, aa = lanes->second, bb = zero;
+    ptrdiff_t k = 0;
+    for (; k + 2 * LANES <= count; k += 2 * LANES) {
+        VEC p = LOAD(x + k) - middle, q = LOAD(x + k + LANES) - middle;
+        VEC g = NAME(gradient)(dy + k, y + k, relu), h = NAME(gradient)(dy + k + LANES, y + k + LANES, relu);
+        if (copy) {
+            STORE(copy + 2 * k, p);
+            STORE(copy + 2 * k + LANES, g);
+            STORE(copy + 2 * k + 2 * LANES, q);
+            STORE(copy + 2 * k + 3 * LANES, h);
+        }
+        if (dresidual) {
+            NAME(store)(dresidual + k, g, stream);
+            NAME(store)(dresidual + k + LANES, h, stream);
+        }
+        if (dx) {
+            NAME(store)(dx + k, g * factor, stream);
+            NAME(store)(dx + k + LANES, h * factor, stream);
+        }
+        a += g, b += h;
+        aa = FMA(p, g, aa), bb = FMA(q, h, bb);
+    }
+    for (; k < count; k += LANES) {
+        MASK some = count - k < LANES ? FIRST(count - k) : ALL;
+        VEC p = ONLY(some, LOAD_FIRST(some, x + k) - middle), g = NAME(some_gradient)(some, dy + k, y + k, relu);
+        if (copy) {
+            STORE(copy + 2 * k, p);
+            STORE(copy + 2 * k + LANES, g);
+        }
+        if (dresidual)
+            STORE_FIRST(dresidual + k, some, g);
+        if (dx)
+            STORE_FIRST(dx + k, some, g * factor);
+        a += g;
+        aa = FMA(p, g, aa);
+    }
+    lanes->first = a + b;
+    lanes->second = aa + bb;
+}
+
+INLINE VEC NAME(spread)(VEC centred, VEC gradient, VEC scale, VEC slope, VEC offset)
+{
+    return FMA(gradient, scale, FMA(centred, slope, offset));
+}
+
+INLINE void NAME(spread_copy)(REAL *dx, const REAL *copy, ptrdiff_t count, NAME(slopes) s, int stream)
+{
+    VEC scale = SPLAT(s.scale), slope = SPLAT(s.slope), offset = SPLAT(s.offset);
+    ptrdiff_t k = 0;
+    for (; k + LANES <= count; k += LANES)
+        NAME(store)(dx + k, NAME(spread)(LOAD(copy + 2 * k), LOAD(copy + 2 * k + LANES), scale, slope, offset),
+                    stream);
+    if (k < count)
+        STORE_FIRST(dx + k, FIRST(count - k),
+                    NAME(spread)(LOAD(copy + 2 * k), LOAD(copy + 2 * k + LANES), scale, slope, offset));
+}
+
+INLINE void NAME(spread_run)(REAL *dx, const REAL *x, const REAL *dy, const REAL *y, ptrdiff_t count, NAME(slopes) s,
+                             int relu, int stream)
+{
+    VEC mean = SPLAT(s.mean), scale = SPLAT(s.scale), slope = SPLAT(s.slope), offset = SPLAT(s.offset);
+    ptrdiff_t k = 0;
+    for (; k + LANES <= count; k += LANES)
+        NAME(store)(dx + k,
+                    NAME(spread)(LOAD(x + k) - mean, NAME(gradient)(dy + k, y + k, relu), scale, slope, offset),
+                    stream);
+    if (k < count) {
+        MASK some = FIRST(count - k);
+        STORE_FIRST(dx + k, some,
+                    NAME(spread)(LOAD_FIRST(some, x + k) - mean, NAME(some_gradient)(some, dy + k, y + k, relu),
+                                 scale, slope, offset));
+    }
+}
+
+INLINE REAL NAME(scale)(const xpc_norm *norm, ptrdiff_t c)
+{
+    double inv_std = ((const REAL *)norm->inv_std)[c];
+    return (REAL)(norm->weight ? inv_std * ((const REAL *)norm->weight)[c] : inv_std);
+}
+
+/* Write dw and db of channel c; return what dx is made with. */
+INLINE NAME(slopes) NAME(settle_gradient)(const xpc_norm *norm, ptrdiff_t c, NAME(sums) sums)
+{
+    double count = (double)norm->x.shape[0] * (double)norm->x.shape[2], inv_std = ((const REAL *)norm->inv_std)[c];
+    double scale = norm->weight ? inv_std * ((const REAL *)norm->weight)[c] : inv_std, dw = sums.second * inv_std;
+    NAME(slopes) slopes = {((const REAL *)norm->mean)[c], (REAL)scale, (REAL)(-scale * inv_std * dw / count),
+                           (REAL)(-scale * sums.first / count)};
+    ((REAL *)norm->dw)[c] = (REAL)dw;
+    ((REAL *)norm->db)[c] = (REAL)sums.first;
+    return slopes;
+}
+
+INLINE void NAME(add_run)(const NAME(norm_job) *job, ptrdiff_t n, ptrdiff_t c, ptrdiff_t k, ptrdiff_t count,
+                          REAL *copy, REAL scale, NAME(lanes) *lanes)
+{
+    const xpc_norm *norm = &job->norm;
+    const REAL *x = NAME(run)(&norm->x, n, c) + k, *dy = NAME(run)(&norm->dy, n, c) + k;
+    REAL *dx = NAME(run)(&norm->dx, n, c) + k, mean = ((const REAL *)norm->mean)[c];
+    if (!norm->relu) {
+        if (norm->given)
+            NAME(add_gradients)(x, dy, x, NULL, dx, NULL, count, mean, scale, 0, job->stream, lanes);
+        else if (copy)
+            NAME(add_gradients)(x, dy, x, NULL, NULL, copy, count, mean, scale, 0, job->stream, lanes);
+        else
+            NAME(add_gradients)(x, dy, x, NULL, NULL, NULL, count, mean, scale, 0, job->stream, lanes);
+        return;
+    }
+    const REAL *y = NAME(run)(&norm->y, n, c) + k;
+    REAL *beside = norm->dresidual.data ? NAME(run)(&norm->dresidual, n, c) + k : NULL;
+    if (norm->given)
+        NAME(add_gradients)(x, dy, y, beside, dx, NULL, count, mean, scale, 1, job->stream, lanes);
+    else if (copy)
+        NAME(add_gradients)(x, dy, y, beside, NULL, copy, count, mean, scale, 1, job->stream, lanes);
+    else
+        NAME(add_gradients)(x, dy, y, beside, NULL, NULL, count, mean, scale, 1, job->stream, lanes);
+}
+
+TARGET static void NAME(backward_groups)(const void *argument, ptrdiff_t begin, ptrdiff_t end, int slot)
+{
+    const NAME(norm_job) *job = argument;
+    const xpc_norm *norm = &job->norm;
+    ptrdiff_t batch = norm->x.shape[0], channels = norm->x.shape[1], length = norm->x.shape[2];
+    ptrdiff_t part = 2 * LANES * FLUSH;
+    REAL *copies = job->copied ? job->copies + slot * job->copied : NULL;
+
+    for (ptrdiff_t group = begin; group < end; group++) {
+        ptrdiff_t c0 = group * job->width, width = xpc_min(job->width, channels - c0), since = 0;
+        NAME(lanes) lanes[GROUP];
+        NAME(sums) sums[GROUP] = {{0, 0}};
+        NAME(slopes) slopes[GROUP];
+        REAL scales[GROUP];
+        for (ptrdiff_t c = 0; c < width; c++) {
+            lanes[c].first = lanes[c].second = SPLAT(0);
+            scales[c] = NAME(scale)(norm, c0 + c);
+        }
+        for (ptrdiff_t n = 0; n < batch; n++) {
+            NAME(look_ahead)(&norm->x, n + 1, c0, width);
+            NAME(look_ahead)(&norm->dy, n + 1, c0, width);
+            NAME(look_ahead)(&norm->y, n + 1, c0, width);
+            for (ptrdiff_t k = 0; k < length; k += part) {
+                ptrdiff_t count = xpc_min(part, length - k);
+                for (ptrdiff_t c = 0; c < width; c++) {
+                    REAL *copy = copies ? copies + 2 * ((n * width + c) * job->pitch + k) : NULL;
+                    NAME(add_run)(job, n, c0 + c, k, count, copy, scales[c], &lanes[c]);
+                }
+                since += 2 * NAME(depth)(count);
+                if (since >= FLUSH) {
+                    for (ptrdiff_t c = 0; c < width; c++)
+                        NAME(flush)(&lanes[c], &sums[c]);
+                    since = 0;
+                }
+            }
+        }
+        for (ptrdiff_t c = 0; c < width; c++) {
+            NAME(flush)(&lanes[c], &sums[c]);
+            slopes[c] = NAME(settle_gradient)(norm, c0 + c, sums[c]);
+        }
+        if (norm->given)
+            continue;
+        for (ptrdiff_t n = 0; n < batch; n++) {
+            if (!copies) {
+                NAME(look_ahead)(&norm->x, n + 1, c0, width);
+                NAME(look_ahead)(&norm->dy, n + 1, c0, width);
+                NAME(look_ahead)(&norm->y, n + 1, c0, width);
+            }
+            for (ptrdiff_t c = 0; c < width; c++) {
+                REAL *dx = NAME(run)(&norm->dx, n, c0 + c);
+                const REAL *x = NAME(run)(&norm->x, n, c0 + c), *dy = NAME(run)(&norm->dy, n, c0 + c);
+                if (copies)
+                    NAME(spread_copy)(dx, copies + 2 * (n * width + c) * job->pitch, length, slopes[c], job->stream);
+                else if (norm->relu)
+                    NAME(spread_run)(dx, x, dy, NAME(run)(&norm->y, n, c0 + c), length, slopes[c], 1, job->stream);
+                else
+                    NAME(spread_run)(dx, x, dy, x, length, slopes[c], 0, job->stream);
+            }
+        }
+    }
+    FENCE();
+}
+
+/* ---- rows of channels ------------------------------------------------------------------------------------------- */
+
+/* Rows [*row, ...) up to `end` that are the same distance apart: how many, at least one. */
+INLINE ptrdiff_t NAME(rows_of_image)(const xpc_runs *array, ptrdiff_t row, ptrdiff_t end)
+{
+    return xpc_min(end, (row / array->shape[2] + 1) * array->shape[2]) - row;
+}
+
+INLINE REAL *NAME(row)(const xpc_runs *array, ptrdiff_t row)
+{
+    if (!array->data)
+        return NULL;
+    ptrdiff_t n = row / array->shape[2], l = row % array->shape[2];
+    return (REAL *)(array->data + n * array->strides[0] + l * array->strides[2]);
+}
+
+INLINE void NAME(widen)(VEC from, double *restrict to, ptrdiff_t count)
+{
+    REAL lane[LANES];
+    STORE(lane, from);
+    for (ptrdiff_t l = 0; l < count; l++)
+        to[l] += lane[l];
+}
+
+/* Up to four vectors of channels of some rows; numbers of rows and of vectors that are constants make it fast. */
+INLINE void NAME(sum_tile)(const char *x, ptrdiff_t step, ptrdiff_t rows, const REAL *centres, ptrdiff_t vectors,
+                           MASK last, double *first, double *second, ptrdiff_t channels)
+{
+    VEC sum[4], squares[4], centre[4];
+    for (ptrdiff_t v = 0; v < vectors; v++) {
+        sum[v] = squares[v] = SPLAT(0);
+        centre[v] = v + 1 < vectors ? LOAD(centres + v * LANES) : LOAD_FIRST(last, centres + v * LANES);
+    }
+    for (ptrdiff_t r = 0; r < rows; r++, x += step)
+        for (ptrdiff_t v = 0; v < vectors; v++) {
+            const REAL *from = (const REAL *)x + v * LANES;
+            VEC value = (v + 1 < vectors ? LOAD(from) : LOAD_FIRST(last, from)) - centre[v];
+            sum[v] += value;
+            squares[v] = FMA(value, value, squares[v]);
+        }
+    for (ptrdiff_t v = 0; v < vectors; v++) {
+        ptrdiff_t count = xpc_min(LANES, channels - v * LANES);
+        NAME(widen)(sum[v], first + v * LANES, count);
+        NAME(widen)(squares[v], second + v * LANES, count);
+    }
+}
+
+/* The same of gradients and of their products with x - mean. */
+INLINE void NAME(sum_gradient_tile)(const char *x, ptrdiff_t x_step, const char *dy, ptrdiff_t dy_step, const char *y,
+                                    ptrdiff_t y_step, ptrdiff_t rows, const REAL *means, ptrdiff_t vectors, MASK last,
+                                    double *first, double *second, ptrdiff_t channels, int relu)
+{
+    VEC sum[4], products[4], mean[4];
+    for (ptrdiff_t v = 0; v < vectors; v++) {
+        sum[v] = products[v] = SPLAT(0);
+        mean[v] = v + 1 < vectors ? LOAD(means + v * LANES) : LOAD_FIRST(last, means + v * LANES);
+    }
+    for (ptrdiff_t r = 0; r < rows; r++, x += x_step, dy += dy_step, y += y_step)
+        for (ptrdiff_t v = 0; v < vectors; v++) {
+            const REAL *from = (const REAL *)x + v * LANES, *gradients = (const REAL *)dy + v * LANES;
+            const REAL *passed = (const REAL *)y + v * LANES;
+            VEC value = (v + 1 < vectors ? LOAD(from) : LOAD_FIRST(last, from)) - mean[v];
+            VEC g = v + 1 < vectors ? NAME(gradient)(gradients, passed, relu)
+                                    : NAME(some_gradient)(last, gradients, passed, relu);
+            sum[v] += g;
+            products[v] = FMA(value, g, products[v]);
+        }
+    for (ptrdiff_t v = 0; v < vectors; v++) {
+        ptrdiff_t count = xpc_min(LANES, channels - v * LANES);
+        NAME(widen)(sum[v], first + v * LANES, count);
+        NAME(widen)(products[v], second + v * LANES, count);
+    }
+}
+
+/* All in double, relative to means in double. */
+INLINE void NAME(sum_row_wide)(const REAL *restrict x, const double *restrict mean, double *restrict first,
+                               double *restrict second, ptrdiff_t channels)
+{
+    for (ptrdiff_t c = 0; c < channels; c++) {
+        double centred = x[c] - mean[c];
+        first[c] += centred;
+        second[c] += centred * centred;
+    }
+}
+
+/* Sums of shares [begin, end) of the rows. */
+TARGET static void NAME(sum_shares)(const void *argument, ptrdiff_t begin, ptrdiff_t end, int slot)
+{
+    const NAME(norm_job) *job = argument;
+    const xpc_norm *norm = &job->norm;
+    const xpc_runs *x = &norm->x;
+    int backward = norm->dy.data != NULL;
+    ptrdiff_t channels = x->shape[1], all = x->shape[0] * x->shape[2];
+    ptrdiff_t band = xpc_max(4, xpc_min(FLUSH, BAND / (channels * (ptrdiff_t)sizeof(REAL))));
+    const REAL *centres = backward ? norm->mean : job->factors;
+    (void)slot;
+
+    for (ptrdiff_t share = begin; share < end; share++) {
+        double *first = job->shared + 2 * channels * share, *second = first + channels;
+        ptrdiff_t row = all * share / job->shares, behind = all * (share + 1) / job->shares;
+        memset(first, 0, (size_t)(2 * channels) * sizeof(double));
+        while (row < behind) {
+            ptrdiff_t rows = xpc_min(band, NAME(rows_of_image)(x, row, behind));
+            const char *from = (const char *)NAME(row)(x, row);
+            if (job->again) {
+                for (ptrdiff_t r = 0; r < rows; r++)
+                    NAME(sum_row_wide)((const REAL *)(from + r * x->strides[2]), job->found, first, second, channels);
+                row += rows;
+                continue;
+            }
+            const char *dy = (const char *)NAME(row)(&norm->dy, row), *y = (const char *)NAME(row)(&norm->y, row);
+            for (ptrdiff_t c = 0; c < channels; c += 4 * LANES) {
+                ptrdiff_t vectors = xpc_min(4, xpc_ceil_div(channels - c, LANES)), left = channels - c;
+                MASK last = left < vectors * LANES ? FIRST(left - (vectors - 1) * LANES) : ALL;
+                const char *at = from + c * (ptrdiff_t)sizeof(REAL);
+                if (backward) {
+                    const char *g = dy + c * (ptrdiff_t)sizeof(REAL);
+                    const char *passed = norm->relu ? y + c * (ptrdiff_t)sizeof(REAL) : at;
+                    ptrdiff_t passed_step = norm->relu ? norm->y.strides[2] : x->strides[2];
+#define TILE(vectors, relu) \
+    NAME(sum_gradient_tile)(at, x->strides[2], g, norm->dy.strides[2], passed, passed_step, rows, centres + c, \
+                            vectors, last, first + c, second + c, left, relu)
+                    switch (2 * vectors + (norm->relu ? 1 : 0)) {
+                    case 2: TILE(1, 0); break;
+                    case 3: TILE(1, 1); break;
+                    case 4: TILE(2, 0); break;
+                    case 5: TILE(2, 1); break;
+                    case 6: TILE(3, 0); break;
+                    case 7: TILE(3, 1); break;
+                    case 8: TILE(4, 0); break;
+                    default: TILE(4, 1);
+                    }
+#undef TILE
+                    continue;
+                }
+#define TILE(vectors) \
+    NAME(sum_tile)(at, x->strides[2], rows, centres + c, vectors, last, first + c, second + c, left)
+                switch (vectors) {
+                case 1: TILE(1); break;
+                case 2: TILE(2); break;
+                case 3: TILE(3); break;
+                default: TILE(4);
+                }
+#undef TILE
+            }
+            row += rows;
+        }
+    }
+}
+
+/* The sums of all shares, in order, in the first of them. */
+TARGET static void NAME(add_shares)(const NAME(norm_job) *job)
+{
+    ptrdiff_t count = 2 * job->norm.x.shape[1];
+    for (ptrdiff_t share = 1; share < job->shares; share++) {
+        double *restrict to = job->shared;
+        const double *restrict from = job->shared + count * share;
+        for (ptrdiff_t c = 0; c < count; c++)
+            to[c] += from[c];
+    }
+}
+
+/* Numbers near the means: exactly them where a channel is constant. */
+TARGET static void NAME(guess_rows)(const NAME(norm_job) *job)
+{
+    const xpc_runs *x = &job->norm.x;
+    ptrdiff_t channels = x->shape[1], all = x->shape[0] * x->shape[2], places = xpc_min(SAMPLES, all);
+    const REAL *restrict zeroth = NAME(row)(x, 0);
+    REAL *restrict centres = job->factors;
+    for (ptrdiff_t c = 0; c < channels; c++)
+        centres[c] = 0;
+    for (ptrdiff_t place = 1; place < places; place++) {
+        const REAL *restrict from = NAME(row)(x, all / places * place);
+        for (ptrdiff_t c = 0; c < channels; c++)
+            centres[c] += from[c] - zeroth[c];
+    }
+    for (ptrdiff_t c = 0; c < channels; c++) {
+        REAL found = zeroth[c] + centres[c] / (REAL)places;
+        centres[c] = isfinite(found) ? found : zeroth[c];
+    }
+}
+
+/* One row, or one where the copy is; centres, scales and shifts of all channels. */
+INLINE void NAME(apply_row)(REAL *y, const REAL *x, const REAL *residual, ptrdiff_t channels, const REAL *factors,
+                            int add, int relu, int stream)
+{
+    const REAL *centres = factors, *scales = factors + channels, *shifts = factors + 2 * channels;
+    ptrdiff_t c = 0;
+    for (; c + LANES <= channels; c += LANES)
+        NAME(store)(y + c,
+                    NAME(normalised)(LOAD(x + c), LOAD(centres + c), LOAD(scales + c), LOAD(shifts + c),
+                                     LOAD(residual + c), add, relu),
+                    stream);
+    if (c < channels) {
+        MASK some = FIRST(channels - c);
+        STORE_FIRST(y + c, some,
+                    NAME(normalised)(LOAD_FIRST(some, x + c), LOAD_FIRST(some, centres + c),
+                                     LOAD_FIRST(some, scales + c), LOAD_FIRST(some, shifts + c),
+                                     LOAD_FIRST(some, residual + c), add, relu));
+    }
+}
+
+TARGET static void NAME(forward_rows)(const void *argument, ptrdiff_t begin, ptrdiff_t end, int slot)
+{
+    const NAME(norm_job) *job = argument;
+    const xpc_norm *norm = &job->norm;
+    ptrdiff_t channels = norm->x.shape[1];
+    int kind = (norm->residual.data ? 4 : 0) + (norm->relu ? 2 : 0) + (job->stream ? 1 : 0);
+    (void)slot;
+    while (begin < end) {
+        ptrdiff_t rows = NAME(rows_of_image)(&norm->x, begin, end);
+        const char *x = (const char *)NAME(row)(&norm->x, begin);
+        const char *beside = norm->residual.data ? (const char *)NAME(row)(&norm->residual, begin) : x;
+        ptrdiff_t step = norm->residual.data ? norm->residual.strides[2] : norm->x.strides[2];
+        char *y = (char *)NAME(row)(&norm->y, begin);
+        begin += rows;
+        for (; rows > 0; rows--, x += norm->x.strides[2], beside += step, y += norm->y.strides[2]) {
+#define ROW(add, relu, stream) \
+    NAME(apply_row)((REAL *)y, (const REAL *)x, (const REAL *)beside, channels, job->factors, add, relu, stream)
+            switch (kind) {
+            case 0: ROW(0, 0, 0); break;
+            case 1: ROW(0, 0, 1); break;
+            case 2: ROW(0, 1, 0); break;
+            case 3: ROW(0, 1, 1); break;
+            case 4: ROW(1, 0, 0); break;
+            case 5: ROW(1, 0, 1); break;
+            case 6: ROW(1, 1, 0); break;
+            default: ROW(1, 1, 1);
+            }
+#undef ROW
+        }
+    }
+    FENCE();
+}
+
+INLINE void NAME(spread_row)(REAL *dx, REAL *dresidual, const REAL *x, const REAL *dy, const REAL *y,
+                             ptrdiff_t channels, const REAL *factors, int training, int relu, int stream)
+{
+    const REAL *means = factors, *scales = factors + channels, *slopes = factors + 2 * channels;
+    const REAL *offsets = factors + 3 * channels;
+    ptrdiff_t c = 0;
+    for (; c + LANES <= channels; c += LANES) {
+        VEC g = NAME(gradient)(dy + c, y + c, relu);
+        if (dresidual)
+            NAME(store)(dresidual + c, g, stream);
+        VEC scaled = training ? NAME(spread)(LOAD(x + c) - LOAD(means + c), g, LOAD(scales + c), LOAD(slopes + c),
+                                             LOAD(offsets + c))
+                              : (VEC)(g * LOAD(scales + c));
+        NAME(store)(dx + c, scaled, stream);
+    }
+    if (c < channels) {
+        MASK some = FIRST(channels - c);
+        VEC g = NAME(some_gradient)(some, dy + c, y + c, relu), scale = LOAD_FIRST(some, scales + c);
+        if (dresidual)
+            STORE_FIRST(dresidual + c, some, g);
+        STORE_FIRST(dx + c, some,
+                    training ? NAME(spread)(LOAD_FIRST(some, x + c) - LOAD_FIRST(some, means + c), g, scale,
+                                            LOAD_FIRST(some, slopes + c), LOAD_FIRST(some, offsets + c))
+                             : (VEC)(g * scale));
+    }
+}
+
+TARGET static void NAME(backward_rows)(const void *argument, ptrdiff_t begin, ptrdiff_t end, int slot)
+{
+    const NAME(norm_job) *job = argument;
+    const xpc_norm *norm = &job->norm;
+    ptrdiff_t channels = norm->x.shape[1];
+    (void)slot;
+    while (begin < end) {
+        ptrdiff_t rows = NAME(rows_of_image)(&norm->x, begin, end);
+        const char *x = (const char *)NAME(row)(&norm->x, begin), *dy = (const char *)NAME(row)(&norm->dy, begin);
+        const char *y = norm->relu ? (const char *)NAME(row)(&norm->y, begin) : x;
+        ptrdiff_t step = norm->relu ? norm->y.strides[2] : 0;
+        char *dx = (char *)NAME(row)(&norm->dx, begin), *dresidual = (char *)NAME(row)(&norm->dresidual, begin);
+        begin += rows;
+        for (; rows > 0; rows--) {
+            const REAL *of_x = (const REAL *)x, *of_dy = (const REAL *)dy, *of_y = (const REAL *)y;
+#define ROW(training, relu) \
+    NAME(spread_row)((REAL *)dx, (REAL *)dresidual, of_x, of_dy, of_y, channels, job->factors, training, relu, \
+                     job->stream)
+            if (norm->given && norm->relu)
+                ROW(0, 1);
+            else if (norm->given)
+                ROW(0, 0);
+            else if (norm->relu)
+                ROW(1, 1);
+            else
+                ROW(1, 0);
+#undef ROW
+            x += norm->x.strides[2], dy += norm->dy.strides[2], y += step, dx += norm->dx.strides[2];
+            if (dresidual)
+                dresidual += norm->dresidual.strides[2];
+        }
+    }
+    FENCE();
+}
+
+/* Working memory of the rows, in one piece; NULL if there is none. */
+TARGET static void *NAME(take_rows)(NAME(norm_job) *job)
+{
+    ptrdiff_t channels = job->norm.x.shape[1], all = job->norm.x.shape[0] * job->norm.x.shape[2];
+    /* a share costs memory for its sums: so many rows that it is little beside them */
+    job->shares = xpc_max(1, xpc_min(SHARES, xpc_min(all / 32, all * channels / 16384)));
+    double *memory = xpc_arena_take((size_t)(2 * job->shares * channels + 2 * channels) * sizeof(double) +
+                                    (size_t)(4 * channels) * sizeof(REAL));
+    if (memory) {
+        job->shared = memory;
+        job->found = memory + 2 * job->shares * channels;
+        job->factors = (REAL *)(job->found + 2 * channels);
+    }
+    return memory;
+}
+
+TARGET static void NAME(sum_rows)(const NAME(norm_job) *job)
+{
+    ptrdiff_t all = job->norm.x.shape[0] * job->norm.x.shape[2], channels = job->norm.x.shape[1];
+    ptrdiff_t cost = all / job->shares * channels;
+    xpc_parallel_items(NAME(sum_shares), job, job->shares, cost, xpc_slots(job->shares, cost));
+    NAME(add_shares)(job);
+}
+
+/* The moments of all channels, in `found`. */
+TARGET static void NAME(find_rows)(NAME(norm_job) *job)
+{
+    ptrdiff_t channels = job->norm.x.shape[1];
+    double count = (double)job->norm.x.shape[0] * (double)job->norm.x.shape[2];
+    double *mean = job->found, *variance = job->found + channels;
+    int good = 1;
+    NAME(guess_rows)(job);
+    NAME(sum_rows)(job);
+    for (ptrdiff_t c = 0; c < channels; c++) {
+        NAME(sums) sums = {job->shared[c], job->shared[channels + c]};
+        good &= NAME(conclude)(sums, count, job->factors[c], &mean[c], &variance[c]);
+        variance[c] = variance[c] < 0 ? 0 : variance[c];
+    }
+    if (good)
+        return;
+    job->again = 1;
+    NAME(sum_rows)(job);
+    for (ptrdiff_t c = 0; c < channels; c++) {
+        double rest = job->shared[c] / count, found = job->shared[channels + c] / count - rest * rest;
+        mean[c] += rest;
+        variance[c] = found < 0 ? 0 : found;
+        job->factors[c] = (REAL)mean[c];
+    }
+}
+
+/* ---- entries ---------------------------------------------------------------------------------------------------- */
+
+/* Whether what is written goes past the caches. */
+TARGET static int NAME(streams)(const xpc_runs *first, const xpc_runs *second, int rows)
+{
+    ptrdiff_t vector = sizeof(VEC);
+    int axis = rows ? 2 : 1;
+    return numbers(first) * sizeof(REAL) >= STREAMED_BYTES && is_aligned(first, axis, vector) &&
+           (!second->data || is_aligned(second, axis, vector));
+}
+
+TARGET static int NAME(batch_norm)(const xpc_norm *norm)
+{
+    NAME(norm_job) job = {.norm = *norm};
+    xpc_norm *n = &job.norm;
+    xpc_runs *const arrays[] = {&n->x, &n->residual, &n->y}, none = {0};
+    ptrdiff_t channels = norm->x.shape[1];
+    join(arrays, 3);
+    job.stream = NAME(streams)(&n->y, &none, n->rows);
+    if (!n->rows) {
+        ptrdiff_t groups, cost;
+        int slots = NAME(plan_groups)(&job, &groups, &cost, n->given ? 0 : 1);
+        xpc_parallel_items(NAME(forward_groups), &job, groups, cost, slots);
+        xpc_arena_give(job.copies);
+        return 1;
+    }
+    void *memory = NAME(take_rows)(&job);
+    if (!memory)
+        return 0;
+    if (!n->given)
+        NAME(find_rows)(&job);
+    for (ptrdiff_t c = 0; c < channels; c++) {
+        double mean = n->given ? ((const REAL *)n->mean)[c] : job.found[c];
+        double variance = n->given ? ((const REAL *)n->variance)[c] : job.found[channels + c];
+        NAME(factors) f = NAME(settle)(n, c, n->given ? (REAL)mean : job.factors[c], mean, variance);
+        job.factors[c] = f.centre;
+        job.factors[channels + c] = f.scale;
+        job.factors[2 * channels + c] = f.shift;
+    }
+    ptrdiff_t all = n->x.shape[0] * n->x.shape[2];
+    xpc_parallel_items(NAME(forward_rows), &job, all, channels, xpc_slots(all, channels));
+    xpc_arena_give(memory);
+    return 1;
+}
+
+TARGET static int NAME(batch_norm_backward)(const xpc_norm *norm)
+{
+    NAME(norm_job) job = {.norm = *norm};
+    xpc_norm *n = &job.norm;
+    xpc_runs *const arrays[] = {&n->x, &n->dy, &n->y, &n->dx, &n->dresidual};
+    ptrdiff_t channels = norm->x.shape[1];
+    join(arrays, 5);
+    job.stream = NAME(streams)(&n->dx, &n->dresidual, n->rows);
+    if (!n->rows) {
+        ptrdiff_t groups, cost;
+        int slots = NAME(plan_groups)(&job, &groups, &cost, n->given ? 0 : 2);
+        xpc_parallel_items(NAME(backward_groups), &job, groups, cost, slots);
+        xpc_arena_give(job.copies);
+        return 1;
+    }
+    void *memory = NAME(take_rows)(&job);
+    if (!memory)
+        return 0;
+    NAME(sum_rows)(&job);
+    for (ptrdiff_t c = 0; c < channels; c++) {
+        NAME(sums) sums = {job.shared[c], job.shared[channels + c]};
+        NAME(slopes) s = NAME(settle_gradient)(n, c, sums);
+        job.factors[c] = s.mean;
+        job.factors[channels + c] = s.scale;
+        job.factors[2 * channels + c] = s.slope;
+        job.factors[3 * channels + c] = s.offset;
+    }
+    ptrdiff_t all = n->x.shape[0] * n->x.shape[2];
+    xpc_parallel_items(NAME(backward_rows), &job, all, channels, xpc_slots(all, channels));
+    xpc_arena_give(memory);
+    return 1;
+}
+
+#include "simd_end.h"

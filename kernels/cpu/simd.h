@@ -9,13 +9,16 @@
  *     KEEP                    a variable that stays in a register: it is not loaded again for each use
  *     MASK FIRST ALL          the first n lanes; all of them
  *     LOAD_FIRST STORE_FIRST  only the lanes of a mask touch memory; others load as 0
- *     SUM                     of all lanes
+ *     ONLY                    the lanes of a mask, others are 0
+ *     SUM WIDE_SUM            of all lanes; in double
  *     POSITIVE                negative numbers made zero; a NaN stays
+ *     WHERE_POSITIVE          the lanes of v where `test` > 0, others are 0
  *     EVEN ODD                of the lanes of two vectors one behind the other, every other one
  *     ZIP_LOW ZIP_HIGH        the reverse: lanes of two vectors in turn
  *     STREAM                  to aligned memory past the caches, for results that are not read again soon; FENCE after
  *
- * Without vectors (MSVC) only REAL, TARGET and INLINE exist, for loops that leave vectors to the compiler.
+ * Without vectors (MSVC) there is one lane: a source over these names compiles there too, and loops that leave vectors
+ * to the compiler use REAL, TARGET and INLINE alone.
  */
 #if DOUBLE
 #define REAL double
@@ -26,6 +29,24 @@
 #ifndef XPC_HAS_VECTORS
 
 #define TARGET
+#define REGISTERS 16
+#define LANES 1
+#define VEC REAL
+#define MASK int
+#define FIRST(n) (n)
+#define LOAD_FIRST(mask, from) ((mask) ? *(const REAL *)(from) : 0)
+#define STORE_FIRST(to, mask, v) ((mask) ? (void)(*(REAL *)(to) = (v)) : (void)0)
+#define ONLY(mask, v) ((mask) ? (v) : 0)
+#define LOAD(from) (*(const REAL *)(from))
+#define STORE(to, v) ((void)(*(REAL *)(to) = (v)))
+#define SPLAT(number) ((REAL)(number))
+#define FMA(a, b, c) ((a) * (b) + (c))
+#define SUM(v) (v)
+#define WIDE_SUM(v) ((double)(v))
+#define WHERE_POSITIVE(test, v) ((test) > 0 ? (v) : 0)
+#define POSITIVE(v) ((v) <= 0 ? 0 : (v))
+#define STREAM(to, v) STORE(to, v)
+#define FENCE() ((void)0)
 
 #elif ISA == XPC_AVX512
 
@@ -45,12 +66,22 @@
 #define FIRST(n) ((MASK)((1u << (n)) - 1))
 #define LOAD_FIRST(mask, from) SIMD(maskz_loadu)(mask, from)
 #define STORE_FIRST(to, mask, v) SIMD(mask_storeu)(to, mask, v)
+#define ONLY(mask, v) SIMD(maskz_mov)(mask, v)
 #define LOAD(from) SIMD(loadu)(from)
 #define STORE(to, v) SIMD(storeu)(to, v)
 #define SPLAT(number) SIMD(set1)(number)
 #define FMA(a, b, c) SIMD(fmadd)(a, b, c)
 #define SUM(v) SIMD(reduce_add)(v)
-#define POSITIVE(v) SIMD(max)(SPLAT(0), v) /* of two numbers that do not compare, the second */
+#if DOUBLE
+#define WIDE_SUM(v) SUM(v)
+#define WHERE_POSITIVE(test, v) SIMD(maskz_mov)(_mm512_cmp_pd_mask(test, SPLAT(0), _CMP_GT_OQ), v)
+#else
+#define WIDE_SUM(v) \
+    _mm512_reduce_add_pd(_mm512_add_pd(_mm512_cvtps_pd(_mm512_castps512_ps256(v)), \
+                                       _mm512_cvtps_pd(_mm512_extractf32x8_ps(v, 1))))
+#define WHERE_POSITIVE(test, v) SIMD(maskz_mov)(_mm512_cmp_ps_mask(test, SPLAT(0), _CMP_GT_OQ), v)
+#endif
+#define POSITIVE(v) SIMD(max)(SPLAT(0), v) /* of a NaN and another number it gives the second */
 #define STREAM(to, v) SIMD(stream)(to, v)
 #define FENCE() _mm_sfence()
 #define KEEP(v) __asm__("" : "+v"(v))
@@ -86,12 +117,15 @@
 #endif
 #define LOAD_FIRST(mask, from) SIMD(maskload)(from, mask)
 #define STORE_FIRST(to, mask, v) SIMD(maskstore)(to, mask, v)
+#define ONLY(mask, v) ((VEC)((mask) & (__m256i)(v)))
 #define LOAD(from) SIMD(loadu)(from)
 #define STORE(to, v) SIMD(storeu)(to, v)
 #define SPLAT(number) SIMD(set1)(number)
 #define FMA(a, b, c) SIMD(fmadd)(a, b, c)
-#define SUM(v) xpc_sum_lanes((v), LANES)
-#define POSITIVE(v) SIMD(max)(SPLAT(0), v)
+#define SUM(v) xpc_sum_lanes(REAL, v)
+#define WIDE_SUM(v) xpc_sum_lanes(double, v)
+#define WHERE_POSITIVE(test, v) SIMD(and)(SIMD(cmp)(test, SPLAT(0), _CMP_GT_OQ), v)
+#define POSITIVE(v) SIMD(max)(SPLAT(0), v) /* of a NaN and another number it gives the second */
 #define STREAM(to, v) SIMD(stream)(to, v)
 #define FENCE() _mm_sfence()
 #define KEEP(v) __asm__("" : "+x"(v))
@@ -127,6 +161,7 @@
     __extension__({ VEC some_ = {0}; memcpy(&some_, from, (size_t)(mask) * sizeof(REAL)); some_; })
 #define STORE_FIRST(to, mask, v) \
     __extension__({ VEC all_ = (v); memcpy(to, &all_, (size_t)(mask) * sizeof(REAL)); })
+#define ONLY(mask, v) __extension__({ VEC kept_ = (v); LOAD_FIRST(mask, &kept_); })
 #define LOAD(from) __extension__({ VEC all_; memcpy(&all_, from, sizeof(VEC)); all_; })
 #define STORE(to, v) __extension__({ VEC all_ = (v); memcpy(to, &all_, sizeof(VEC)); })
 #define SPLAT(number) ((number) - (VEC){0})
@@ -137,9 +172,15 @@
 #else
 #define FMA(a, b, c) ((a) * (b) + (c))
 #endif
-#define SUM(v) xpc_sum_lanes((v), LANES)
-#define POSITIVE(v) \
-    __extension__({ VEC any_ = (v); (VEC)((__typeof__(any_ < any_))any_ & ~(any_ < SPLAT((REAL)0))); })
+#define SUM(v) xpc_sum_lanes(REAL, v)
+#define WIDE_SUM(v) xpc_sum_lanes(double, v)
+#if DOUBLE
+#define BITS(v) ((xpc_bits2)(v))
+#else
+#define BITS(v) ((xpc_bits4)(v))
+#endif
+#define WHERE_POSITIVE(test, v) ((VEC)(BITS((test) > 0) & BITS(v)))
+#define POSITIVE(v) __extension__({ VEC any_ = (v); (VEC)(~BITS(any_ <= 0) & BITS(any_)); })
 #define STREAM(to, v) STORE(to, v)
 #define FENCE() ((void)0)
 #define KEEP(v) ((void)(v))
@@ -158,15 +199,18 @@
 #endif
 
 /* pairwise, so that the order does not depend on the compiler */
-#define xpc_sum_lanes(v, lanes) \
+#define xpc_sum_lanes(type, v) \
     __extension__({ \
         VEC vector_ = (v); \
         REAL lane_[LANES]; \
+        type sum_[LANES]; \
         memcpy(lane_, &vector_, sizeof(vector_)); \
-        for (int half_ = (lanes) / 2; half_ >= 1; half_ /= 2) \
+        for (int l_ = 0; l_ < LANES; l_++) \
+            sum_[l_] = lane_[l_]; \
+        for (int half_ = LANES / 2; half_ >= 1; half_ /= 2) \
             for (int l_ = 0; l_ < half_; l_++) \
-                lane_[l_] += lane_[l_ + half_]; \
-        lane_[0]; \
+                sum_[l_] += sum_[l_ + half_]; \
+        sum_[0]; \
     })
 #define ALL FIRST(LANES)
 #ifdef XPC_HAS_VECTORS

@@ -11,10 +11,14 @@
 #undef STORE
 #undef LOAD_FIRST
 #undef STORE_FIRST
+#undef ONLY
 #undef SPLAT
 #undef FMA
 #undef SUM
+#undef WIDE_SUM
+#undef BITS
 #undef POSITIVE
+#undef WHERE_POSITIVE
 #undef STREAM
 #undef FENCE
 #undef KEEP

@@ -1,17 +1,16 @@
-"""Batch normalisation by the compiled kernels: every channel is read from memory once and written once.
+"""Normalisation by the compiled kernels, fused with what follows it.
 
-The kernels take channels whose pixels are contiguous, as in batch-major and in channel-major images. Channels-last
-images and batches (N, C) are left to the generic operators, which add rows of channels.
+The kernels take arrays (N, C, L) whose last axis is contiguous, as in batch-major and in channel-major images, or whose
+channels are: images channels last and batches (N, C). Others are copied.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from .. import _generic
-from .._generic.norm import running_moments
 from ..backends.protocol import Array, Backend
 from . import _kernels
+from ._memory import empty
 
 __all__ = [
     "batch_norm",
@@ -23,22 +22,34 @@ __all__ = [
 ]
 
 
-def _in_runs(*arrays: Array | None) -> bool:
-    """Whether the last axis of all is contiguous."""
-    return all(a is None or a.shape[2] == 1 or a.strides[2] == a.itemsize for a in arrays)
+def _in_rows(x: np.ndarray) -> bool:
+    """Whether the channels of x (N, C, L) are taken as contiguous, else the last axis."""
+    _, channels, length = x.shape
+    return channels > 1 and x.strides[1] == x.itemsize and (length < 2 or x.strides[2] != x.itemsize)
 
 
-def _like(x: np.ndarray) -> np.ndarray:
+def _placed(x: np.ndarray, rows: bool) -> np.ndarray:
+    """An array with that axis contiguous: x itself, or a copy."""
+    axis = 1 if rows else 2
+    if x.shape[axis] < 2 or x.strides[axis] == x.itemsize:
+        return x
+    copy = _like(x, rows)
+    copy[...] = x
+    return copy
+
+
+def _like(x: np.ndarray, rows: bool) -> np.ndarray:
     """Uninitialised (N, C, L) with its runs in the order of those of x."""
     n, c, length = x.shape
+    if rows:
+        return empty((n, length, c), x.dtype).transpose(0, 2, 1)
     if abs(x.strides[1]) > abs(x.strides[0]):
-        return np.empty((c, n, length), x.dtype).transpose(1, 0, 2)
-    return np.empty(x.shape, x.dtype)
+        return empty((c, n, length), x.dtype).transpose(1, 0, 2)
+    return empty((n, c, length), x.dtype)
 
 
-def _vector(values: Array | None, like: np.ndarray) -> np.ndarray:
-    """Contiguous; of no length where there are none."""
-    return np.empty(0, like.dtype) if values is None else np.ascontiguousarray(values)
+def _vector(values: Array | None) -> np.ndarray | None:
+    return values if values is None or values.flags.c_contiguous else np.ascontiguousarray(values)
 
 
 def _normalised(
@@ -46,20 +57,59 @@ def _normalised(
     weight: Array | None,
     bias: Array | None,
     residual: Array | None,
-    moments: tuple[Array, Array] | None,
+    old: tuple[Array | None, Array | None],
+    momentum: float,
     eps: float,
     relu: bool,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    channels = x.shape[1]
-    if moments is None:
-        mean, variance = np.empty(channels, x.dtype), np.empty(channels, x.dtype)
-    else:
-        mean, variance = (np.array(moment, x.dtype) for moment in moments)  # copies: the kernel could write to them
-    y, inv_std = _like(x), np.empty(channels, x.dtype)
-    beside = x if residual is None else residual
-    flags = (residual is not None, moments is not None, relu)
-    _kernels.batch_norm(x, beside, y, _vector(weight, x), _vector(bias, x), mean, variance, inv_std, eps, *flags)
-    return y, mean, variance, inv_std
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray | None, np.ndarray | None]:
+    rows, channels, dtype = _in_rows(x), x.shape[1], x.dtype
+    x = _placed(x, rows)
+    beside = None if residual is None else _placed(residual, rows)
+    y = _like(x, rows)
+    mean, variance, inv_std = np.empty(channels, dtype), np.empty(channels, dtype), np.empty(channels, dtype)
+    old_mean, old_variance = _vector(old[0]), _vector(old[1])
+    new_mean = None if old_mean is None else np.empty(channels, dtype)
+    new_variance = None if old_variance is None else np.empty(channels, dtype)
+    _kernels.batch_norm(
+        x,
+        beside,
+        y,
+        _vector(weight),
+        _vector(bias),
+        mean,
+        variance,
+        inv_std,
+        old_mean,
+        old_variance,
+        new_mean,
+        new_variance,
+        momentum,
+        eps,
+        rows,
+        False,
+        relu,
+    )
+    return y, mean, variance, inv_std, new_mean, new_variance
+
+
+def _normalised_by(
+    x: np.ndarray,
+    weight: Array | None,
+    bias: Array | None,
+    residual: Array | None,
+    mean: Array,
+    variance: Array,
+    eps: float,
+    relu: bool,
+) -> tuple[np.ndarray, np.ndarray]:
+    rows = _in_rows(x)
+    x = _placed(x, rows)
+    beside = None if residual is None else _placed(residual, rows)
+    y, inv_std = _like(x, rows), np.empty(x.shape[1], x.dtype)
+    mean, variance = np.array(mean, x.dtype), np.array(variance, x.dtype)  # copies: the kernel could write to them
+    vectors = (_vector(weight), _vector(bias), mean, variance, inv_std)
+    _kernels.batch_norm(x, beside, y, *vectors, None, None, None, None, 0.0, eps, rows, True, relu)
+    return y, inv_std
 
 
 def batch_norm(
@@ -76,21 +126,14 @@ def batch_norm(
 
     Returns (y, mean, variance, inv_std, running_mean, running_var), all but y (C,), the last two None where they were.
     """
-    if not _in_runs(x):
-        return _generic.batch_norm(backend, x, weight, bias, running_mean, running_var, momentum, eps)
-    y, mean, variance, inv_std = _normalised(x, weight, bias, None, None, eps, False)
-    running = running_moments(backend, x, mean, variance, running_mean, running_var, momentum)
-    return y, mean, variance, inv_std, *running
+    return _normalised(x, weight, bias, None, (running_mean, running_var), momentum, eps, False)
 
 
 def batch_norm_inference(
     backend: Backend, x: Array, weight: Array | None, bias: Array | None, mean: Array, variance: Array, eps: float
 ) -> tuple[Array, Array]:
     """Normalise every channel of x (N, C, L) by given moments (C,); returns (y, inv_std)."""
-    if not _in_runs(x):
-        return _generic.batch_norm_inference(backend, x, weight, bias, mean, variance, eps)
-    y, _, _, inv_std = _normalised(x, weight, bias, None, (mean, variance), eps, False)
-    return y, inv_std
+    return _normalised_by(x, weight, bias, None, mean, variance, eps, False)
 
 
 def batch_norm_relu(
@@ -105,11 +148,7 @@ def batch_norm_relu(
     eps: float,
 ) -> tuple[Array, Array, Array, Array, Array | None, Array | None]:
     """``max(batch_norm(x) + residual, 0)``; returns (y, mean, variance, inv_std, running_mean, running_var)."""
-    if not _in_runs(x, residual):
-        return _generic.batch_norm_relu(backend, x, weight, bias, residual, running_mean, running_var, momentum, eps)
-    y, mean, variance, inv_std = _normalised(x, weight, bias, residual, None, eps, True)
-    running = running_moments(backend, x, mean, variance, running_mean, running_var, momentum)
-    return y, mean, variance, inv_std, *running
+    return _normalised(x, weight, bias, residual, (running_mean, running_var), momentum, eps, True)
 
 
 def batch_norm_relu_inference(
@@ -123,10 +162,7 @@ def batch_norm_relu_inference(
     eps: float,
 ) -> tuple[Array, Array]:
     """``max(batch_norm_inference(x) + residual, 0)``; returns (y, inv_std)."""
-    if not _in_runs(x, residual):
-        return _generic.batch_norm_relu_inference(backend, x, weight, bias, residual, mean, variance, eps)
-    y, _, _, inv_std = _normalised(x, weight, bias, residual, (mean, variance), eps, True)
-    return y, inv_std
+    return _normalised_by(x, weight, bias, residual, mean, variance, eps, True)
 
 
 def batch_norm_relu_backward(
@@ -141,20 +177,14 @@ def batch_norm_relu_backward(
     need_dresidual: bool,
 ) -> tuple[Array, Array, Array, Array | None]:
     """Gradients (dx, dw, db, dresidual) of `batch_norm_relu` with the result y; the last None unless needed."""
-    if not _in_runs(dy, y, x):
-        return _generic.batch_norm_relu_backward(backend, dy, y, x, weight, mean, inv_std, training, need_dresidual)
-    dresidual = _like(x) if need_dresidual else None
-    dx, dw, db = _gradients(dy, y, x, weight, mean, inv_std, training, dresidual)
-    return dx, dw, db, dresidual
+    return _gradients(dy, y, x, weight, mean, inv_std, training, need_dresidual)
 
 
 def batch_norm_backward(
     backend: Backend, dy: Array, x: Array, weight: Array | None, mean: Array, inv_std: Array, training: bool
 ) -> tuple[Array, Array, Array]:
     """Gradients (dx, dw, db) of `batch_norm` if training, where the moments depend on x, else of the inference."""
-    if not _in_runs(dy, x):
-        return _generic.batch_norm_backward(backend, dy, x, weight, mean, inv_std, training)
-    return _gradients(dy, None, x, weight, mean, inv_std, training, None)
+    return _gradients(dy, None, x, weight, mean, inv_std, training, False)[:3]
 
 
 def _gradients(
@@ -165,10 +195,13 @@ def _gradients(
     mean: Array,
     inv_std: Array,
     training: bool,
-    dresidual: np.ndarray | None,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    dx, dw, db = _like(x), np.empty(x.shape[1], x.dtype), np.empty(x.shape[1], x.dtype)
-    passed, vectors = x if y is None else y, (_vector(weight, x), _vector(mean, x), _vector(inv_std, x))
-    beside, flags = dx if dresidual is None else dresidual, (y is not None, dresidual is not None, training)
-    _kernels.batch_norm_backward(dy, passed, x, dx, beside, *vectors, dw, db, *flags)
-    return dx, dw, db
+    need_dresidual: bool,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
+    rows, channels, dtype = _in_rows(x), x.shape[1], x.dtype
+    x, dy = _placed(x, rows), _placed(dy, rows)
+    passed = None if y is None else _placed(y, rows)
+    dx, dw, db = _like(x, rows), np.empty(channels, dtype), np.empty(channels, dtype)
+    dresidual = _like(x, rows) if need_dresidual else None
+    scale, mean, inv_std = _vector(weight), np.ascontiguousarray(mean), np.ascontiguousarray(inv_std)
+    _kernels.batch_norm_backward(dy, passed, x, dx, dresidual, scale, mean, inv_std, dw, db, rows, not training)
+    return dx, dw, db, dresidual
