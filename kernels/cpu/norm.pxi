@@ -32,10 +32,12 @@ cdef int _fill_runs(xpc_runs *runs, const real[:, :, :] view, const xpc_runs *li
         if like != NULL and view.shape[axis] != like.shape[axis]:
             raise ValueError(f"axis {axis} has length {view.shape[axis]}, expected {like.shape[axis]}")
         runs.shape[axis], runs.strides[axis] = view.shape[axis], view.strides[axis]
+    runs.data = <char *> &view[0, 0, 0]
+    if view.shape[0] == 0 or view.shape[1] == 0 or view.shape[2] == 0:  # its strides mean nothing
+        return 0
     if view.shape[innermost] > 1 and view.strides[innermost] != sizeof(real):
         raise ValueError(f"axis {innermost} is not contiguous")
     _check_positive_product(<double> view.shape[0] * view.shape[1] * view.shape[2])
-    runs.data = <char *> &view[0, 0, 0]
     return 0
 
 

@@ -724,10 +724,12 @@ TARGET static void NAME(guess_rows)(const NAME(norm_job) *job)
 {
     const xpc_runs *x = &job->norm.x;
     ptrdiff_t channels = x->shape[1], all = x->shape[0] * x->shape[2], places = xpc_min(SAMPLES, all);
-    const REAL *restrict zeroth = NAME(row)(x, 0);
     REAL *restrict centres = job->factors;
     for (ptrdiff_t c = 0; c < channels; c++)
         centres[c] = 0;
+    if (all == 0)
+        return;
+    const REAL *restrict zeroth = NAME(row)(x, 0);
     for (ptrdiff_t place = 1; place < places; place++) {
         const REAL *restrict from = NAME(row)(x, all / places * place);
         for (ptrdiff_t c = 0; c < channels; c++)
