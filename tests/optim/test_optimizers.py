@@ -297,6 +297,95 @@ def test_a_read_only_parameter_is_named_and_nothing_changes():
     assert first.data.tolist() == [1, 1]
 
 
+class TestChangesBetweenSteps:
+    """A step that finds all as the one before left it skips checks; whatever has changed is seen nevertheless."""
+
+    @staticmethod
+    def run(change, forgetful):
+        rng = np.random.default_rng(3)
+        parameters = [Parameter(rng.normal(size=shape)) for shape in ((3, 2), (4,), (5,))]
+        optimizer = SGD([{"params": parameters[:2]}, {"params": parameters[2:]}], lr=0.1, momentum=0.9)
+        late = Parameter(rng.normal(size=2))
+        for step in range(8):
+            for number, parameter in enumerate(parameters):
+                parameter.grad = rng.normal(size=parameter.shape) if number != 1 else None
+            if step == 4:
+                assert forgetful or optimizer._seen is not None
+                change(parameters, optimizer, late)
+            if late.grad is not None:
+                late.grad = rng.normal(size=2)
+            if forgetful:
+                optimizer._seen = None
+            optimizer.step()
+        return [p.data for p in (*parameters, late)], optimizer.state_dict()
+
+    @staticmethod
+    def append(parameters, optimizer, late):
+        late.grad = np.ones(2)
+        optimizer.param_groups[1]["params"].append(late)
+
+    @staticmethod
+    def load(parameters, optimizer, late):
+        state = optimizer.state_dict()
+        state["settings"]["groups"][1]["momentum"] = 0.2
+        optimizer.load_state_dict(state)
+
+    CHANGES = (
+        lambda parameters, optimizer, late: None,
+        lambda parameters, optimizer, late: setattr(optimizer, "lr", 0.5),
+        lambda parameters, optimizer, late: optimizer.param_groups[0].update(lr=0.7),
+        lambda parameters, optimizer, late: optimizer.param_groups[1].update(momentum=0.1),
+        lambda parameters, optimizer, late: optimizer.param_groups[1].update(nesterov=True),
+        lambda parameters, optimizer, late: setattr(parameters[2], "grad", None),
+        lambda parameters, optimizer, late: setattr(parameters[1], "grad", np.ones(4)),
+        lambda parameters, optimizer, late: setattr(parameters[0], "data", np.ones((3, 2))),
+        lambda parameters, optimizer, late: optimizer.param_groups.reverse(),
+        append,
+        load,
+    )
+
+    @pytest.mark.parametrize("number", range(len(CHANGES)))
+    def test_give_what_a_step_that_remembers_nothing_gives(self, number):
+        change = getattr(self.CHANGES[number], "__func__", self.CHANGES[number])
+        if number == 8:  # the state belongs to numbers, which now are those of other parameters
+            with pytest.raises(ValueError, match="has shape"):
+                self.run(change, False)
+            return
+        (arrays, state), (want, expected) = (self.run(change, forgetful) for forgetful in (False, True))
+        for one, other in zip(arrays, want, strict=True):
+            np.testing.assert_array_equal(one, other)
+        assert state["settings"] == expected["settings"]
+        assert state["arrays"].keys() == expected["arrays"].keys()
+        plain, _ = self.run(lambda *_: None, True)
+        assert number == 0 or any(not np.array_equal(a, b) for a, b in zip(arrays, plain, strict=True))
+
+    @pytest.mark.parametrize(
+        ("change", "error", "message"),
+        [
+            (lambda p, o: o.param_groups[0].update(lr=-1.0), ValueError, "lr: expected a finite number"),
+            (lambda p, o: o.param_groups[0].update(lr="fast"), TypeError, "lr: expected a finite number"),
+            (lambda p, o: o.param_groups[0].update(lr=np.ones(2)), TypeError, "lr: expected a finite number"),
+            (lambda p, o: o.param_groups[0].pop("lr"), ValueError, "lacks the settings lr"),
+            (lambda p, o: o.param_groups[0].update(momentum=-1.0), ValueError, "momentum"),
+            (lambda p, o: o.param_groups[0].update(nesterov=1), ValueError, "nesterov"),
+            (lambda p, o: setattr(p, "grad", np.ones(3)), ValueError, "has shape"),
+            (lambda p, o: setattr(p, "grad", np.ones(4, np.float32)), TypeError, "float32"),
+            (lambda p, o: p.data.setflags(write=False), ValueError, "read-only"),
+        ],
+    )
+    def test_that_are_wrong_raise_and_change_nothing(self, change, error, message):
+        parameter = Parameter(np.ones(4))
+        optimizer = SGD([parameter], momentum=0.9)
+        for _ in range(3):
+            parameter.grad = np.ones(4)
+            optimizer.step()
+        before = parameter.data.copy()
+        change(parameter, optimizer)
+        with pytest.raises(error, match=message):
+            optimizer.step()
+        np.testing.assert_array_equal(parameter.data, before)
+
+
 class TestLoading:
     def prepared(self):
         parameters = [Parameter(np.ones((2, 3))), Parameter(np.ones(4))]

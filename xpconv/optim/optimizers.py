@@ -98,6 +98,27 @@ class Bucket(NamedTuple):
         return self._replace(settings={**self.settings, "lr": None})
 
 
+class _Seen(NamedTuple):
+    """What a step has found, by which the next one sees that all is as it was.
+
+    Attributes
+    ----------
+    groups
+        Copies of the groups.
+    checked
+        The parameters that took the step, and their arrays.
+    idle
+        Those that had no gradient.
+    buckets
+        What came of it.
+    """
+
+    groups: list[dict[str, Any]]
+    checked: list[tuple[Parameter, Array]]
+    idle: list[Parameter]
+    buckets: list[Bucket]
+
+
 class Optimizer:
     """Base of the optimizers.
 
@@ -152,6 +173,7 @@ class Optimizer:
         self._steps: dict[int, int] = {}
         self._arrays: dict[int, dict[str, Array]] = {}
         self._last: list[int] = []  # the parameters of the last step
+        self._seen: _Seen | None = None
         self._recording: RecordedStep | None = None
 
     def _settings(self, group: Mapping[str, Any]) -> dict[str, Any]:
@@ -161,13 +183,16 @@ class Optimizer:
             if name not in self._kinds:
                 raise TypeError(f"{name}: {type(self).__name__} has no such setting; it has {', '.join(self._kinds)}")
             if not self._kinds[name].test(value):
-                kind = ValueError if is_number(value) or isinstance(value, (list, tuple)) else TypeError
-                raise kind(f"{name}: expected {self._kinds[name].words}, got {value!r}")
+                raise self._wrong(name, value)
         missing = [name for name in self._kinds if name not in settings]
         if missing:
             raise ValueError(f"params: a group lacks the settings {', '.join(missing)}")
         self._check_together(settings)
         return {name: _plain(value) for name, value in settings.items()}
+
+    def _wrong(self, name: str, value: Any) -> Exception:
+        kind = ValueError if is_number(value) or isinstance(value, (list, tuple)) else TypeError
+        return kind(f"{name}: expected {self._kinds[name].words}, got {value!r}")
 
     def _check_together(self, settings: Mapping[str, Any]) -> None:
         """Raise ValueError for settings that exclude each other."""
@@ -183,9 +208,10 @@ class Optimizer:
 
     @lr.setter
     def lr(self, value: float) -> None:
-        checked = [self._settings({**group, "lr": value})["lr"] for group in self.param_groups]
-        for group, lr in zip(self.param_groups, checked, strict=True):
-            group["lr"] = lr
+        if not self._kinds["lr"].test(value):
+            raise self._wrong("lr", value)
+        for group in self.param_groups:
+            group["lr"] = _plain(value)
 
     def zero_grad(self) -> None:
         """Set the gradients of all parameters to None."""
@@ -202,23 +228,74 @@ class Optimizer:
         TypeError, ValueError
             A gradient has another dtype or shape than its parameter, or a setting was changed to a value out of range.
         """
-        buckets = self._buckets([i for i, p in enumerate(self._parameters()) if p.grad is not None])
+        parameters = self._parameters()
+        buckets = self._buckets_again()
+        if buckets is None:
+            buckets = self._buckets([i for i, p in enumerate(parameters) if p.grad is not None])
         if self._recording is not None:
             self._recording._take(buckets)
             return
-        parameters = self._parameters()
+        self._seen = None
         for bucket in buckets:
             data, kept = self._run(bucket, bucket.settings["lr"], bucket.steps + 1)
-            for place, index in enumerate(bucket.indexes):
-                parameter, mine = parameters[index], self._arrays.setdefault(index, {})
+            # what was updated in place stays; asarray, since NumPy makes scalars of arrays without axes
+            for index, new in zip(bucket.indexes, data, strict=True):
+                if new is not parameters[index].data:
+                    parameters[index].data = bucket.backend.asarray(new)
                 self._steps[index] = bucket.steps + 1
-                # what was updated in place stays; asarray, since NumPy makes scalars of arrays without axes
-                if data[place] is not parameter.data:
-                    parameter.data = bucket.backend.asarray(data[place])
-                for name, arrays in kept.items():
-                    if arrays is not None and arrays[place] is not mine.get(name):
-                        mine[name] = bucket.backend.asarray(arrays[place])
+            for name, arrays in kept.items():
+                for index, new in zip(bucket.indexes, arrays or (), strict=arrays is not None):
+                    mine = self._arrays.setdefault(index, {})
+                    if new is not mine.get(name):
+                        mine[name] = bucket.backend.asarray(new)
         self._last = [index for bucket in buckets for index in bucket.indexes]
+        self._look(buckets)
+
+    def _look(self, buckets: list[Bucket]) -> None:
+        """Remember what `_buckets` of the next step depends on, where that is quick to compare: for NumPy arrays."""
+        parameters = self._parameters()
+        arrays = [parameters[index].data for index in self._last]
+        if all(type(array) is np.ndarray for array in arrays) and all(
+            bucket.kept == tuple(self._arrays.get(index, ())) for bucket in buckets for index in bucket.indexes
+        ):
+            taken = set(self._last)
+            self._seen = _Seen(
+                groups=[{**group, "params": list(group["params"])} for group in self.param_groups],
+                checked=[(parameters[index], array) for index, array in zip(self._last, arrays, strict=True)],
+                idle=[parameter for index, parameter in enumerate(parameters) if index not in taken],
+                buckets=buckets,
+            )
+
+    def _buckets_again(self) -> list[Bucket] | None:
+        """The buckets of the last step, ready for the next, if nothing has changed since but learning rates."""
+        seen = self._seen
+        if seen is None or len(seen.groups) != len(self.param_groups):
+            return None
+        for group, before in zip(self.param_groups, seen.groups, strict=True):
+            if group.keys() != before.keys() or group["params"] != before["params"]:
+                return None
+            if any(group[name] is not value for name, value in before.items() if name not in ("params", "lr")):
+                return None
+            if not self._kinds["lr"].test(group["lr"]):
+                return None
+        for parameter, data in seen.checked:
+            grad = parameter.grad
+            if (
+                parameter.data is not data
+                or type(grad) is not np.ndarray
+                or grad.dtype is not data.dtype
+                or grad.shape != data.shape
+                or not data.flags.writeable
+            ):
+                return None
+        if any(parameter.grad is not None for parameter in seen.idle):
+            return None
+        return [
+            bucket._replace(
+                steps=bucket.steps + 1, settings={**bucket.settings, "lr": float(self.param_groups[bucket.group]["lr"])}
+            )
+            for bucket in seen.buckets
+        ]
 
     def _buckets(self, indexes: Sequence[int], *, graded: bool = True) -> list[Bucket]:
         """The parameters of these numbers in buckets; everything is checked, the gradients if ``graded``."""
@@ -239,15 +316,21 @@ class Optimizer:
         return list(buckets.values())
 
     def _checked_backend(self, index: int, parameter: Parameter, graded: bool) -> Backend:
-        backend, data = backend_of(parameter=parameter.data), parameter.data
+        data, kept = parameter.data, self._arrays.get(index, {})
+        backend = backend_of(parameter=data)
+        if type(data) is np.ndarray and data.flags.writeable:  # there it takes next to no time to see that all is well
+            dtype, shape = data.dtype, data.shape
+            for array in (parameter.grad, *kept.values()) if graded else kept.values():
+                if type(array) is not np.ndarray or array.dtype is not dtype or array.shape != shape:
+                    break
+            else:
+                return backend
         if isinstance(data, np.ndarray) and not data.flags.writeable:
             raise ValueError(
                 f"parameter {index} of shape {parameter.shape} is read-only, and a step updates it in place; assign a "
                 "copy to its data"
             )
-        arrays = self._arrays.get(index, {})
-        if graded:
-            arrays = {"the gradient": parameter.grad, **arrays}
+        arrays = {"the gradient": parameter.grad, **kept} if graded else kept
         for name, array in arrays.items():
             other = backend_of(array=array)
             if other is not backend or array.dtype != data.dtype:
@@ -331,7 +414,7 @@ class Optimizer:
                 key: _moved(array, name, home if backend is None else backend)
                 for key, array in self._arrays.get(index, {}).items()
             }
-        self._arrays = moved
+        self._arrays, self._seen = moved, None
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next step depends on besides parameters and gradients.
@@ -403,6 +486,7 @@ class Optimizer:
         if left:
             raise ValueError(f"state: has arrays of no parameter: {', '.join(sorted(left))}")
         self.param_groups, self._arrays, self._steps = new_groups, new_arrays, new_steps
+        self._seen = None
 
     def __repr__(self) -> str:
         lines = []
