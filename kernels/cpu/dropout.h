@@ -1,4 +1,4 @@
-/* Dropout masks from Philox 4x32-10, float32 and float64.
+/* Dropout by masks from Philox 4x32-10, float32 and float64.
  *
  * J. K. Salmon, M. A. Moraes, R. O. Dror, D. E. Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
  *
@@ -19,8 +19,15 @@ typedef struct {
     uint32_t layer, step;
 } xpc_dropout_key;
 
-/* mask[k] = 0 where the word of element k is below `threshold`, else `kept`. */
-void xpc_dropout_mask_f32(float *mask, ptrdiff_t count, xpc_dropout_key key, uint64_t threshold, double kept);
-void xpc_dropout_mask_f64(double *mask, ptrdiff_t count, xpc_dropout_key key, uint64_t threshold, double kept);
+/* mask[k] = 0 where the word of element k is below `threshold`, else `kept`; and y[k] = x[k] * mask[k], unless x and y are
+ * NULL. */
+void xpc_dropout_f32(const float *x, float *y, float *mask, ptrdiff_t count, xpc_dropout_key key, uint64_t threshold,
+                     double kept);
+void xpc_dropout_f64(const double *x, double *y, double *mask, ptrdiff_t count, xpc_dropout_key key,
+                     uint64_t threshold, double kept);
+
+/* result[k] = a[k] * b[k]. */
+void xpc_multiply_f32(const float *a, const float *b, float *result, ptrdiff_t count);
+void xpc_multiply_f64(const double *a, const double *b, double *result, ptrdiff_t count);
 
 #endif

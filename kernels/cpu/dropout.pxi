@@ -1,20 +1,46 @@
-# Dropout masks.
+# Dropout.
 
 cdef extern from "dropout.h" nogil:
     ctypedef struct xpc_dropout_key:
         uint64_t seed
         uint32_t layer, step
-    void xpc_dropout_mask_f32(float *, Py_ssize_t, xpc_dropout_key, uint64_t, double)
-    void xpc_dropout_mask_f64(double *, Py_ssize_t, xpc_dropout_key, uint64_t, double)
+    void xpc_dropout_f32(const float *, float *, float *, Py_ssize_t, xpc_dropout_key, uint64_t, double)
+    void xpc_dropout_f64(const double *, double *, double *, Py_ssize_t, xpc_dropout_key, uint64_t, double)
+    void xpc_multiply_f32(const float *, const float *, float *, Py_ssize_t)
+    void xpc_multiply_f64(const double *, const double *, double *, Py_ssize_t)
 
-def dropout_mask(real[::1] mask, uint64_t seed, uint32_t layer, uint32_t step, uint64_t threshold, double kept):
-    """Fill ``mask`` with 0 where the random word of the element is below ``threshold``, with ``kept`` elsewhere."""
+
+def dropout(x, y, mask, uint64_t seed, uint32_t layer, uint32_t step, uint64_t threshold, double kept):
+    """Fill ``mask`` with 0 where the random word of the element is below ``threshold``, with ``kept`` elsewhere.
+
+    Write ``x * mask`` to ``y``, unless they are None. All are contiguous, of one size and dtype.
+    """
     cdef xpc_dropout_key key
-    _check_aligned(<const void *> &mask[0], mask.shape, mask.strides, 1, sizeof(real))
+    cdef _Runs runs = _Runs(3)
+    cdef void *factors = runs.take(mask, True, -1)
+    cdef Py_ssize_t count = runs.count()
+    cdef const void *source = NULL
+    cdef void *target = NULL
+    if x is not None:
+        source, target = runs.take(x, False, count), runs.take(y, True, count)
     key.seed, key.layer, key.step = seed, layer, step
-    cdef Py_ssize_t count = mask.shape[0]
     with nogil:
-        if real is float:
-            xpc_dropout_mask_f32(<float *> &mask[0], count, key, threshold, kept)
+        if runs.is_double:
+            xpc_dropout_f64(
+                <const double *> source, <double *> target, <double *> factors, count, key, threshold, kept)
         else:
-            xpc_dropout_mask_f64(<double *> &mask[0], count, key, threshold, kept)
+            xpc_dropout_f32(<const float *> source, <float *> target, <float *> factors, count, key, threshold, kept)
+
+
+def multiply(a, b, result):
+    """Write ``a * b``; all are contiguous, of one size and dtype."""
+    cdef _Runs runs = _Runs(3)
+    cdef void *target = runs.take(result, True, -1)
+    cdef Py_ssize_t count = runs.count()
+    cdef const void *first = runs.take(a, False, count)
+    cdef const void *second = runs.take(b, False, count)
+    with nogil:
+        if runs.is_double:
+            xpc_multiply_f64(<const double *> first, <const double *> second, <double *> target, count)
+        else:
+            xpc_multiply_f32(<const float *> first, <const float *> second, <float *> target, count)

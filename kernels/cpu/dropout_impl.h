@@ -1,17 +1,51 @@
-/* Included once for each type by dropout.c, which defines REAL and NAME. */
+/* Included once for each type and instruction set by dropout.c. */
+#include "simd.h"
+#include "stream_impl.h"
 
 typedef struct {
-    REAL *mask;
+    const REAL *x;
+    REAL *y, *mask;
     ptrdiff_t count;
     xpc_dropout_key key;
     uint32_t threshold;
     REAL kept;
+    int streamed, mask_streamed;
 } NAME(dropout_job);
 
-XPC_INLINE void NAME(compare)(REAL *restrict mask, uint32_t words[4][LANES], uint32_t threshold, REAL kept)
+/* words[w][l] = word w of block first + l. The loops are short and simple so that compilers turn each into vectors. */
+INLINE void NAME(philox)(uint32_t words[4][WIDTH], uint64_t first, xpc_dropout_key key)
+{
+    uint32_t *restrict c0 = words[0], *restrict c1 = words[1], *restrict c2 = words[2], *restrict c3 = words[3];
+    uint32_t k0 = (uint32_t)key.seed, k1 = (uint32_t)(key.seed >> 32);
+    for (int l = 0; l < WIDTH; l++) {
+        c0[l] = (uint32_t)(first + (uint64_t)l);
+        c1[l] = (uint32_t)((first + (uint64_t)l) >> 32);
+        c2[l] = key.layer;
+        c3[l] = key.step;
+    }
+    for (int turn = 0; turn < ROUNDS; turn++) {
+        uint64_t product0[WIDTH], product1[WIDTH];
+        for (int l = 0; l < WIDTH; l++)
+            product0[l] = (uint64_t)c0[l] * 0xD2511F53u;
+        for (int l = 0; l < WIDTH; l++)
+            product1[l] = (uint64_t)c2[l] * 0xCD9E8D57u;
+        for (int l = 0; l < WIDTH; l++)
+            c0[l] = (uint32_t)(product1[l] >> 32) ^ c1[l] ^ k0;
+        for (int l = 0; l < WIDTH; l++)
+            c1[l] = (uint32_t)product1[l];
+        for (int l = 0; l < WIDTH; l++)
+            c2[l] = (uint32_t)(product0[l] >> 32) ^ c3[l] ^ k1;
+        for (int l = 0; l < WIDTH; l++)
+            c3[l] = (uint32_t)product0[l];
+        k0 += 0x9E3779B9u;
+        k1 += 0xBB67AE85u;
+    }
+}
+
+INLINE void NAME(compare)(REAL *restrict mask, uint32_t words[4][WIDTH], uint32_t threshold, REAL kept)
 {
     const uint32_t *restrict c0 = words[0], *restrict c1 = words[1], *restrict c2 = words[2], *restrict c3 = words[3];
-    for (int l = 0; l < LANES; l++) {
+    for (int l = 0; l < WIDTH; l++) {
         mask[4 * l] = c0[l] < threshold ? 0 : kept;
         mask[4 * l + 1] = c1[l] < threshold ? 0 : kept;
         mask[4 * l + 2] = c2[l] < threshold ? 0 : kept;
@@ -19,32 +53,87 @@ XPC_INLINE void NAME(compare)(REAL *restrict mask, uint32_t words[4][LANES], uin
     }
 }
 
-XPC_CLONES
-static void NAME(dropout_rows)(const void *argument, ptrdiff_t plane, ptrdiff_t row_begin, ptrdiff_t row_end)
+/* The masks of elements first to first + count, at most BLOCK of them; `mask` has room for whole groups. */
+TARGET static void NAME(mask_block)(const NAME(dropout_job) *job, REAL *mask, ptrdiff_t first, ptrdiff_t count)
 {
-    const NAME(dropout_job) *job = argument;
-    ptrdiff_t first = row_begin * ROW, end = xpc_min(row_end * ROW, job->count);
-    uint32_t words[4][LANES];
-    REAL part[4 * LANES];
-    (void)plane;
-    for (; end - first >= 4 * LANES; first += 4 * LANES) {
-        philox(words, (uint64_t)first / 4, job->key);
-        NAME(compare)(job->mask + first, words, job->threshold, job->kept);
-    }
-    if (first < end) {
-        philox(words, (uint64_t)first / 4, job->key);
-        NAME(compare)(part, words, job->threshold, job->kept);
-        memcpy(job->mask + first, part, (size_t)(end - first) * sizeof(REAL));
+    uint32_t words[4][WIDTH];
+    for (ptrdiff_t k = 0; k < count; k += 4 * WIDTH) {
+        NAME(philox)(words, (uint64_t)(first + k) / 4, job->key);
+        NAME(compare)(mask + k, words, job->threshold, job->kept);
     }
 }
 
-void NAME(xpc_dropout_mask)(REAL *mask, ptrdiff_t count, xpc_dropout_key key, uint64_t threshold, double kept)
+TARGET static void NAME(multiply_block)(const REAL *restrict a, const REAL *restrict b, REAL *restrict result,
+                                        ptrdiff_t count)
+{
+    for (ptrdiff_t k = 0; k < count; k++)
+        result[k] = a[k] * b[k];
+}
+
+static void NAME(write)(REAL *to, const REAL *block, ptrdiff_t count, int streamed)
+{
+    if (streamed)
+        NAME(stream)(to, block, count);
+    else
+        memcpy(to, block, (size_t)count * sizeof(REAL));
+}
+
+static void NAME(dropout_chunks)(const void *argument, ptrdiff_t begin, ptrdiff_t end, int slot)
+{
+    const NAME(dropout_job) *job = argument;
+    ptrdiff_t first = begin * CHUNK, last = xpc_min(end * CHUNK, job->count);
+    XPC_LINE_ALIGNED REAL mask[BLOCK];
+    XPC_LINE_ALIGNED REAL product[BLOCK];
+    (void)slot;
+    for (; first < last; first += BLOCK) {
+        ptrdiff_t count = xpc_min(BLOCK, last - first);
+        NAME(mask_block)(job, mask, first, count);
+        NAME(write)(job->mask + first, mask, count, job->mask_streamed);
+        if (job->x) {
+            NAME(multiply_block)(job->x + first, mask, product, count);
+            NAME(write)(job->y + first, product, count, job->streamed);
+        }
+    }
+    NAME(end_of_stream)();
+}
+
+static void NAME(multiply_chunks)(const void *argument, ptrdiff_t begin, ptrdiff_t end, int slot)
+{
+    const NAME(dropout_job) *job = argument;
+    ptrdiff_t first = begin * CHUNK, last = xpc_min(end * CHUNK, job->count);
+    XPC_LINE_ALIGNED REAL product[BLOCK];
+    (void)slot;
+    for (; job->streamed && first < last; first += BLOCK) {
+        ptrdiff_t count = xpc_min(BLOCK, last - first);
+        NAME(multiply_block)(job->x + first, job->mask + first, product, count);
+        NAME(stream)(job->y + first, product, count);
+    }
+    NAME(multiply_block)(job->x + first, job->mask + first, job->y + first, last - first);
+    NAME(end_of_stream)();
+}
+
+static void NAME(multiply)(const REAL *a, const REAL *b, REAL *result, ptrdiff_t count)
+{
+    NAME(dropout_job) job = {.x = a, .mask = (REAL *)b, .y = result, .count = count};
+    ptrdiff_t chunks = xpc_ceil_div(count, CHUNK);
+    job.streamed = NAME(is_streamed)(result, count);
+    xpc_parallel_items(NAME(multiply_chunks), &job, chunks, CHUNK, xpc_slots(chunks, CHUNK));
+}
+
+static void NAME(dropout)(const REAL *x, REAL *y, REAL *mask, ptrdiff_t count, xpc_dropout_key key, uint64_t threshold,
+                          double kept)
 {
     if (threshold > UINT32_MAX) { /* everything is dropped */
         memset(mask, 0, (size_t)count * sizeof(REAL));
+        if (x)
+            NAME(multiply)(x, mask, y, count);
         return;
     }
-    NAME(dropout_job) job = {mask, count, key, (uint32_t)threshold, (REAL)kept};
-    /* ten rounds for a word: about 8 times the cost of touching an element */
-    xpc_parallel_rows(NAME(dropout_rows), &job, 1, xpc_ceil_div(count, ROW), 8 * ROW);
+    NAME(dropout_job) job = {x, y, mask, count, key, (uint32_t)threshold, (REAL)kept, 0, 0};
+    ptrdiff_t chunks = xpc_ceil_div(count, CHUNK);
+    job.streamed = x && NAME(is_streamed)(y, count);
+    job.mask_streamed = NAME(is_streamed)(mask, count);
+    xpc_parallel_items(NAME(dropout_chunks), &job, chunks, COST * CHUNK, xpc_slots(chunks, COST * CHUNK));
 }
+
+#include "simd_end.h"

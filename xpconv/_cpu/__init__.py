@@ -13,7 +13,7 @@ from typing import Any
 import xpconv._cpu._kernels as _kernels  # spelled so, a missing module is called missing, and not a circular import
 
 from .. import _threads
-from . import activation, columns, conv, dropout, norm, optim, pool
+from . import activation, columns, conv, dropout, loss, norm, optim, pool
 from ._memory import empty
 
 __all__ = ["ENGINES", "empty", "trim_memory"]
@@ -53,7 +53,10 @@ ENGINES: dict[str, tuple[tuple[str, Callable[..., Any], Callable[[str, Any], boo
     "batch_norm_relu_backward": (("cpu", norm.batch_norm_relu_backward, _real),),
     "batch_norm_relu_inference": (("cpu", norm.batch_norm_relu_inference, _real),),
     "adaptive_avg_pool2d": (("cpu", pool.adaptive_avg_pool2d, _real),),
+    "dropout": (("cpu", dropout.dropout, _real),),
+    "dropout_backward": (("cpu", dropout.dropout_backward, _real),),
     "dropout_mask": (("cpu", dropout.dropout_mask, _real),),
+    "softmax_cross_entropy": (("cpu", loss.softmax_cross_entropy, _real),),
     "relu": (("cpu", activation.relu, _real),),
     "relu_backward": (("cpu", activation.relu_backward, _real),),
     "leaky_relu": (("cpu", activation.leaky_relu, _real),),

@@ -1,4 +1,4 @@
-"""Dropout masks by the compiled Philox generator."""
+"""Dropout by the compiled Philox generator."""
 
 from __future__ import annotations
 
@@ -6,15 +6,35 @@ import numpy as np
 
 from ..backends.protocol import Array, Backend
 from . import _kernels
+from ._flat import flat, restored
+from ._memory import empty
 
-__all__ = ["dropout_mask"]
+__all__ = ["dropout", "dropout_backward", "dropout_mask"]
+
+
+def _numbers(p: float, key: tuple[int, int, int]) -> tuple[int, int, int, int, float]:
+    """Seed, layer, step, threshold and factor for the kernel; with p = 1 nothing is kept."""
+    return *key, int(p * 2**32), 1 / (1 - p) if p < 1 else 0.0
 
 
 def dropout_mask(backend: Backend, like: Array, p: float, key: tuple[int, int, int]) -> Array:
     """Mask of the shape and dtype of ``like``: 0 with probability p, else ``1 / (1 - p)``; key (seed, layer, step)."""
-    threshold = int(p * 2**32)
-    mask = np.empty(like.shape, like.dtype)
-    seed, layer, step = key
-    kept = 1 / (1 - p) if p < 1 else 0.0  # with p = 1 nothing is kept
-    _kernels.dropout_mask(mask.reshape(-1), seed, layer, step, threshold, kept)
+    mask = empty(like.shape, like.dtype)
+    _kernels.dropout(None, None, mask, *_numbers(p, key))
     return mask
+
+
+def dropout(backend: Backend, x: Array, p: float, key: tuple[int, int, int]) -> tuple[Array, Array]:
+    """``x * mask`` and the mask of `dropout_mask`, which are made together."""
+    x = np.asarray(x, order="C")
+    y, mask = empty(x.shape, x.dtype), empty(x.shape, x.dtype)
+    _kernels.dropout(x, y, mask, *_numbers(p, key))
+    return y, mask
+
+
+def dropout_backward(backend: Backend, dy: Array, mask: Array) -> Array:
+    """``dy * mask``."""
+    (factors, gradient), axes = flat(mask, dy)
+    dx = empty(gradient.shape, gradient.dtype)
+    _kernels.multiply(gradient, factors, dx)
+    return restored(dx, axes)

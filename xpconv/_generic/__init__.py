@@ -24,7 +24,7 @@ from .augment import crop_flip_normalize
 from .columns import col2im, im2col
 from .conv import conv2d, conv2d_backward, conv2d_relu
 from .conv_transpose import conv_transpose2d, conv_transpose2d_backward
-from .dropout import dropout_mask
+from .dropout import dropout, dropout_backward, dropout_mask
 from .linear import linear, linear_backward
 from .loss import mse, multiclass_hinge, softmax_cross_entropy
 from .norm import (
@@ -70,6 +70,8 @@ __all__ = [
     "conv_transpose2d_backward",
     "copy_tensors",
     "crop_flip_normalize",
+    "dropout",
+    "dropout_backward",
     "dropout_mask",
     "gelu",
     "gelu_backward",

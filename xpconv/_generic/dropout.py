@@ -9,9 +9,10 @@ Words are kept in an integer dtype of the backend, ``word_dtype``: uint32, or a 
 from __future__ import annotations
 
 from .._random import is_step_on_device
+from ..backends import run
 from ..backends.protocol import Array, Backend
 
-__all__ = ["dropout_mask", "philox"]
+__all__ = ["dropout", "dropout_backward", "dropout_mask", "philox"]
 
 _ROUNDS = 10
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
@@ -97,3 +98,14 @@ def dropout_mask(backend: Backend, like: Array, p: float, key: tuple[int, int, i
     mask = backend.astype(keep[:size], like.dtype)
     mask *= 1 / (1 - p)
     return xp.reshape(mask, shape)
+
+
+def dropout(backend: Backend, x: Array, p: float, key: tuple[int, int, int]) -> tuple[Array, Array]:
+    """``x * mask`` and the mask, from whichever kernel of the backend makes it."""
+    mask = run(backend, "dropout_mask", x, p, key)
+    return backend.asarray(x * mask), mask  # NumPy makes a scalar of 0-d arrays
+
+
+def dropout_backward(backend: Backend, dy: Array, mask: Array) -> Array:
+    """``dy * mask``."""
+    return backend.asarray(dy * mask)

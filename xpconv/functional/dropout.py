@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import operator
 from typing import NamedTuple
 
 from .._checks import check_integer, check_number
 from .._random import is_step_on_device
-from ..backends import compute, run
-from ..backends.protocol import Array, Backend
+from ..backends import run
+from ..backends.protocol import Array
 from ._arguments import check_cache, check_gradient, floating_backend
 
 __all__ = ["DropoutCache", "dropout", "dropout_backward"]
@@ -56,8 +55,7 @@ def dropout(x: Array, p: float, *, training: bool, key: int | tuple[int, int, in
     seed, layer, step = _checked_key(key)
     mask = None
     if training and p:
-        mask = run(backend, "dropout_mask", x, p, (seed, layer, step))
-        y = _masked(backend, "dropout", x, mask)
+        y, mask = run(backend, "dropout", x, p, (seed, layer, step))
     else:
         y = x
     return y, DropoutCache(mask, tuple(x.shape), backend.dtype_name(x))
@@ -84,11 +82,7 @@ def dropout_backward(dy: Array, cache: DropoutCache) -> Array:
     """
     check_cache(cache, DropoutCache)
     backend = check_gradient(dy, cache.mask, cache.shape, dtype=cache.dtype)
-    return dy if cache.mask is None else _masked(backend, "dropout_backward", dy, cache.mask)
-
-
-def _masked(backend: Backend, name: str, array: Array, mask: Array) -> Array:
-    return backend.asarray(compute(backend, name, operator.mul, array, mask))  # NumPy makes a scalar of 0-d arrays
+    return dy if cache.mask is None else run(backend, "dropout_backward", dy, cache.mask)
 
 
 def _checked_key(key: object) -> tuple[int, int, int]:
