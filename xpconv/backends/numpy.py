@@ -80,6 +80,11 @@ class NumpyBackend(Backend):
     def reshape(self, array: Array, shape: tuple[int, ...]) -> Array:
         return array.reshape(shape)
 
+    def gemm(self, a: Array, b: Array) -> Array:
+        if a.dtype is not b.dtype:
+            return np.matmul(a, b)
+        return np.matmul(a, b, out=self._empty((a.shape[0], b.shape[1]), a.dtype))
+
     def add(self, a: Array, b: Array) -> Array:
         if a.flags.c_contiguous and b.flags.c_contiguous:
             return np.add(a, b, out=self._empty(a.shape, a.dtype))

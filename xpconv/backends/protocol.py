@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 
     from .dispatch import Engine
 
-__all__ = ["NO_CONTEXT", "Array", "Backend", "CaptureError", "HostRandom", "Shortage"]
+__all__ = ["FLOATING", "NO_CONTEXT", "Array", "Backend", "CaptureError", "HostRandom", "Shortage"]
 
 Array = Any  # an array of whichever library the backend wraps
 
 NO_CONTEXT = nullcontext()  # of backends whose operators run anywhere
 _HALF = ("float16", "bfloat16")
-_FLOATING = (*_HALF, "float32", "float64")
+FLOATING = (*_HALF, "float32", "float64")
 _INTEGER = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
-_DTYPE_NAMES = frozenset((*_FLOATING, *_INTEGER, "bool", "complex64", "complex128"))
+_DTYPE_NAMES = frozenset((*FLOATING, *_INTEGER, "bool", "complex64", "complex128"))
 
 
 class CaptureError(RuntimeError):
@@ -235,7 +235,7 @@ class Backend:
 
     def is_floating(self, array: Array) -> bool:
         """Whether the dtype is a real floating-point one."""
-        return self.dtype_name(array) in _FLOATING
+        return self.dtype_name(array) in FLOATING
 
     def accumulator(self, array: Array) -> Any:
         """The dtype to add up values of ``array`` in: float32 for float16 and bfloat16, else its own."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..backends import backend_of, compute
-from ..backends.protocol import Array, Backend
+from ..backends.protocol import FLOATING, Array, Backend
 
 __all__ = ["check_cache", "check_gradient", "check_shape", "floating_backend", "reshaped"]
 
@@ -31,10 +31,10 @@ def floating_backend(**arrays: Array | None) -> Backend:
         this = backend.dtype_name(array)
         if not dtype:
             first, dtype, seen = name, this, array.dtype
-            if not backend.is_floating(array):
+            if this not in FLOATING:
                 raise TypeError(f"{name}: expected float32 or float64, got {this}{_advice(backend, name, this)}")
         elif this != dtype:
-            other, to = (first, this) if backend.is_floating(array) else (name, dtype)
+            other, to = (first, this) if this in FLOATING else (name, dtype)
             raise TypeError(
                 f"{name}: expected {dtype} like {first}, got {this}; convert one of them, as in "
                 f"xpconv.asarray({other}, {to!r}, backend={backend.name!r})"
