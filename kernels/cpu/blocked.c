@@ -28,6 +28,7 @@ typedef struct {
     ptrdiff_t split, pad;
     ptrdiff_t phases;  /* that some tap reads */
     ptrdiff_t *phase;  /* which ones */
+    xpc_range *known;  /* their entries that are pixels, of those that outputs see; zeros around them are padding */
     ptrdiff_t more;    /* entries seen beyond one for each output */
     ptrdiff_t outputs; /* of each output phase: output o of phase a is pixel o * weave + a of the result */
     ptrdiff_t weave, total;
@@ -96,13 +97,13 @@ static void backward_axis(axis_plan *plan, xpc_axis axis, ptrdiff_t size, ptrdif
 {
     plan->size = out;
     plan->split = 1;
-    plan->outputs = xpc_ceil_div(size, axis.stride);
+    plan->weave = xpc_min(axis.stride, size); /* others have no pixels */
+    plan->outputs = xpc_ceil_div(size, plan->weave);
     plan->total = size;
-    plan->weave = axis.stride;
     plan->phases = 1;
     plan->phase[0] = 0;
     ptrdiff_t count = 0, least = 0, most = 0;
-    for (ptrdiff_t a = 0; a < axis.stride; a++) {
+    for (ptrdiff_t a = 0; a < plan->weave; a++) {
         plan->first[a] = count;
         for (ptrdiff_t k = axis.kernel - 1; k >= 0; k--) {
             ptrdiff_t distance = a + axis.pad - k * axis.dilation;
@@ -114,7 +115,7 @@ static void backward_axis(axis_plan *plan, xpc_axis axis, ptrdiff_t size, ptrdif
             plan->taps[count++] = (tap){k, 0, entry};
         }
     }
-    plan->first[axis.stride] = count;
+    plan->first[plan->weave] = count;
     for (ptrdiff_t k = 0; k < count; k++)
         plan->taps[k].entry -= least;
     plan->more = most - least;
@@ -125,8 +126,8 @@ static void backward_axis(axis_plan *plan, xpc_axis axis, ptrdiff_t size, ptrdif
 static size_t table_bytes(const xpc_blocked *conv, ptrdiff_t channels)
 {
     xpc_axis v = conv->vertical, h = conv->horizontal;
-    size_t axes = (size_t)(v.kernel + h.kernel) * (sizeof(tap) + sizeof(ptrdiff_t)) +
-                  (size_t)(v.stride + h.stride + 4) * sizeof(ptrdiff_t);
+    size_t axes = (size_t)(v.kernel + h.kernel) * (sizeof(tap) + sizeof(xpc_range) + sizeof(ptrdiff_t)) +
+                  (size_t)(xpc_min(v.stride, conv->height) + xpc_min(h.stride, conv->width) + 2) * sizeof(ptrdiff_t);
     return axes + 2 * (size_t)(channels * v.kernel * h.kernel) * sizeof(ptrdiff_t);
 }
 
@@ -135,6 +136,17 @@ static xpc_planes group_of(xpc_planes x, ptrdiff_t g, ptrdiff_t channels, size_t
 {
     x.data = (const char *)x.data + g * channels * x.channel * (ptrdiff_t)itemsize;
     return x;
+}
+
+static void find_known(axis_plan *axis)
+{
+    ptrdiff_t seen = axis->outputs + axis->more;
+    for (ptrdiff_t p = 0; p < axis->phases; p++) {
+        ptrdiff_t offset = axis->phase[p] - axis->pad;
+        axis->known[p].begin = xpc_min(xpc_max(xpc_ceil_div(-offset, axis->split), 0), seen);
+        axis->known[p].end =
+            xpc_max(xpc_min(xpc_ceil_div(axis->size - offset, axis->split), seen), axis->known[p].begin);
+    }
 }
 
 static int make_plan(plan *p, const xpc_blocked *conv, int backward)
@@ -153,11 +165,13 @@ static int make_plan(plan *p, const xpc_blocked *conv, int backward)
         return 0;
     p->v.taps = (tap *)memory;
     p->h.taps = p->v.taps + v.kernel;
-    p->v.phase = (ptrdiff_t *)(p->h.taps + h.kernel);
+    p->v.known = (xpc_range *)(p->h.taps + h.kernel);
+    p->h.known = p->v.known + v.kernel;
+    p->v.phase = (ptrdiff_t *)(p->h.known + h.kernel);
     p->h.phase = p->v.phase + v.kernel;
     p->v.first = p->h.phase + h.kernel;
-    p->h.first = p->v.first + v.stride + 1;
-    p->tab = p->h.first + h.stride + 1;
+    p->h.first = p->v.first + xpc_min(v.stride, conv->height) + 1;
+    p->tab = p->h.first + xpc_min(h.stride, conv->width) + 1;
     p->weight = p->tab + p->taps;
     if (backward) {
         backward_axis(&p->v, v, conv->height, conv->out_h);
@@ -166,6 +180,8 @@ static int make_plan(plan *p, const xpc_blocked *conv, int backward)
         forward_axis(&p->v, v, conv->height, conv->out_h);
         forward_axis(&p->h, h, conv->width, conv->out_w);
     }
+    find_known(&p->v);
+    find_known(&p->h);
     p->result = conv->groups * p->outputs * p->v.total * p->h.total;
     p->in_place = taps == 1 && p->v.split == 1 && p->h.split == 1 && p->v.weave == 1 && p->h.weave == 1 &&
                   p->v.pad == 0 && p->h.pad == 0 && p->v.size == p->v.outputs && p->h.size == p->h.outputs;
@@ -215,6 +231,12 @@ static void cut(plan *p, ptrdiff_t channels, xpc_planes x, ptrdiff_t itemsize, p
     p->pieces = xpc_ceil_div(p->batch, images) * p->cuts;
 }
 
+/* The position in the input that output `output` of an axis sees through tap number `k`. */
+static ptrdiff_t position(const axis_plan *axis, ptrdiff_t k, ptrdiff_t output)
+{
+    return (output + axis->taps[k].entry) * axis->split + axis->phase[axis->taps[k].phase] - axis->pad;
+}
+
 /* Where every k lies, for output phase (a, b): by rows of taps, so that a piece that does not see some rows leaves out one
  * range of k; then by channels, so that neighbouring taps find what they share in the cache. Returns how many. */
 static ptrdiff_t fill_tab(const plan *p, ptrdiff_t a, ptrdiff_t b, ptrdiff_t channels, ptrdiff_t *tab, ptrdiff_t *weight)
@@ -228,6 +250,34 @@ static ptrdiff_t fill_tab(const plan *p, ptrdiff_t a, ptrdiff_t b, ptrdiff_t cha
                 weight[k] = c * p->weight_channel + v.index * p->kernel_w + h.index;
             }
     return k;
+}
+
+/* The same where images are the lanes: channels last, as the taps that a pixel sees are then a few ranges of k. */
+static ptrdiff_t fill_stack_tab(const plan *p, ptrdiff_t a, ptrdiff_t b, ptrdiff_t lanes, ptrdiff_t *tab,
+                                ptrdiff_t *weight)
+{
+    ptrdiff_t k = 0;
+    for (ptrdiff_t i = p->v.first[a]; i < p->v.first[a + 1]; i++)
+        for (ptrdiff_t j = p->h.first[b]; j < p->h.first[b + 1]; j++)
+            for (ptrdiff_t c = 0; c < p->channels; c++, k++) {
+                tab[k] = ((c * p->v.size + position(&p->v, i, 0)) * p->h.size + position(&p->h, j, 0)) * lanes;
+                weight[k] = c * p->weight_channel + p->v.taps[i].index * p->kernel_w + p->h.taps[j].index;
+            }
+    return k;
+}
+
+/* Which part of all pairs of taps and outputs of an axis does not meet padding. */
+static double share_seen(const axis_plan *axis)
+{
+    double seen = 0, all = 0;
+    for (ptrdiff_t a = 0; a < axis->weave; a++)
+        for (ptrdiff_t k = axis->first[a]; k < axis->first[a + 1]; k++)
+            for (ptrdiff_t o = 0; o * axis->weave + a < axis->total; o++) {
+                ptrdiff_t at = position(axis, k, o);
+                seen += at >= 0 && at < axis->size;
+                all++;
+            }
+    return all > 0 ? seen / all : 0;
 }
 
 /* The images and rows of a piece. */

@@ -11,9 +11,40 @@ enum { NAME(MR) = 4, NAME(DR) = 6 };
 enum {
     NAME(NV) = 3,     /* vectors of outputs; `tile` knows this number */
     NAME(DV) = 2,     /* vectors of filters; `rows` knows this number */
-    NAME(CHUNK) = 24576 / (NAME(NV) * LANES * (int)sizeof(REAL)), /* of K: half of a first-level cache */
+    NAME(CHUNK) = (144 << 10) / (NAME(NV) * LANES * (int)sizeof(REAL)), /* of K: what streams from the second-level cache */
     NAME(PIXELS) = 768 / (int)sizeof(REAL)                        /* of dy at once */
 };
+
+/* Of two vectors after one another the numbers at even places; and from two vectors numbers in turn, in two vectors. */
+#if ISA == XPC_AVX512 && !DOUBLE
+#define EVEN(a, b) \
+    _mm512_permutex2var_ps(a, _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30), b)
+#define TURNS_LOW(a, b) \
+    _mm512_permutex2var_ps(a, _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23), b)
+#define TURNS_HIGH(a, b) \
+    _mm512_permutex2var_ps(a, _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31), b)
+#elif ISA == XPC_AVX512
+#define EVEN(a, b) _mm512_permutex2var_pd(a, _mm512_setr_epi64(0, 2, 4, 6, 8, 10, 12, 14), b)
+#define TURNS_LOW(a, b) _mm512_permutex2var_pd(a, _mm512_setr_epi64(0, 8, 1, 9, 2, 10, 3, 11), b)
+#define TURNS_HIGH(a, b) _mm512_permutex2var_pd(a, _mm512_setr_epi64(4, 12, 5, 13, 6, 14, 7, 15), b)
+#elif ISA == XPC_AVX2 && !DOUBLE
+#define EVEN(a, b) \
+    _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(_mm256_shuffle_ps(a, b, 0x88)), 0xd8))
+#define TURNS_LOW(a, b) _mm256_permute2f128_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b), 0x20)
+#define TURNS_HIGH(a, b) _mm256_permute2f128_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b), 0x31)
+#elif ISA == XPC_AVX2
+#define EVEN(a, b) _mm256_permute4x64_pd(_mm256_unpacklo_pd(a, b), 0xd8)
+#define TURNS_LOW(a, b) _mm256_permute2f128_pd(_mm256_unpacklo_pd(a, b), _mm256_unpackhi_pd(a, b), 0x20)
+#define TURNS_HIGH(a, b) _mm256_permute2f128_pd(_mm256_unpacklo_pd(a, b), _mm256_unpackhi_pd(a, b), 0x31)
+#elif DOUBLE
+#define EVEN(a, b) ((VEC){(a)[0], (b)[0]})
+#define TURNS_LOW(a, b) ((VEC){(a)[0], (b)[0]})
+#define TURNS_HIGH(a, b) ((VEC){(a)[1], (b)[1]})
+#else
+#define EVEN(a, b) ((VEC){(a)[0], (a)[2], (b)[0], (b)[2]})
+#define TURNS_LOW(a, b) ((VEC){(a)[0], (b)[0], (a)[1], (b)[1]})
+#define TURNS_HIGH(a, b) ((VEC){(a)[2], (b)[2], (a)[3], (b)[3]})
+#endif
 
 /* max(least, v); NaN stays */
 #if ISA == XPC_BASELINE
@@ -34,8 +65,10 @@ INLINE void NAME(product)(const int mr, const int nv, ptrdiff_t n, const REAL *a
 {
     VEC acc[NAME(DR)][NAME(NV)], least = SPLAT(relu ? (REAL)0 : (REAL)-INFINITY);
     for (int m = 0; m < mr; m++)
-        for (int j = 0; j < nv; j++)
-            acc[m][j] = add ? LOAD(sums + m * sums_row + j * LANES) : SPLAT(bias ? bias[m] : (REAL)0);
+        for (int j = 0; j < nv; j++) {
+            acc[m][j] = SPLAT(bias ? bias[m] : (REAL)0);
+            __builtin_prefetch(sums + m * sums_row + j * LANES, 1); /* there when the sums are ready */
+        }
     for (; n > 0; n--, a += a_step, b += nv * LANES) {
         VEC lanes[NAME(NV)];
         for (int j = 0; j < nv; j++)
@@ -46,6 +79,10 @@ INLINE void NAME(product)(const int mr, const int nv, ptrdiff_t n, const REAL *a
                 acc[m][j] = FMA(number, lanes[j], acc[m][j]);
         }
     }
+    if (add)
+        for (int m = 0; m < mr; m++)
+            for (int j = 0; j < nv; j++)
+                acc[m][j] += LOAD(sums + m * sums_row + j * LANES);
     for (int m = 0; m < mr; m++)
         for (int j = 0; j < nv; j++)
             STORE(sums + m * sums_row + j * LANES, AT_LEAST(least, acc[m][j]));
@@ -53,30 +90,51 @@ INLINE void NAME(product)(const int mr, const int nv, ptrdiff_t n, const REAL *a
 
 /* ---- the band ----------------------------------------------------------------------------------------------------- */
 
+INLINE void NAME(zero)(REAL *to, ptrdiff_t count)
+{
+    for (; count >= LANES; count -= LANES, to += LANES)
+        STORE(to, SPLAT((REAL)0));
+    if (count > 0)
+        STORE_FIRST(to, FIRST((int)count), SPLAT((REAL)0));
+}
+
 /* One row of the input into those of its phases that are read, `plane` numbers apart, zeros around it; NULL is padding. */
 INLINE void NAME(fill_row)(const axis_plan *axis, const REAL *from, REAL *to, ptrdiff_t plane, ptrdiff_t pitch)
 {
     for (ptrdiff_t p = 0; p < axis->phases; p++, to += plane) {
-        ptrdiff_t split = axis->split, offset = axis->phase[p] - axis->pad;
-        ptrdiff_t begin = from ? xpc_min(xpc_max(xpc_ceil_div(-offset, split), 0), pitch) : pitch;
-        ptrdiff_t end = xpc_max(xpc_min(xpc_ceil_div(axis->size - offset, split), pitch), begin);
-        for (ptrdiff_t e = 0; e < begin; e++)
-            to[e] = 0;
-        if (from) {
-            const REAL *source = from + begin * split + offset;
-            REAL *restrict target = to + begin;
-            ptrdiff_t count = end - begin;
-            if (split == 1)
-                memcpy(target, source, (size_t)count * sizeof(REAL));
-            else if (split == 2)
-                for (ptrdiff_t e = 0; e < count; e++)
-                    target[e] = source[2 * e];
-            else
-                for (ptrdiff_t e = 0; e < count; e++)
-                    target[e] = source[e * split];
+        if (!from) {
+            NAME(zero)(to, pitch);
+            continue;
         }
-        for (ptrdiff_t e = end; e < pitch; e++)
-            to[e] = 0;
+        ptrdiff_t split = axis->split, begin = axis->known[p].begin, end = axis->known[p].end, e = 0;
+        const REAL *source = from + begin * split + axis->phase[p] - axis->pad;
+        REAL *target = to + begin;
+        ptrdiff_t count = end - begin;
+        NAME(zero)(to, begin);
+        if (split == 1) {
+            for (; e + LANES <= count; e += LANES)
+                STORE(target + e, LOAD(source + e));
+            if (e < count) {
+                MASK last = FIRST((int)(count - e));
+                STORE_FIRST(target + e, last, LOAD_FIRST(last, source + e));
+            }
+        } else {
+            if (split == 2) {
+                for (; e + LANES < count; e += LANES)
+                    STORE(target + e, EVEN(LOAD(source + 2 * e), LOAD(source + 2 * e + LANES)));
+                if (e < count) { /* what follows the last number may not exist */
+                    ptrdiff_t span = 2 * (count - e) - 1;
+                    VEC low = LOAD_FIRST(FIRST((int)xpc_min(span, LANES)), source + 2 * e), high = SPLAT((REAL)0);
+                    if (span > LANES)
+                        high = LOAD_FIRST(FIRST((int)(span - LANES)), source + 2 * e + LANES);
+                    STORE_FIRST(target + e, FIRST((int)(count - e)), EVEN(low, high));
+                    e = count;
+                }
+            }
+            for (; e < count; e++)
+                target[e] = source[e * split];
+        }
+        NAME(zero)(to + end, pitch - end);
     }
 }
 
@@ -107,21 +165,59 @@ TARGET static const REAL *NAME(band_of)(const plan *p, const piece *it, const xp
     return band;
 }
 
-/* Rows [begin, end) of the columns of some outputs, `row` numbers apart. Vectors may write beyond the end of a row, before
- * the next one is written, and into a vector after the last. Only what exists is read: the band may be the caller's. */
-INLINE void NAME(gather)(const REAL *band, const ptrdiff_t *tab, ptrdiff_t count, const run *runs, ptrdiff_t pieces,
-                         REAL *to, ptrdiff_t row)
+/* Some rows of the columns of some outputs, `row` numbers apart. Vectors may write beyond the end of a row, before the next
+ * one is written, and into a vector after the last. In place only what exists is read; the band may be read beyond. */
+TARGET static void NAME(gather)(const plan *p, const REAL *band, const ptrdiff_t *tab, ptrdiff_t count, const run *runs,
+                                ptrdiff_t found, REAL *to, ptrdiff_t row)
 {
-    for (ptrdiff_t k = 0; k < count; k++, to += row)
-        for (ptrdiff_t r = 0; r < pieces; r++) {
-            const REAL *from = band + tab[k] + runs[r].from;
-            REAL *target = to + runs[r].at;
-            ptrdiff_t length = runs[r].count, e = 0;
-            for (; e + LANES <= length; e += LANES)
-                STORE(target + e, LOAD(from + e));
-            if (e < length)
-                STORE(target + e, LOAD_FIRST(FIRST((int)(length - e)), from + e));
+    int whole = 1;
+    for (ptrdiff_t r = 0; r < found; r++)
+        whole &= runs[r].count == LANES;
+    if (whole && found == 3) {
+        const REAL *a = band + runs[0].from, *b = band + runs[1].from, *c = band + runs[2].from;
+        for (ptrdiff_t k = 0; k < count; k++, to += row) {
+            STORE(to, LOAD(a + tab[k]));
+            STORE(to + LANES, LOAD(b + tab[k]));
+            STORE(to + 2 * LANES, LOAD(c + tab[k]));
         }
+    } else if (whole || !p->in_place)
+        for (ptrdiff_t k = 0; k < count; k++, to += row)
+            for (ptrdiff_t r = 0; r < found; r++)
+                STORE(to + runs[r].at, LOAD(band + tab[k] + runs[r].from));
+    else
+        for (ptrdiff_t k = 0; k < count; k++, to += row)
+            for (ptrdiff_t r = 0; r < found; r++) {
+                MASK some = FIRST((int)runs[r].count);
+                STORE(to + runs[r].at, LOAD_FIRST(some, band + tab[k] + runs[r].from));
+            }
+}
+
+/* Some pixels of up to LANES planes, filters or images, into [pixel][lane], `row` numbers apart; lanes without a plane are 0.
+ * Returns `sum` plus the sums over the pixels. */
+INLINE VEC NAME(turn)(const REAL *from, ptrdiff_t plane, ptrdiff_t planes, ptrdiff_t pixels, REAL *to, ptrdiff_t row, VEC sum)
+{
+    for (ptrdiff_t at = 0; at < pixels; at += LANES) {
+        int count = (int)xpc_min(pixels - at, LANES);
+        VEC rows[LANES];
+        if (planes >= LANES && count == LANES) {
+            for (int l = 0; l < LANES; l++)
+                rows[l] = LOAD(from + l * plane + at);
+            NAME(transpose)(rows);
+            for (int l = 0; l < LANES; l++) {
+                STORE(to + (at + l) * row, rows[l]);
+                sum += rows[l];
+            }
+        } else {
+            for (int l = 0; l < LANES; l++)
+                rows[l] = l < planes ? LOAD_FIRST(FIRST(count), from + l * plane + at) : SPLAT((REAL)0);
+            NAME(transpose)(rows);
+            for (int l = 0; l < count; l++) {
+                STORE(to + (at + l) * row, rows[l]);
+                sum += rows[l];
+            }
+        }
+    }
+    return sum;
 }
 
 /* ---- forward, and the gradient to the image --------------------------------------------------------------------- */
@@ -168,6 +264,7 @@ typedef struct {
     ptrdiff_t part;   /* channels of one */
     ptrdiff_t pitch;  /* of sums that are not written to y at once */
     ptrdiff_t panel, sums, bytes; /* places in a slot's memory, after the band */
+    ptrdiff_t lanes;  /* images side by side, if they are the lanes */
     char *memory;
 } NAME(forward_job);
 
@@ -203,21 +300,53 @@ INLINE xpc_range NAME(taps_seen)(const plan *p, const piece *it, ptrdiff_t a, pt
     int whole = first / it->rows != last / it->rows;
     ptrdiff_t top = it->row + (whole ? 0 : first % it->rows), bottom = it->row + (whole ? it->rows - 1 : last % it->rows);
     xpc_range seen = {p->v.first[a], p->v.first[a + 1]};
-#define POSITION(output, k) \
-    (((output) + p->v.taps[k].entry) * p->v.split + p->v.phase[p->v.taps[k].phase] - p->v.pad)
-    while (seen.begin < seen.end && POSITION(bottom, seen.begin) < 0)
+    while (seen.begin < seen.end && position(&p->v, seen.begin, bottom) < 0)
         seen.begin++;
-    while (seen.begin < seen.end && POSITION(top, seen.end - 1) >= p->v.size)
+    while (seen.begin < seen.end && position(&p->v, seen.end - 1, top) >= p->v.size)
         seen.end--;
-#undef POSITION
     return seen;
+}
+
+/* The input of the next piece, fetched into the second-level cache a few lines at a time. */
+typedef struct {
+    const char *from;
+    ptrdiff_t channel, length; /* bytes from channel to channel, and of one */
+    ptrdiff_t left, at;        /* channels, and bytes of the first of them that are done */
+} NAME(ahead);
+
+INLINE NAME(ahead) NAME(look_ahead)(const plan *p, ptrdiff_t number, const xpc_planes *x, ptrdiff_t first,
+                                    ptrdiff_t channels)
+{
+    piece it = piece_of(p, number);
+    ptrdiff_t top = xpc_max(it.row * p->v.split - p->v.pad, 0);
+    ptrdiff_t bottom = xpc_min((it.row + it.rows + p->v.more) * p->v.split - p->v.pad, p->v.size);
+    NAME(ahead) next;
+    next.from = (const char *)((const REAL *)x->data + it.image * x->image + first * x->channel + top * p->h.size);
+    next.channel = x->channel * (ptrdiff_t)sizeof(REAL);
+    next.length = xpc_max(bottom - top, 0) * p->h.size * (ptrdiff_t)sizeof(REAL);
+    next.left = channels;
+    next.at = 0;
+    return next;
+}
+
+INLINE void NAME(fetch)(NAME(ahead) *next, int lines)
+{
+    for (; lines > 0 && next->left > 0; lines--) {
+        __builtin_prefetch(next->from + next->at, 0, 2);
+        next->at += LINE;
+        if (next->at >= next->length) {
+            next->at = 0;
+            next->left--;
+            next->from += next->channel;
+        }
+    }
 }
 
 /* One phase of the outputs of a piece, for some channels of the result: into y, and what is no whole tile of one image, or
  * has to be woven, into `sums` [channel][output]. */
 TARGET static void NAME(phase_of_piece)(const NAME(forward_job) *job, const piece *it, ptrdiff_t a, ptrdiff_t b,
                                         ptrdiff_t before, ptrdiff_t first_m, ptrdiff_t last_m, const REAL *band,
-                                        REAL *columns, REAL *sums)
+                                        REAL *columns, REAL *sums, NAME(ahead) *next)
 {
     const plan *p = job->p;
     int weaves = p->v.weave * p->h.weave > 1;
@@ -238,18 +367,19 @@ TARGET static void NAME(phase_of_piece)(const NAME(forward_job) *job, const piec
             if (n == 0 && part > 0 && !(job->relu && part == chunks - 1))
                 continue;
             if (n > 0) {
-                ptrdiff_t found = find_runs(p, it, begin, count, nv * LANES, runs);
-                NAME(gather)(band, p->tab + before + low, n, runs, found, columns, nv * LANES);
+                ptrdiff_t found = find_runs(p, it, begin, count, LANES, runs);
+                NAME(gather)(p, band, p->tab + before + low, n, runs, found, columns, nv * LANES);
             }
             int straight = !weaves && count == nv * LANES && begin / of_image == (end - 1) / of_image;
             ptrdiff_t image = begin / of_image, inside = it->row * p->h.outputs + begin % of_image;
             REAL *y = job->y + (it->image + image) * p->result + inside;
             for (ptrdiff_t m = first_m, mr; m < last_m; m += mr) {
                 mr = NAME(panel)(last_m - m);
+                NAME(fetch)(next, (int)(n * nv / 32) + 1); /* some lines for some hundred cycles of work */
                 const REAL *w = job->packed + before * p->outputs + m * depth + low * mr;
                 REAL *to = straight ? y + m * size : sums + (m - first_m) * job->pitch + begin;
                 NAME(tile)((int)mr, (int)nv, n, w, columns, to, straight ? size : job->pitch, part > 0,
-                           job->b ? job->b + m : NULL, job->relu && part == chunks - 1);
+                           job->b && part == 0 ? job->b + m : NULL, job->relu && part == chunks - 1);
             }
         }
     if (weaves)
@@ -286,7 +416,13 @@ TARGET static void NAME(weave)(const plan *p, const piece *it, ptrdiff_t first_m
                         sums + a * across * step + (m - first_m) * pitch + (n * it->rows + r) * p->h.outputs;
                     if (across == 2) {
                         const REAL *even = from, *odd = from + step;
-                        for (ptrdiff_t o = 0; o < width / 2; o++) {
+                        ptrdiff_t o = 0;
+                        for (; o + LANES <= width / 2; o += LANES) {
+                            VEC left = LOAD(even + o), right = LOAD(odd + o);
+                            STORE(to + 2 * o, TURNS_LOW(left, right));
+                            STORE(to + 2 * o + LANES, TURNS_HIGH(left, right));
+                        }
+                        for (; o < width / 2; o++) {
                             to[2 * o] = even[o];
                             to[2 * o + 1] = odd[o];
                         }
@@ -314,14 +450,168 @@ TARGET static void NAME(forward_items)(const void *argument, ptrdiff_t begin, pt
             band = NAME(band_of)(p, &it, &job->x, 0, p->channels, (REAL *)memory);
         filled = item / job->parts;
         ptrdiff_t before = 0, step = job->part * job->pitch, phase = 0;
+        NAME(ahead) next = {0};
+        if (item + 1 < end && (item + 1) / job->parts != filled)
+            next = NAME(look_ahead)(p, filled + 1, &job->x, 0, p->channels);
         for (ptrdiff_t a = 0; a < p->v.weave; a++)
             for (ptrdiff_t b = 0; b < p->h.weave; b++, phase++) {
-                NAME(phase_of_piece)(job, &it, a, b, before, first, last, band, columns, sums + phase * step);
+                NAME(phase_of_piece)(job, &it, a, b, before, first, last, band, columns, sums + phase * step, &next);
                 before += (p->v.first[a + 1] - p->v.first[a]) * (p->h.first[b + 1] - p->h.first[b]) * p->channels;
             }
         if (phase > 1)
             NAME(weave)(p, &it, first, last, sums, job->pitch, step, job->y);
     }
+}
+
+/* ---- images as lanes: for small planes, where every pixel can leave out just the taps that meet padding ------------ */
+
+/* The taps of an output phase that output o of an axis sees. */
+INLINE xpc_range NAME(taps_of)(const axis_plan *axis, ptrdiff_t phase, ptrdiff_t output)
+{
+    xpc_range seen = {axis->first[phase], axis->first[phase + 1]};
+    while (seen.begin < seen.end && position(axis, seen.begin, output) < 0)
+        seen.begin++;
+    while (seen.begin < seen.end && position(axis, seen.end - 1, output) >= axis->size)
+        seen.end--;
+    return seen;
+}
+
+/* A pixel of some images, in lanes, for mr channels of the result: k runs over rows of taps, taps and channels. */
+INLINE void NAME(stack_product)(const int mr, const int nv, xpc_range rows, ptrdiff_t line, ptrdiff_t skip, ptrdiff_t count,
+                                const REAL *w, const REAL *pixel, const ptrdiff_t *tab, const REAL *bias, int relu,
+                                REAL *to, ptrdiff_t to_row)
+{
+    VEC acc[NAME(MR)][NAME(NV)], least = SPLAT(relu ? (REAL)0 : (REAL)-INFINITY);
+    for (int m = 0; m < mr; m++)
+        for (int j = 0; j < nv; j++)
+            acc[m][j] = SPLAT(bias ? bias[m] : (REAL)0);
+    for (ptrdiff_t i = rows.begin; i < rows.end; i++) {
+        const ptrdiff_t *at = tab + i * line + skip;
+        const REAL *a = w + (i * line + skip) * mr;
+        for (ptrdiff_t k = 0; k < count; k++, a += mr) {
+            const REAL *from = pixel + at[k];
+            VEC lanes[NAME(NV)];
+            for (int j = 0; j < nv; j++)
+                lanes[j] = LOAD(from + j * LANES);
+            for (int m = 0; m < mr; m++) {
+                VEC number = SPLAT(a[m]);
+                for (int j = 0; j < nv; j++)
+                    acc[m][j] = FMA(number, lanes[j], acc[m][j]);
+            }
+        }
+    }
+    for (int m = 0; m < mr; m++)
+        for (int j = 0; j < nv; j++)
+            STORE(to + m * to_row + j * LANES, AT_LEAST(least, acc[m][j]));
+}
+
+TARGET static void NAME(stack_tile)(int mr, int nv, xpc_range rows, ptrdiff_t line, ptrdiff_t skip, ptrdiff_t count,
+                                    const REAL *w, const REAL *pixel, const ptrdiff_t *tab, const REAL *bias, int relu,
+                                    REAL *to, ptrdiff_t to_row)
+{
+#define XPC_TILE(m, v) \
+    if (mr == m && nv == v) { \
+        NAME(stack_product)(m, v, rows, line, skip, count, w, pixel, tab, bias, relu, to, to_row); \
+        return; \
+    }
+#define XPC_TILES(m) \
+    XPC_TILE(m, 3) \
+    XPC_TILE(m, 2) \
+    XPC_TILE(m, 1)
+#if REGISTERS >= 32
+    XPC_TILES(8)
+#endif
+    XPC_TILES(4)
+    XPC_TILES(3)
+    XPC_TILES(2)
+    XPC_TILES(1)
+#undef XPC_TILES
+#undef XPC_TILE
+}
+
+/* One output phase of all pixels, for mr channels, into sums [channel][pixel of the result][lane]. */
+TARGET static void NAME(stack_phase)(const NAME(forward_job) *job, ptrdiff_t a, ptrdiff_t b, ptrdiff_t before, ptrdiff_t m,
+                                     int mr, const REAL *band, REAL *sums)
+{
+    const plan *p = job->p;
+    ptrdiff_t rows = p->v.first[a + 1] - p->v.first[a], across = p->h.first[b + 1] - p->h.first[b];
+    ptrdiff_t line = across * p->channels, depth = rows * line;
+    const REAL *w = job->packed + before * p->outputs + m * depth, *bias = job->b ? job->b + m : NULL;
+    for (ptrdiff_t q = 0; q * p->v.weave + a < p->v.total; q++) {
+        xpc_range seen = NAME(taps_of)(&p->v, a, q);
+        seen.begin -= p->v.first[a], seen.end -= p->v.first[a];
+        for (ptrdiff_t r = 0; r * p->h.weave + b < p->h.total; r++) {
+            xpc_range columns = NAME(taps_of)(&p->h, b, r);
+            const REAL *pixel = band + (q * p->v.split * p->h.size + r * p->h.split) * job->lanes;
+            REAL *to = sums + ((q * p->v.weave + a) * p->h.total + r * p->h.weave + b) * job->lanes;
+            NAME(stack_tile)(mr, (int)(job->lanes / LANES), seen, line, (columns.begin - p->h.first[b]) * p->channels,
+                             (columns.end - columns.begin) * p->channels, w, pixel, p->tab + before, bias, job->relu, to,
+                             job->pitch);
+        }
+    }
+}
+
+TARGET static void NAME(stack_items)(const void *argument, ptrdiff_t begin, ptrdiff_t end, int slot)
+{
+    const NAME(forward_job) *job = argument;
+    const plan *p = job->p;
+    char *memory = job->memory + slot * job->bytes;
+    REAL *band = (REAL *)memory, *sums = (REAL *)(memory + job->sums);
+    ptrdiff_t inputs = p->v.size * p->h.size, size = p->v.total * p->h.total, filled = -1;
+    for (ptrdiff_t item = begin; item < end; item++) {
+        ptrdiff_t first = item / job->parts * job->lanes, images = xpc_min(job->lanes, p->batch - first);
+        ptrdiff_t m = item % job->parts * job->part, last = xpc_min(m + job->part, p->outputs);
+        for (ptrdiff_t c = 0; filled != first && c < p->channels; c++)
+            for (ptrdiff_t l = 0; l < job->lanes; l += LANES)
+                NAME(turn)((const REAL *)job->x.data + (first + xpc_min(l, images - 1)) * job->x.image + c * job->x.channel,
+                           job->x.image, images - l, inputs, band + c * inputs * job->lanes + l, job->lanes,
+                           SPLAT((REAL)0));
+        filled = first;
+        for (int mr; m < last; m += mr) {
+            mr = NAME(panel)(last - m);
+            ptrdiff_t before = 0;
+            for (ptrdiff_t a = 0; a < p->v.weave; a++)
+                for (ptrdiff_t b = 0; b < p->h.weave; b++) {
+                    NAME(stack_phase)(job, a, b, before, m, mr, band, sums);
+                    before += (p->v.first[a + 1] - p->v.first[a]) * (p->h.first[b + 1] - p->h.first[b]) * p->channels;
+                }
+            for (ptrdiff_t l = 0; l < images; l += LANES)
+                for (int c = 0; c < mr; c++)
+                    for (ptrdiff_t at = 0; at < size; at += LANES) {
+                        const REAL *from = sums + c * job->pitch + at * job->lanes + l;
+                        REAL *to = job->y + (first + l) * p->result + (m + c) * size + at;
+                        int count = (int)xpc_min(size - at, LANES);
+                        VEC rows[LANES];
+                        for (int i = 0; i < LANES; i++)
+                            rows[i] = LOAD(from + xpc_min(i, count - 1) * job->lanes);
+                        NAME(transpose)(rows);
+                        for (int n = 0; n < xpc_min(images - l, LANES); n++)
+                            STORE_FIRST(to + n * p->result, FIRST(count), rows[n]);
+                    }
+        }
+    }
+}
+
+/* How many images make good lanes, in whole vectors; 0 if none do. Both ways are estimated against products without any
+ * padding: tiles of pixels leave out some rows of taps, and gather runs of them for every channel of the result. */
+static ptrdiff_t NAME(stack)(const plan *p, ptrdiff_t limit)
+{
+    ptrdiff_t inputs = p->v.size * p->h.size, outputs = p->v.total * p->h.total, size = sizeof(REAL);
+    ptrdiff_t vectors = xpc_ceil_div(p->batch, LANES), most = xpc_min(limit, 2 * BAND_BYTES);
+    if (p->in_place || inputs > PIECE_OUTPUTS || outputs > PIECE_OUTPUTS)
+        return 0;
+    vectors = xpc_ceil_div(vectors, xpc_ceil_div(vectors, NAME(NV)));
+    while (vectors && (p->channels * inputs + NAME(MR) * outputs) * vectors * LANES * size > most)
+        vectors--;
+    if (vectors == 0)
+        return 0;
+    double rows = share_seen(&p->v), all = rows * share_seen(&p->h), images = (double)p->batch, m = (double)p->outputs;
+    double products = (double)p->taps / (p->v.weave * p->h.weave) * m * outputs;
+    double turned = 32 * ((double)inputs * p->channels + outputs * m) / products;
+    double lanes = all * round_up(p->batch, vectors * LANES) / images * (vectors > 1 ? 1.1 : 1.3) + turned;
+    double runs = (double)NAME(NV) * LANES / xpc_min(p->h.outputs, LANES);
+    double tiles = (1 + rows) / 2 * (1 + runs / m);
+    return lanes < tiles ? vectors * LANES : 0;
 }
 
 /* Places in a slot's memory; returns its bytes. */
@@ -337,6 +627,30 @@ static ptrdiff_t NAME(lay_out)(NAME(forward_job) *job)
     return job->bytes;
 }
 
+static int NAME(convolve_stacks)(plan *p, NAME(forward_job) *job, ptrdiff_t limit)
+{
+    ptrdiff_t size = sizeof(REAL), panels = xpc_ceil_div(p->outputs, NAME(MR)), stacks, slots, before = 0;
+    stacks = xpc_ceil_div(p->batch, job->lanes);
+    job->parts = xpc_min(panels, xpc_max(8 / stacks, 1));
+    job->part = xpc_ceil_div(panels, job->parts) * NAME(MR);
+    job->parts = xpc_ceil_div(p->outputs, job->part);
+    job->pitch = odd_lines(p->v.total * p->h.total * job->lanes, size);
+    job->sums = round_up(p->channels * p->v.size * p->h.size * job->lanes * size, LINE);
+    job->bytes = job->sums + NAME(MR) * job->pitch * size + LINE;
+    slots = xpc_slots(stacks * job->parts, p->taps * p->outputs / 16);
+    slots = xpc_max(xpc_min(slots, limit / job->bytes), 1);
+    job->memory = xpc_arena_take((size_t)(job->bytes * slots));
+    if (!job->memory)
+        return XPC_BLOCKED_NO_MEMORY;
+    for (ptrdiff_t a = 0; a < p->v.weave; a++)
+        for (ptrdiff_t b = 0; b < p->h.weave; b++)
+            before += fill_stack_tab(p, a, b, job->lanes, p->tab + before, p->weight + before);
+    xpc_parallel_items(NAME(pack_weights), job, panels, p->taps * NAME(MR), xpc_slots(panels, p->taps * NAME(MR)));
+    xpc_parallel_items(NAME(stack_items), job, stacks * job->parts, p->taps * p->outputs, (int)slots);
+    xpc_arena_give(job->memory);
+    return XPC_BLOCKED_DONE;
+}
+
 static int NAME(convolve)(plan *p, NAME(forward_job) *job, ptrdiff_t limit)
 {
     ptrdiff_t size = sizeof(REAL), band = BAND_BYTES, outputs = PIECE_OUTPUTS;
@@ -347,6 +661,12 @@ static int NAME(convolve)(plan *p, NAME(forward_job) *job, ptrdiff_t limit)
     job->memory = NULL;
     if (!job->packed)
         return done;
+    job->lanes = NAME(stack)(p, limit - (ptrdiff_t)weights);
+    if (job->lanes) {
+        done = NAME(convolve_stacks)(p, job, limit - (ptrdiff_t)weights);
+        xpc_arena_give(job->packed);
+        return done;
+    }
     outputs = xpc_max(outputs / (p->v.weave * p->h.weave), 1);
     for (;;) {
         cut(p, p->channels, job->x, size, band, outputs);
@@ -462,33 +782,6 @@ typedef struct {
     char *memory;
 } NAME(gradient_job);
 
-/* Some pixels of a vector of filters into [pixel][lane], `row` numbers apart; returns the sums over the pixels. */
-INLINE VEC NAME(turn)(const REAL *from, ptrdiff_t plane, int filters, ptrdiff_t pixels, REAL *to, ptrdiff_t row, VEC sum)
-{
-    for (ptrdiff_t at = 0; at < pixels; at += LANES) {
-        int count = (int)xpc_min(pixels - at, LANES);
-        VEC rows[LANES];
-        if (filters == LANES && count == LANES) {
-            for (int l = 0; l < LANES; l++)
-                rows[l] = LOAD(from + l * plane + at);
-            NAME(transpose)(rows);
-            for (int l = 0; l < LANES; l++) {
-                STORE(to + (at + l) * row, rows[l]);
-                sum += rows[l];
-            }
-        } else {
-            for (int l = 0; l < LANES; l++)
-                rows[l] = l < filters ? LOAD_FIRST(FIRST(count), from + l * plane + at) : SPLAT((REAL)0);
-            NAME(transpose)(rows);
-            for (int l = 0; l < count; l++) {
-                STORE(to + (at + l) * row, rows[l]);
-                sum += rows[l];
-            }
-        }
-    }
-    return sum;
-}
-
 /* The gradient of some outputs of a piece, in panels [pixel][DV vectors], PIXELS of them; adds to the sums of db. */
 TARGET static void NAME(turn_gradient)(const NAME(gradient_job) *job, const piece *it, ptrdiff_t begin, ptrdiff_t count,
                                        REAL *to, REAL *db)
@@ -504,12 +797,35 @@ TARGET static void NAME(turn_gradient)(const NAME(gradient_job) *job, const piec
             length = xpc_min(of_image - at % of_image, begin + count - at);
             const REAL *from = (const REAL *)job->dy.data + (it->image + at / of_image) * job->dy.image +
                                f * job->dy.channel + it->row * p->h.outputs + at % of_image;
-            sum = NAME(turn)(from, job->dy.channel, (int)xpc_min(p->outputs - f, LANES), length,
+            sum = NAME(turn)(from, job->dy.channel, p->outputs - f, length,
                              target + (at - begin) * row, row, sum);
         }
         if (db)
             STORE(db + f, LOAD(db + f) + sum);
     }
+}
+
+/* What of dy the block after `end` of a piece needs, or the first of the next piece. */
+INLINE NAME(ahead) NAME(next_gradient)(const NAME(gradient_job) *job, ptrdiff_t number, ptrdiff_t share, const piece *it,
+                                       ptrdiff_t end)
+{
+    const plan *p = job->p;
+    piece next = *it;
+    if (end == it->outputs) {
+        if (number + 1 == p->pieces * (share + 1) / job->shares)
+            return (NAME(ahead)){0};
+        next = piece_of(p, number + 1);
+        end = 0;
+    }
+    ptrdiff_t of_image = next.rows * p->h.outputs, inside = end % of_image;
+    NAME(ahead) ahead;
+    ahead.from = (const char *)((const REAL *)job->dy.data + (next.image + end / of_image) * job->dy.image +
+                                next.row * p->h.outputs + inside);
+    ahead.channel = job->dy.channel * (ptrdiff_t)sizeof(REAL);
+    ahead.length = xpc_min(of_image - inside, NAME(PIXELS)) * (ptrdiff_t)sizeof(REAL);
+    ahead.left = p->outputs;
+    ahead.at = 0;
+    return ahead;
 }
 
 TARGET static void NAME(gradient_items)(const void *argument, ptrdiff_t begin, ptrdiff_t end, int slot)
@@ -529,19 +845,27 @@ TARGET static void NAME(gradient_items)(const void *argument, ptrdiff_t begin, p
         for (ptrdiff_t n = p->pieces * share / job->shares; n < p->pieces * (share + 1) / job->shares; n++) {
             piece it = piece_of(p, n);
             const REAL *band = NAME(band_of)(p, &it, &job->x, first, channels, (REAL *)memory);
-            ptrdiff_t blocks = xpc_ceil_div(it.outputs, NAME(PIXELS));
+            ptrdiff_t blocks = xpc_ceil_div(it.outputs, NAME(PIXELS)), panels = xpc_ceil_div(job->lanes, NAME(DV) * LANES);
+            NAME(ahead) images = {0}, gradients;
+            if (n + 1 < p->pieces * (share + 1) / job->shares)
+                images = NAME(look_ahead)(p, n + 1, &job->x, first, channels);
             for (ptrdiff_t b = 0; b < blocks; b++) {
                 ptrdiff_t from = it.outputs * b / blocks, count = it.outputs * (b + 1) / blocks - from;
                 NAME(turn_gradient)(job, &it, from, count, gradient, group == 0 ? db : NULL);
-                ptrdiff_t found = find_runs(p, &it, from, count, count, runs);
+                ptrdiff_t found = find_runs(p, &it, from, count, LANES, runs);
                 xpc_range seen = NAME(taps_seen)(p, &it, 0, from, from + count);
                 ptrdiff_t low = seen.begin * line, range = (seen.end - seen.begin) * line;
-                ptrdiff_t parts = xpc_ceil_div(range, NAME(DR));
+                ptrdiff_t parts = xpc_ceil_div(range, NAME(DR)), calls = parts * panels;
+                int of_images = (int)(images.left * images.length / LINE / (xpc_max(calls, 1) * (blocks - b))) + 1;
+                gradients = NAME(next_gradient)(job, n, share, &it, from + count);
+                int of_gradients = (int)(gradients.left * gradients.length / LINE / xpc_max(calls, 1)) + 1;
                 for (ptrdiff_t part = 0; part < parts; part++) {
                     ptrdiff_t k = low + range * part / parts, rows = low + range * (part + 1) / parts - k;
-                    NAME(gather)(band, tab + k, rows, runs, found, columns, NAME(PIXELS));
+                    NAME(gather)(p, band, tab + k, rows, runs, found, columns, NAME(PIXELS));
                     for (ptrdiff_t f = 0; f < job->lanes; f += NAME(DV) * LANES) {
                         int nv = (int)xpc_min((job->lanes - f) / LANES, NAME(DV));
+                        NAME(fetch)(&images, of_images);
+                        NAME(fetch)(&gradients, of_gradients);
                         NAME(rows)((int)rows, nv, count, columns, gradient + f * NAME(PIXELS),
                                    sums + f * depth + k * nv * LANES);
                     }
@@ -656,4 +980,7 @@ static int NAME(weight_gradient)(const xpc_blocked *conv, xpc_planes dy, xpc_pla
 }
 
 #undef AT_LEAST
+#undef EVEN
+#undef TURNS_LOW
+#undef TURNS_HIGH
 #include "simd_end.h"

@@ -34,7 +34,7 @@ SHAPES = {
     "a tile and a lane": ((1, 2, 7, 7), (9, 2, 1, 1), {}),
     "in place, images together": ((9, 20, 5, 5), (33, 20, 1, 1), {}),
     "in place, bands of rows": ((1, 2, 40, 41), (3, 2, 1, 1), {}),
-    "many channels, chunks": ((2, 70, 4, 4), (20, 70, 3, 3), {"padding": 1}),
+    "many channels, chunks": ((2, 190, 4, 4), (20, 190, 3, 3), {"padding": 1}),
     "stride 2": ((3, 5, 31, 30), (25, 5, 3, 3), {"stride": 2, "padding": 1}),
     "stride 2, one tap": ((3, 5, 9, 8), (6, 5, 1, 1), {"stride": 2}),
     "stride 3, leftovers": ((2, 2, 12, 20), (6, 2, 2, 4), {"stride": (3, 3), "padding": ((0, 1), (2, 0))}),
@@ -44,6 +44,10 @@ SHAPES = {
     "padding beyond the image": ((1, 1, 2, 3), (3, 1, 2, 2), {"padding": ((4, 3), (5, 2))}),
     "whole image": ((4, 3, 6, 7), (11, 3, 6, 7), {}),
     "bands of rows": ((2, 3, 70, 40), (5, 3, 3, 3), {"padding": 1}),
+    "images as lanes": ((37, 5, 5, 4), (11, 5, 3, 3), {"padding": 1}),
+    "images as lanes, stride 2": ((16, 3, 7, 6), (9, 3, 3, 5), {"stride": 2, "padding": ((1, 0), (3, 2))}),
+    "images as lanes, pixels that nothing sees": ((50, 2, 5, 5), (3, 2, 2, 1), {"stride": 3, "dilation": (2, 1)}),
+    "stride beyond the image": ((2, 3, 5, 4), (4, 3, 2, 3), {"stride": (1 << 40, 7), "padding": 1}),
     "groups": ((3, 6, 8, 9), (9, 2, 3, 3), {"groups": 3, "stride": 2, "padding": 1}),
 }
 
