@@ -1,5 +1,9 @@
 #include "activation.h"
 
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
 #include "geometry.h"
 #include "isa.h"
 #include "stream.h"
@@ -7,8 +11,23 @@
 
 enum { CHUNK = 16 * BLOCK }; /* elements that a thread takes at a time */
 
-/* What touching an element costs, in elements: the exponential is some thirty operations. */
-static const ptrdiff_t costs[XPC_ACTIVATIONS] = {1, 1, 1, 1};
+/* What an element costs, in elements that are only touched: an exponential is some thirty operations. */
+static const ptrdiff_t costs[XPC_ACTIVATIONS] = {
+    [XPC_RELU] = 1,
+    [XPC_RELU_BACKWARD] = 1,
+    [XPC_LEAKY_RELU] = 1,
+    [XPC_LEAKY_RELU_BACKWARD] = 1,
+    [XPC_SIGMOID] = 4,
+    [XPC_SIGMOID_BACKWARD] = 1,
+    [XPC_TANH] = 6,
+    [XPC_TANH_BACKWARD] = 1,
+    [XPC_SILU] = 4,
+    [XPC_SILU_BACKWARD] = 4,
+    [XPC_GELU] = 8,
+    [XPC_GELU_BACKWARD] = 8,
+    [XPC_SUM] = 1,
+    [XPC_PRODUCT] = 1,
+};
 
 #define XPC_SOURCE "activation_impl.h"
 #include "instances.h"

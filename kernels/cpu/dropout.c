@@ -28,13 +28,3 @@ void xpc_dropout_f64(const double *x, double *y, double *mask, ptrdiff_t count, 
 {
     XPC_PICK(dropout, f64)(x, y, mask, count, key, threshold, kept);
 }
-
-void xpc_multiply_f32(const float *a, const float *b, float *result, ptrdiff_t count)
-{
-    XPC_PICK(multiply, f32)(a, b, result, count);
-}
-
-void xpc_multiply_f64(const double *a, const double *b, double *result, ptrdiff_t count)
-{
-    XPC_PICK(multiply, f64)(a, b, result, count);
-}

@@ -26,8 +26,4 @@ void xpc_dropout_f32(const float *x, float *y, float *mask, ptrdiff_t count, xpc
 void xpc_dropout_f64(const double *x, double *y, double *mask, ptrdiff_t count, xpc_dropout_key key,
                      uint64_t threshold, double kept);
 
-/* result[k] = a[k] * b[k]. */
-void xpc_multiply_f32(const float *a, const float *b, float *result, ptrdiff_t count);
-void xpc_multiply_f64(const double *a, const double *b, double *result, ptrdiff_t count);
-
 #endif

@@ -6,8 +6,6 @@ cdef extern from "dropout.h" nogil:
         uint32_t layer, step
     void xpc_dropout_f32(const float *, float *, float *, Py_ssize_t, xpc_dropout_key, uint64_t, double)
     void xpc_dropout_f64(const double *, double *, double *, Py_ssize_t, xpc_dropout_key, uint64_t, double)
-    void xpc_multiply_f32(const float *, const float *, float *, Py_ssize_t)
-    void xpc_multiply_f64(const double *, const double *, double *, Py_ssize_t)
 
 
 def dropout(x, y, mask, uint64_t seed, uint32_t layer, uint32_t step, uint64_t threshold, double kept):
@@ -30,17 +28,3 @@ def dropout(x, y, mask, uint64_t seed, uint32_t layer, uint32_t step, uint64_t t
                 <const double *> source, <double *> target, <double *> factors, count, key, threshold, kept)
         else:
             xpc_dropout_f32(<const float *> source, <float *> target, <float *> factors, count, key, threshold, kept)
-
-
-def multiply(a, b, result):
-    """Write ``a * b``; all are contiguous, of one size and dtype."""
-    cdef _Runs runs = _Runs(3)
-    cdef void *target = runs.take(result, True, -1)
-    cdef Py_ssize_t count = runs.count()
-    cdef const void *first = runs.take(a, False, count)
-    cdef const void *second = runs.take(b, False, count)
-    with nogil:
-        if runs.is_double:
-            xpc_multiply_f64(<const double *> first, <const double *> second, <double *> target, count)
-        else:
-            xpc_multiply_f32(<const float *> first, <const float *> second, <float *> target, count)

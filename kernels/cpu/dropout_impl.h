@@ -97,39 +97,14 @@ static void NAME(dropout_chunks)(const void *argument, ptrdiff_t begin, ptrdiff_
     NAME(end_of_stream)();
 }
 
-static void NAME(multiply_chunks)(const void *argument, ptrdiff_t begin, ptrdiff_t end, int slot)
-{
-    const NAME(dropout_job) *job = argument;
-    ptrdiff_t first = begin * CHUNK, last = xpc_min(end * CHUNK, job->count);
-    XPC_LINE_ALIGNED REAL product[BLOCK];
-    (void)slot;
-    for (; job->streamed && first < last; first += BLOCK) {
-        ptrdiff_t count = xpc_min(BLOCK, last - first);
-        NAME(multiply_block)(job->x + first, job->mask + first, product, count);
-        NAME(stream)(job->y + first, product, count);
-    }
-    NAME(multiply_block)(job->x + first, job->mask + first, job->y + first, last - first);
-    NAME(end_of_stream)();
-}
-
-static void NAME(multiply)(const REAL *a, const REAL *b, REAL *result, ptrdiff_t count)
-{
-    NAME(dropout_job) job = {.x = a, .mask = (REAL *)b, .y = result, .count = count};
-    ptrdiff_t chunks = xpc_ceil_div(count, CHUNK);
-    job.streamed = NAME(is_streamed)(result, count);
-    xpc_parallel_items(NAME(multiply_chunks), &job, chunks, CHUNK, xpc_slots(chunks, CHUNK));
-}
-
 static void NAME(dropout)(const REAL *x, REAL *y, REAL *mask, ptrdiff_t count, xpc_dropout_key key, uint64_t threshold,
                           double kept)
 {
-    if (threshold > UINT32_MAX) { /* everything is dropped */
-        memset(mask, 0, (size_t)count * sizeof(REAL));
-        if (x)
-            NAME(multiply)(x, mask, y, count);
-        return;
-    }
     NAME(dropout_job) job = {x, y, mask, count, key, (uint32_t)threshold, (REAL)kept, 0, 0};
+    if (threshold > UINT32_MAX) { /* everything is dropped */
+        job.threshold = UINT32_MAX;
+        job.kept = 0;
+    }
     ptrdiff_t chunks = xpc_ceil_div(count, CHUNK);
     job.streamed = x && NAME(is_streamed)(y, count);
     job.mask_streamed = NAME(is_streamed)(mask, count);

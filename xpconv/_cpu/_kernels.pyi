@@ -144,7 +144,6 @@ def dropout(
     threshold: int,
     kept: float,
 ) -> None: ...
-def multiply(a: NDArray, b: NDArray, result: NDArray) -> None: ...
 def softmax_cross_entropy(scores: NDArray, labels: NDArray, dscores: NDArray, smoothing: float) -> float: ...
 def instruction_sets() -> tuple[str, ...]: ...
 def instruction_set() -> str | None: ...
@@ -263,6 +262,16 @@ RELU: int
 RELU_BACKWARD: int
 LEAKY_RELU: int
 LEAKY_RELU_BACKWARD: int
+SIGMOID: int
+SIGMOID_BACKWARD: int
+TANH: int
+TANH_BACKWARD: int
+SILU: int
+SILU_BACKWARD: int
+GELU: int
+GELU_BACKWARD: int
+SUM: int
+PRODUCT: int
 
 def activate(function: int, kept: NDArray, dy: NDArray | None, result: NDArray, slope: float = 0) -> None: ...
 def sgd_steps(

@@ -9,11 +9,36 @@ from . import _kernels
 from ._flat import flat, restored
 from ._memory import empty
 
-__all__ = ["leaky_relu", "leaky_relu_backward", "relu", "relu_backward"]
+__all__ = [
+    "add",
+    "gelu",
+    "gelu_backward",
+    "leaky_relu",
+    "leaky_relu_backward",
+    "multiply",
+    "relu",
+    "relu_backward",
+    "sigmoid",
+    "sigmoid_backward",
+    "silu",
+    "silu_backward",
+    "tanh",
+    "tanh_backward",
+]
 
 _activate = _kernels.activate
 _RELU, _RELU_BACKWARD = _kernels.RELU, _kernels.RELU_BACKWARD
 _LEAKY_RELU, _LEAKY_RELU_BACKWARD = _kernels.LEAKY_RELU, _kernels.LEAKY_RELU_BACKWARD
+
+
+def add(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """``a + b`` of one shape and dtype, float32 or float64; laid out like a."""
+    return _backward(_kernels.SUM, b, a)
+
+
+def multiply(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """``a * b`` of one shape and dtype, float32 or float64; laid out like a."""
+    return _backward(_kernels.PRODUCT, b, a)
 
 
 def _forward(function: int, x: np.ndarray, slope: float = 0.0) -> np.ndarray:
@@ -56,3 +81,43 @@ def leaky_relu_backward(backend: Backend, dy: Array, x: Array, negative_slope: f
     if negative_slope == 0:
         return _backward(_RELU_BACKWARD, dy, x)
     return _backward(_LEAKY_RELU_BACKWARD, dy, x, negative_slope)
+
+
+def sigmoid(backend: Backend, x: Array) -> Array:
+    """Logistic function ``1 / (1 + exp(-x))``."""
+    return _forward(_kernels.SIGMOID, x)
+
+
+def sigmoid_backward(backend: Backend, dy: Array, y: Array) -> Array:
+    """``dy * y * (1 - y)``, y the result."""
+    return _backward(_kernels.SIGMOID_BACKWARD, dy, y)
+
+
+def tanh(backend: Backend, x: Array) -> Array:
+    """Hyperbolic tangent."""
+    return _forward(_kernels.TANH, x)
+
+
+def tanh_backward(backend: Backend, dy: Array, y: Array) -> Array:
+    """``dy * (1 - y**2)``, y the result."""
+    return _backward(_kernels.TANH_BACKWARD, dy, y)
+
+
+def silu(backend: Backend, x: Array) -> Array:
+    """``x * sigmoid(x)``."""
+    return _forward(_kernels.SILU, x)
+
+
+def silu_backward(backend: Backend, dy: Array, x: Array) -> Array:
+    """``dy * s * (1 + x * (1 - s))`` with ``s = sigmoid(x)``."""
+    return _backward(_kernels.SILU_BACKWARD, dy, x)
+
+
+def gelu(backend: Backend, x: Array) -> Array:
+    """``x * Phi(x)``, exact to rounding."""
+    return _forward(_kernels.GELU, x)
+
+
+def gelu_backward(backend: Backend, dy: Array, x: Array) -> Array:
+    """``dy * (Phi(x) + x * exp(-x**2 / 2) / sqrt(2 pi))``."""
+    return _backward(_kernels.GELU_BACKWARD, dy, x)

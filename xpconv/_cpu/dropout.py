@@ -6,8 +6,8 @@ import numpy as np
 
 from ..backends.protocol import Array, Backend
 from . import _kernels
-from ._flat import flat, restored
 from ._memory import empty
+from .activation import multiply
 
 __all__ = ["dropout", "dropout_backward", "dropout_mask"]
 
@@ -34,7 +34,4 @@ def dropout(backend: Backend, x: Array, p: float, key: tuple[int, int, int]) -> 
 
 def dropout_backward(backend: Backend, dy: Array, mask: Array) -> Array:
     """``dy * mask``."""
-    (factors, gradient), axes = flat(mask, dy)
-    dx = empty(gradient.shape, gradient.dtype)
-    _kernels.multiply(gradient, factors, dx)
-    return restored(dx, axes)
+    return multiply(mask, dy)
