@@ -57,7 +57,7 @@ static ptrdiff_t round_up(ptrdiff_t number, ptrdiff_t unit)
     return (number + unit - 1) / unit * unit;
 }
 
-/* Channels and rows of sums do not lie a multiple of many lines apart: they would fall into the same places of a cache. */
+/* Rows of sums, and channels, do not lie a multiple of many lines apart: they would fall into the same sets of a cache */
 static ptrdiff_t odd_lines(ptrdiff_t numbers, ptrdiff_t itemsize)
 {
     ptrdiff_t lines = xpc_ceil_div(numbers * itemsize, LINE);
@@ -204,7 +204,7 @@ static ptrdiff_t band_size(const plan *p, ptrdiff_t itemsize)
     return p->in_place ? 0 : p->images * p->image + 2 * LINE / itemsize;
 }
 
-/* Cut the work into pieces: as many whole images as fit into the band and make enough outputs, else equal bands of rows. */
+/* Cut the work into pieces: as many images as fit into the band and make enough outputs, else equal bands of rows. */
 static void cut(plan *p, ptrdiff_t channels, xpc_planes x, ptrdiff_t itemsize, ptrdiff_t band_bytes,
                 ptrdiff_t most_outputs)
 {
@@ -237,9 +237,10 @@ static ptrdiff_t position(const axis_plan *axis, ptrdiff_t k, ptrdiff_t output)
     return (output + axis->taps[k].entry) * axis->split + axis->phase[axis->taps[k].phase] - axis->pad;
 }
 
-/* Where every k lies, for output phase (a, b): by rows of taps, so that a piece that does not see some rows leaves out one
- * range of k; then by channels, so that neighbouring taps find what they share in the cache. Returns how many. */
-static ptrdiff_t fill_tab(const plan *p, ptrdiff_t a, ptrdiff_t b, ptrdiff_t channels, ptrdiff_t *tab, ptrdiff_t *weight)
+/* Where every k lies, for output phase (a, b): by rows of taps, so that a tile that does not see some rows leaves out
+ * one range of k; then by channels, so that neighbouring taps find what they share in the cache. Returns how many. */
+static ptrdiff_t fill_tab(const plan *p, ptrdiff_t a, ptrdiff_t b, ptrdiff_t channels, ptrdiff_t *tab,
+                          ptrdiff_t *weight)
 {
     ptrdiff_t k = 0;
     for (ptrdiff_t i = p->v.first[a]; i < p->v.first[a + 1]; i++)
@@ -337,8 +338,8 @@ static ptrdiff_t find_runs(const plan *p, const piece *it, ptrdiff_t begin, ptrd
 #endif
 
 #define XPC_BLOCKED(type, real) \
-    int xpc_blocked_forward_##type(const xpc_blocked *conv, xpc_planes x, const real *w, const real *b, real *y, int relu, \
-                                   ptrdiff_t limit) \
+    int xpc_blocked_forward_##type(const xpc_blocked *conv, xpc_planes x, const real *w, const real *b, real *y, \
+                                   int relu, ptrdiff_t limit) \
     { \
         return CALL(forward, type, conv, x, w, b, y, relu, limit); \
     } \

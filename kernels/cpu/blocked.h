@@ -1,13 +1,13 @@
 /* Convolution of any shape as a product of matrices of which only small pieces exist.
  *
- * A piece of work is a few images, or some output rows of one. What it reads is laid out once, padded with zeros and split
- * by the phases of the stride, so that a tap sees a run of memory for each output row (the band):
+ * A piece of work is a few images, or some output rows of one. What it reads is laid out once, padded with zeros and
+ * split by the phases of the stride, so that a tap sees a run of memory for each output row (the band):
  *
  *     padded row, stride 2      0 1 2 3 4 5 6
  *     phase 0 / phase 1         0 2 4 6 / 1 3 5      tap j reads phase (j mod 2) from entry j / 2 on
  *
- * Forward. The outputs of a piece, one after the other, make tiles of NV vectors. For each tile a chunk of its columns is
- * gathered from the band into the first-level cache, and all filters pass over it, MR at a time:
+ * Forward. The outputs of a piece, one after the other, make tiles of NV vectors. For each tile a chunk of its columns
+ * is gathered from the band into the cache, and all filters pass over it, MR at a time:
  *
  *       weights          columns of a tile
  *     [ K ][ MR ]  x     [ K ][ NV vectors ]     MR * NV sums stay in registers while the chunk of K goes by
@@ -16,9 +16,12 @@
  * turned round. With a stride its pixels fall into phases that see different taps; each is a convolution of stride 1 of
  * its own, and they are woven together at the end.
  *
- * Gradient to the weights. The sums run over pixels: DR taps as rows, vectors of filters as lanes, for which the gradient
- * of the outputs is transposed. The sums of a share of the pieces stay in the second-level cache; the number of shares
- * depends on the shape alone, and so do the results.
+ * Where planes are small and there are many images, these are the lanes instead: the band is [C][H][W][images] without
+ * padding, columns are its rows, and every pixel leaves out the taps that it does not see.
+ *
+ * Gradient to the weights. The sums run over pixels: DR taps as rows, vectors of filters as lanes, for which the
+ * gradient of the outputs is transposed. The sums of a share of the pieces stay in the second-level cache; the number
+ * of shares depends on the shape alone, and so do the results.
  *
  *       columns          gradient, transposed
  *     [ DR ][ P ]   x    [ P ][ 2 vectors of filters ]
@@ -43,13 +46,14 @@ typedef struct {
 
 enum { XPC_BLOCKED_DONE = 0, XPC_BLOCKED_NO_MEMORY = -1, XPC_BLOCKED_NO_KERNELS = -2 };
 
-/* All sizes are at least 1. Groups run one after the other. Working memory stays below `limit` bytes where the shape allows that. Results are contiguous.
+/* All sizes are at least 1. Groups run one after the other. Working memory stays below `limit` bytes where the shape
+ * allows that. Results are contiguous.
  *
  * y = x * w (F, C / groups, kh, kw) + b unless that is NULL; with `relu` max(y, 0), which keeps NaN. */
 int xpc_blocked_forward_f32(const xpc_blocked *conv, xpc_planes x, const float *w, const float *b, float *y, int relu,
                             ptrdiff_t limit);
-int xpc_blocked_forward_f64(const xpc_blocked *conv, xpc_planes x, const double *w, const double *b, double *y, int relu,
-                            ptrdiff_t limit);
+int xpc_blocked_forward_f64(const xpc_blocked *conv, xpc_planes x, const double *w, const double *b, double *y,
+                            int relu, ptrdiff_t limit);
 
 int xpc_blocked_input_gradient_f32(const xpc_blocked *conv, xpc_planes dy, const float *w, float *dx, ptrdiff_t limit);
 int xpc_blocked_input_gradient_f64(const xpc_blocked *conv, xpc_planes dy, const double *w, double *dx,

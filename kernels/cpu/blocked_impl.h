@@ -11,40 +11,9 @@ enum { NAME(MR) = 4, NAME(DR) = 6 };
 enum {
     NAME(NV) = 3,     /* vectors of outputs; `tile` knows this number */
     NAME(DV) = 2,     /* vectors of filters; `rows` knows this number */
-    NAME(CHUNK) = (144 << 10) / (NAME(NV) * LANES * (int)sizeof(REAL)), /* of K: what streams from the second-level cache */
+    NAME(CHUNK) = (144 << 10) / (NAME(NV) * LANES * (int)sizeof(REAL)), /* of K: streams from the second-level cache */
     NAME(PIXELS) = 768 / (int)sizeof(REAL)                        /* of dy at once */
 };
-
-/* Of two vectors after one another the numbers at even places; and from two vectors numbers in turn, in two vectors. */
-#if ISA == XPC_AVX512 && !DOUBLE
-#define EVEN(a, b) \
-    _mm512_permutex2var_ps(a, _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30), b)
-#define TURNS_LOW(a, b) \
-    _mm512_permutex2var_ps(a, _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23), b)
-#define TURNS_HIGH(a, b) \
-    _mm512_permutex2var_ps(a, _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31), b)
-#elif ISA == XPC_AVX512
-#define EVEN(a, b) _mm512_permutex2var_pd(a, _mm512_setr_epi64(0, 2, 4, 6, 8, 10, 12, 14), b)
-#define TURNS_LOW(a, b) _mm512_permutex2var_pd(a, _mm512_setr_epi64(0, 8, 1, 9, 2, 10, 3, 11), b)
-#define TURNS_HIGH(a, b) _mm512_permutex2var_pd(a, _mm512_setr_epi64(4, 12, 5, 13, 6, 14, 7, 15), b)
-#elif ISA == XPC_AVX2 && !DOUBLE
-#define EVEN(a, b) \
-    _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(_mm256_shuffle_ps(a, b, 0x88)), 0xd8))
-#define TURNS_LOW(a, b) _mm256_permute2f128_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b), 0x20)
-#define TURNS_HIGH(a, b) _mm256_permute2f128_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b), 0x31)
-#elif ISA == XPC_AVX2
-#define EVEN(a, b) _mm256_permute4x64_pd(_mm256_unpacklo_pd(a, b), 0xd8)
-#define TURNS_LOW(a, b) _mm256_permute2f128_pd(_mm256_unpacklo_pd(a, b), _mm256_unpackhi_pd(a, b), 0x20)
-#define TURNS_HIGH(a, b) _mm256_permute2f128_pd(_mm256_unpacklo_pd(a, b), _mm256_unpackhi_pd(a, b), 0x31)
-#elif DOUBLE
-#define EVEN(a, b) ((VEC){(a)[0], (b)[0]})
-#define TURNS_LOW(a, b) ((VEC){(a)[0], (b)[0]})
-#define TURNS_HIGH(a, b) ((VEC){(a)[1], (b)[1]})
-#else
-#define EVEN(a, b) ((VEC){(a)[0], (a)[2], (b)[0], (b)[2]})
-#define TURNS_LOW(a, b) ((VEC){(a)[0], (b)[0], (a)[1], (b)[1]})
-#define TURNS_HIGH(a, b) ((VEC){(a)[2], (b)[2], (a)[3], (b)[3]})
-#endif
 
 /* max(least, v); NaN stays */
 #if ISA == XPC_BASELINE
@@ -88,7 +57,7 @@ INLINE void NAME(product)(const int mr, const int nv, ptrdiff_t n, const REAL *a
             STORE(sums + m * sums_row + j * LANES, AT_LEAST(least, acc[m][j]));
 }
 
-/* ---- the band ----------------------------------------------------------------------------------------------------- */
+/* ---- the band --------------------------------------------------------------------------------------------------- */
 
 INLINE void NAME(zero)(REAL *to, ptrdiff_t count)
 {
@@ -98,7 +67,7 @@ INLINE void NAME(zero)(REAL *to, ptrdiff_t count)
         STORE_FIRST(to, FIRST((int)count), SPLAT((REAL)0));
 }
 
-/* One row of the input into those of its phases that are read, `plane` numbers apart, zeros around it; NULL is padding. */
+/* One row of the input into those of its phases that are read, `plane` numbers apart, with zeros; NULL is padding. */
 INLINE void NAME(fill_row)(const axis_plan *axis, const REAL *from, REAL *to, ptrdiff_t plane, ptrdiff_t pitch)
 {
     for (ptrdiff_t p = 0; p < axis->phases; p++, to += plane) {
@@ -165,8 +134,9 @@ TARGET static const REAL *NAME(band_of)(const plan *p, const piece *it, const xp
     return band;
 }
 
-/* Some rows of the columns of some outputs, `row` numbers apart. Vectors may write beyond the end of a row, before the next
- * one is written, and into a vector after the last. In place only what exists is read; the band may be read beyond. */
+/* Some rows of the columns of some outputs, `row` numbers apart. Vectors may write beyond the end of a row, before the
+ * next one is written, and into a vector after the last. In place only what exists is read; the band may be read
+ * beyond. */
 TARGET static void NAME(gather)(const plan *p, const REAL *band, const ptrdiff_t *tab, ptrdiff_t count, const run *runs,
                                 ptrdiff_t found, REAL *to, ptrdiff_t row)
 {
@@ -192,9 +162,10 @@ TARGET static void NAME(gather)(const plan *p, const REAL *band, const ptrdiff_t
             }
 }
 
-/* Some pixels of up to LANES planes, filters or images, into [pixel][lane], `row` numbers apart; lanes without a plane are 0.
+/* Some pixels of up to LANES planes, filters or images, into [pixel][lane], `row` numbers apart; 0 in other lanes.
  * Returns `sum` plus the sums over the pixels. */
-INLINE VEC NAME(turn)(const REAL *from, ptrdiff_t plane, ptrdiff_t planes, ptrdiff_t pixels, REAL *to, ptrdiff_t row, VEC sum)
+INLINE VEC NAME(turn)(const REAL *from, ptrdiff_t plane, ptrdiff_t planes, ptrdiff_t pixels, REAL *to, ptrdiff_t row,
+                       VEC sum)
 {
     for (ptrdiff_t at = 0; at < pixels; at += LANES) {
         int count = (int)xpc_min(pixels - at, LANES);
@@ -298,7 +269,8 @@ INLINE xpc_range NAME(taps_seen)(const plan *p, const piece *it, ptrdiff_t a, pt
 {
     ptrdiff_t first = begin / p->h.outputs, last = (end - 1) / p->h.outputs;
     int whole = first / it->rows != last / it->rows;
-    ptrdiff_t top = it->row + (whole ? 0 : first % it->rows), bottom = it->row + (whole ? it->rows - 1 : last % it->rows);
+    ptrdiff_t top = it->row + (whole ? 0 : first % it->rows);
+    ptrdiff_t bottom = it->row + (whole ? it->rows - 1 : last % it->rows);
     xpc_range seen = {p->v.first[a], p->v.first[a + 1]};
     while (seen.begin < seen.end && position(&p->v, seen.begin, bottom) < 0)
         seen.begin++;
@@ -342,8 +314,8 @@ INLINE void NAME(fetch)(NAME(ahead) *next, int lines)
     }
 }
 
-/* One phase of the outputs of a piece, for some channels of the result: into y, and what is no whole tile of one image, or
- * has to be woven, into `sums` [channel][output]. */
+/* One phase of the outputs of a piece, for some channels of the result: into y, and what is no whole tile of one image,
+ * or has to be woven, into `sums` [channel][output]. */
 TARGET static void NAME(phase_of_piece)(const NAME(forward_job) *job, const piece *it, ptrdiff_t a, ptrdiff_t b,
                                         ptrdiff_t before, ptrdiff_t first_m, ptrdiff_t last_m, const REAL *band,
                                         REAL *columns, REAL *sums, NAME(ahead) *next)
@@ -419,8 +391,8 @@ TARGET static void NAME(weave)(const plan *p, const piece *it, ptrdiff_t first_m
                         ptrdiff_t o = 0;
                         for (; o + LANES <= width / 2; o += LANES) {
                             VEC left = LOAD(even + o), right = LOAD(odd + o);
-                            STORE(to + 2 * o, TURNS_LOW(left, right));
-                            STORE(to + 2 * o + LANES, TURNS_HIGH(left, right));
+                            STORE(to + 2 * o, ZIP_LOW(left, right));
+                            STORE(to + 2 * o + LANES, ZIP_HIGH(left, right));
                         }
                         for (; o < width / 2; o++) {
                             to[2 * o] = even[o];
@@ -463,7 +435,7 @@ TARGET static void NAME(forward_items)(const void *argument, ptrdiff_t begin, pt
     }
 }
 
-/* ---- images as lanes: for small planes, where every pixel can leave out just the taps that meet padding ------------ */
+/* ---- images as lanes: for small planes; every pixel leaves out just the taps that meet padding ------------------- */
 
 /* The taps of an output phase that output o of an axis sees. */
 INLINE xpc_range NAME(taps_of)(const axis_plan *axis, ptrdiff_t phase, ptrdiff_t output)
@@ -477,9 +449,9 @@ INLINE xpc_range NAME(taps_of)(const axis_plan *axis, ptrdiff_t phase, ptrdiff_t
 }
 
 /* A pixel of some images, in lanes, for mr channels of the result: k runs over rows of taps, taps and channels. */
-INLINE void NAME(stack_product)(const int mr, const int nv, xpc_range rows, ptrdiff_t line, ptrdiff_t skip, ptrdiff_t count,
-                                const REAL *w, const REAL *pixel, const ptrdiff_t *tab, const REAL *bias, int relu,
-                                REAL *to, ptrdiff_t to_row)
+INLINE void NAME(stack_product)(const int mr, const int nv, xpc_range rows, ptrdiff_t line, ptrdiff_t skip,
+                                ptrdiff_t count, const REAL *w, const REAL *pixel, const ptrdiff_t *tab,
+                                const REAL *bias, int relu, REAL *to, ptrdiff_t to_row)
 {
     VEC acc[NAME(MR)][NAME(NV)], least = SPLAT(relu ? (REAL)0 : (REAL)-INFINITY);
     for (int m = 0; m < mr; m++)
@@ -530,8 +502,8 @@ TARGET static void NAME(stack_tile)(int mr, int nv, xpc_range rows, ptrdiff_t li
 }
 
 /* One output phase of all pixels, for mr channels, into sums [channel][pixel of the result][lane]. */
-TARGET static void NAME(stack_phase)(const NAME(forward_job) *job, ptrdiff_t a, ptrdiff_t b, ptrdiff_t before, ptrdiff_t m,
-                                     int mr, const REAL *band, REAL *sums)
+TARGET static void NAME(stack_phase)(const NAME(forward_job) *job, ptrdiff_t a, ptrdiff_t b, ptrdiff_t before,
+                                     ptrdiff_t m, int mr, const REAL *band, REAL *sums)
 {
     const plan *p = job->p;
     ptrdiff_t rows = p->v.first[a + 1] - p->v.first[a], across = p->h.first[b + 1] - p->h.first[b];
@@ -545,8 +517,8 @@ TARGET static void NAME(stack_phase)(const NAME(forward_job) *job, ptrdiff_t a, 
             const REAL *pixel = band + (q * p->v.split * p->h.size + r * p->h.split) * job->lanes;
             REAL *to = sums + ((q * p->v.weave + a) * p->h.total + r * p->h.weave + b) * job->lanes;
             NAME(stack_tile)(mr, (int)(job->lanes / LANES), seen, line, (columns.begin - p->h.first[b]) * p->channels,
-                             (columns.end - columns.begin) * p->channels, w, pixel, p->tab + before, bias, job->relu, to,
-                             job->pitch);
+                             (columns.end - columns.begin) * p->channels, w, pixel, p->tab + before, bias, job->relu,
+                             to, job->pitch);
         }
     }
 }
@@ -563,7 +535,8 @@ TARGET static void NAME(stack_items)(const void *argument, ptrdiff_t begin, ptrd
         ptrdiff_t m = item % job->parts * job->part, last = xpc_min(m + job->part, p->outputs);
         for (ptrdiff_t c = 0; filled != first && c < p->channels; c++)
             for (ptrdiff_t l = 0; l < job->lanes; l += LANES)
-                NAME(turn)((const REAL *)job->x.data + (first + xpc_min(l, images - 1)) * job->x.image + c * job->x.channel,
+                NAME(turn)((const REAL *)job->x.data + (first + xpc_min(l, images - 1)) * job->x.image +
+                               c * job->x.channel,
                            job->x.image, images - l, inputs, band + c * inputs * job->lanes + l, job->lanes,
                            SPLAT((REAL)0));
         filled = first;
@@ -736,7 +709,7 @@ static int NAME(input_gradient)(const xpc_blocked *conv, xpc_planes dy, const RE
     return done;
 }
 
-/* ---- the gradient to the weights ---------------------------------------------------------------------------------- */
+/* ---- the gradient to the weights -------------------------------------------------------------------------------- */
 
 /* Rows of taps times vectors of filters. */
 TARGET static void NAME(rows)(int rows, int nv, ptrdiff_t pixels, const REAL *columns, const REAL *dy, REAL *sums)
@@ -806,8 +779,8 @@ TARGET static void NAME(turn_gradient)(const NAME(gradient_job) *job, const piec
 }
 
 /* What of dy the block after `end` of a piece needs, or the first of the next piece. */
-INLINE NAME(ahead) NAME(next_gradient)(const NAME(gradient_job) *job, ptrdiff_t number, ptrdiff_t share, const piece *it,
-                                       ptrdiff_t end)
+INLINE NAME(ahead) NAME(next_gradient)(const NAME(gradient_job) *job, ptrdiff_t number, ptrdiff_t share,
+                                       const piece *it, ptrdiff_t end)
 {
     const plan *p = job->p;
     piece next = *it;
@@ -845,7 +818,8 @@ TARGET static void NAME(gradient_items)(const void *argument, ptrdiff_t begin, p
         for (ptrdiff_t n = p->pieces * share / job->shares; n < p->pieces * (share + 1) / job->shares; n++) {
             piece it = piece_of(p, n);
             const REAL *band = NAME(band_of)(p, &it, &job->x, first, channels, (REAL *)memory);
-            ptrdiff_t blocks = xpc_ceil_div(it.outputs, NAME(PIXELS)), panels = xpc_ceil_div(job->lanes, NAME(DV) * LANES);
+            ptrdiff_t blocks = xpc_ceil_div(it.outputs, NAME(PIXELS));
+            ptrdiff_t panels = xpc_ceil_div(job->lanes, NAME(DV) * LANES);
             NAME(ahead) images = {0}, gradients;
             if (n + 1 < p->pieces * (share + 1) / job->shares)
                 images = NAME(look_ahead)(p, n + 1, &job->x, first, channels);
@@ -980,7 +954,4 @@ static int NAME(weight_gradient)(const xpc_blocked *conv, xpc_planes dy, xpc_pla
 }
 
 #undef AT_LEAST
-#undef EVEN
-#undef TURNS_LOW
-#undef TURNS_HIGH
 #include "simd_end.h"

@@ -268,9 +268,10 @@ def test_counts_grow_with_the_batch(arguments):
     ]
     for one, many in zip(sizes[::2], sizes[1::2], strict=True):
         assert one.shape == many.shape
-        assert (one > 0).all()
-        assert (many >= one).all()
+        assert (one >= 0).all()
         assert many[1] > 32 * one[1]
+        assert many[3] >= 64 * one[3]  # nothing is gathered where images are lanes, which one image never is
+        assert one[2] > 0
 
 
 @pytest.mark.parametrize(

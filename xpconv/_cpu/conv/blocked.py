@@ -24,34 +24,49 @@ def possible(operation: str, dtype: str, geometry: ConvGeometry) -> str | None:
     return None
 
 
+def _pairs(size: int, out: int, kernel: int, stride: int, pad: int, dilation: int) -> int:
+    """How many pairs of a tap and an output of one axis meet a pixel, not padding."""
+    pairs = 0
+    for offset in range(-pad, kernel * dilation - pad, dilation):
+        first = max(0, -(offset // stride))
+        pairs += max(0, min(out - 1, (size - 1 - offset) // stride) - first + 1)
+    return pairs
+
+
 def features(operation: str, geometry: ConvGeometry, lanes: int) -> tuple[float, ...]:
     """Calls, products (of whole vectors), numbers gathered, numbers of images and results, weights.
 
-    Rows of taps that only meet padding are left out.
+    Rows of taps that only meet padding are left out, all such taps where images are the lanes (about as the kernels
+    decide it).
     """
     window, groups, batch = geometry.window, geometry.groups, geometry.batch
     channels, filters = geometry.in_channels // groups, geometry.out_channels // groups
-    inputs, outputs = window.height * window.width, window.positions
-    rows = 0
-    for i in range(window.kernel_h):
-        offset = i * window.dilation_h - window.pad_top
-        first = max(0, -(offset // window.stride_h))
-        last = min(window.out_h - 1, (window.height - 1 - offset) // window.stride_h)
-        rows += max(0, last - first + 1)
-    pixels = groups * batch * rows * window.out_w * window.kernel_w / window.kernel_h  # for each tap
+    pixels, positions = window.height * window.width, window.positions
+    rows = _pairs(
+        window.height, window.out_h, window.kernel_h, window.stride_h, window.pad_top, window.dilation_h
+    )  # fmt: skip
+    columns = _pairs(window.width, window.out_w, window.kernel_w, window.stride_w, window.pad_left, window.dilation_w)
+    numbers = groups * batch * (channels * pixels + filters * positions)
     weights = groups * channels * filters * window.taps
-    if operation == "weight_gradient":
-        across = -(-filters // lanes) * lanes
-        gathered = pixels * channels * window.kernel_h
-    elif operation == "forward":
-        across = filters
-        gathered = pixels * channels * window.kernel_h
+    forward = operation == "forward"
+    if operation == "input_gradient":
+        across, read, written = window.width * window.kernel_w / window.stride_w, filters, channels
     else:
-        across = filters
-        gathered = pixels * filters * window.kernel_h
-    products = pixels * window.kernel_h * channels * across
-    numbers = groups * batch * (channels * inputs + filters * outputs)
-    return 1.0, products, gathered, numbers, weights
+        across, read, written = float(window.out_w * window.kernel_w), channels, filters
+    if operation == "weight_gradient":
+        whole = -(-filters // lanes) * lanes
+        gathered = groups * batch * rows * across * channels
+        return 1.0, gathered * whole, gathered, numbers, weights
+    # what one pixel costs with images as lanes, and with pixels
+    stacked = columns / across * (-(-batch // lanes) * lanes) / batch
+    runs = 3 * lanes / min(window.out_w if forward else -(-window.width // window.stride_w), lanes)
+    small = (
+        window.taps > 1 and max(pixels, positions) <= 1024 and (channels * pixels + 8 * positions) * lanes <= 1 << 18
+    )
+    if small and stacked * 1.1 < 1 + runs / written:
+        return 1.0, groups * batch * rows * across * read * written * stacked, 0.0, 2.0 * numbers, weights
+    gathered = groups * batch * rows * across * read
+    return 1.0, gathered * written, gathered, numbers, weights
 
 
 def forward(x: np.ndarray, w: np.ndarray, b: np.ndarray | None, geometry: ConvGeometry, relu: bool) -> np.ndarray:
