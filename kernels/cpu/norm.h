@@ -48,4 +48,22 @@ int xpc_batch_norm(const xpc_norm *norm, int is_double);
 /* dx, dw and db; dy behind the ReLU goes to dresidual, if that is not NULL. */
 int xpc_batch_norm_backward(const xpc_norm *norm, int is_double);
 
+/* The arguments of layer norm and of group norm, forward and backward. A row of layer norm is an image of one channel,
+ * with a weight for each of its numbers; a row of group norm is a group of channels of an image. */
+typedef struct {
+    xpc_runs x, y, dy, dx;    /* runs */
+    const void *weight, *bias; /* (L,) or (C,); NULL: 1 and 0 */
+    void *mean, *inv_std;      /* (rows,) */
+    void *dw, *db;             /* like weight */
+    ptrdiff_t groups;          /* of an image; divides C */
+    double eps;
+    int layer;                 /* layer norm: C and groups are 1 */
+} xpc_norm_rows;
+
+/* y, mean and inv_std. */
+void xpc_norm_rows_forward(const xpc_norm_rows *norm, int is_double);
+
+/* dx, dw and db. Returns 0 if there is no working memory, else 1. */
+int xpc_norm_rows_backward(const xpc_norm_rows *norm, int is_double);
+
 #endif

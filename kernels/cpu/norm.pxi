@@ -116,3 +116,75 @@ def batch_norm_backward(
         good = xpc_batch_norm_backward(&norm, sizeof(real) == sizeof(double))
     if not good:
         raise MemoryError("batch_norm_backward: no working memory")
+
+
+# Layer norm and group norm.
+
+cdef extern from "norm.h":
+    ctypedef struct xpc_norm_rows:
+        xpc_runs x, y, dy, dx
+        const void *weight
+        const void *bias
+        void *mean
+        void *inv_std
+        void *dw
+        void *db
+        Py_ssize_t groups
+        double eps
+        int layer
+
+cdef extern from "norm.h" nogil:
+    void xpc_norm_rows_forward(const xpc_norm_rows *, int)
+    int xpc_norm_rows_backward(const xpc_norm_rows *, int)
+
+cdef Py_ssize_t _fill_rows(xpc_norm_rows *norm, const real[:, :, :] x, Py_ssize_t groups, bint layer) except -1:
+    # returns the length of the weights
+    memset(norm, 0, sizeof(norm[0]))
+    _fill_runs[real](&norm.x, x, NULL, False)
+    if groups < 1 or x.shape[1] % groups or (layer and x.shape[1] != 1):
+        raise ValueError(f"groups: expected a divisor of {x.shape[1]}{', which is to be 1' if layer else ''}, got {groups}")
+    norm.groups, norm.layer = groups, layer
+    return x.shape[2] if layer else x.shape[1]
+
+
+def norm_rows(
+    const real[:, :, :] x, real[:, :, :] y, const real[::1] weight, const real[::1] bias, real[::1] mean,
+    real[::1] inv_std, Py_ssize_t groups, double eps, bint layer
+):
+    """Write y (N, C, L) and the moments (N * groups,) of the groups of channels of each image.
+
+    With ``layer`` C is 1 and weight and bias are (L,), else (C,); they may be None. The last axis of arrays is contiguous.
+    """
+    cdef xpc_norm_rows norm
+    cdef Py_ssize_t weights = _fill_rows[real](&norm, x, groups, layer)
+    _fill_runs[real](&norm.y, y, &norm.x, False)
+    norm.weight, norm.bias = _channels[real](weight, weights), _channels[real](bias, weights)
+    norm.mean = _channels[real](mean, x.shape[0] * groups)
+    norm.inv_std = _channels[real](inv_std, x.shape[0] * groups)
+    norm.eps = eps
+    if x.shape[0] == 0:
+        return
+    if x.shape[1] == 0 or x.shape[2] == 0:
+        raise ValueError("x: rows need at least one number")
+    with nogil:
+        xpc_norm_rows_forward(&norm, sizeof(real) == sizeof(double))
+
+
+def norm_rows_backward(
+    const real[:, :, :] dy, const real[:, :, :] x, real[:, :, :] dx, const real[::1] weight, const real[::1] mean,
+    const real[::1] inv_std, real[::1] dw, real[::1] db, Py_ssize_t groups, bint layer
+):
+    """Write dx (N, C, L), dw and db like the weights; arguments as for `norm_rows`."""
+    cdef xpc_norm_rows norm
+    cdef Py_ssize_t weights = _fill_rows[real](&norm, x, groups, layer)
+    cdef int good
+    _fill_runs[real](&norm.dy, dy, &norm.x, False)
+    _fill_runs[real](&norm.dx, dx, &norm.x, False)
+    norm.weight = _channels[real](weight, weights)
+    norm.mean = _channels[real](mean, x.shape[0] * groups)
+    norm.inv_std = _channels[real](inv_std, x.shape[0] * groups)
+    norm.dw, norm.db = _channels[real](dw, weights), _channels[real](db, weights)
+    with nogil:
+        good = xpc_norm_rows_backward(&norm, sizeof(real) == sizeof(double))
+    if not good:
+        raise MemoryError("norm_rows_backward: no working memory")

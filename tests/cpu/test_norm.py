@@ -256,3 +256,174 @@ def test_a_wrong_call_is_refused(change, message):
     arrays |= {"momentum": 0.1, "eps": 0.0, "rows": False, "given": True, "relu": True, **change}
     with pytest.raises(ValueError, match=message):
         _kernels.batch_norm(*arrays.values())
+
+
+# ---- layer norm and group norm ---------------------------------------------------------------------------------------
+
+
+def rows_problem(rng, shape, weights, dtype, offset=0.0):
+    x, dy = rng.standard_normal((2, *shape))
+    return [a.astype(dtype) for a in (x + offset, dy, *rng.standard_normal((2, weights)))]
+
+
+def all_of_layer(operators, backend, x, dy, weight, bias):
+    results = []
+    for w, b in ((weight, bias), (None, bias), (weight, None), (None, None)):
+        y, mean, inv_std = operators.layer_norm(backend, x, w, b, 1e-5)
+        results += [y, mean, inv_std, *operators.layer_norm_backward(backend, dy, x, w, mean, inv_std)]
+    return results
+
+
+def all_of_group(operators, backend, groups, x, dy, weight, bias):
+    results = []
+    for w, b in ((weight, bias), (None, bias), (weight, None), (None, None)):
+        y, mean, inv_std = operators.group_norm(backend, x, w, b, groups, 1e-5)
+        results += [y, mean, inv_std, *operators.group_norm_backward(backend, dy, x, w, mean, inv_std, groups)]
+    return results
+
+
+def assert_near(results, expected, dtype):
+    tolerance = 2e-5 if dtype == "float32" else 1e-12
+    for got, want in zip(results, expected, strict=True):
+        assert got.dtype == dtype
+        assert got.shape == want.shape
+        assert np.abs(got - want).max(initial=0) <= tolerance * np.abs(want).max(initial=1)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("shape", [(1, 1), (3, 7), (70, 33), (5, 1000), (2, 9001)])
+@pytest.mark.parametrize("memory", ["contiguous", "sliced", "transposed"])
+def test_layer_norm_equals_the_generic_operators(isa, backend, dtype, shape, memory, rng):
+    arrays = rows_problem(rng, shape, shape[1], dtype)
+    expected = all_of_layer(_generic, backend, *(a.astype("float64") for a in arrays))
+    if memory == "sliced":
+        arrays[:2] = (np.repeat(a, 2, axis=0)[::2] for a in arrays[:2])
+    elif memory == "transposed":
+        arrays[:2] = (np.array(a, order="F") for a in arrays[:2])
+    assert_near(all_of_layer(norm, backend, *arrays), expected, dtype)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("memory", ["batch-major", "channel-major", "sliced", "channels-last"])
+@pytest.mark.parametrize(("shape", "groups"), [((3, 6, 37), 2), ((2, 5, 9), 5), ((1, 4, 1100), 1), ((4, 6, 3), 3)])
+def test_group_norm_equals_the_generic_operators(isa, backend, dtype, memory, shape, groups, rng):
+    arrays = rows_problem(rng, shape, shape[1], dtype)
+    expected = all_of_group(_generic, backend, groups, *(a.astype("float64") for a in arrays))
+    arrays[:2] = map({**MEMORY, **ELSEWHERE}[memory], arrays[:2])
+    assert_near(all_of_group(norm, backend, groups, *arrays), expected, dtype)
+
+
+def test_large_rows(isa, backend, rng):
+    """Results that are written past the caches, of runs that are whole vectors and of others."""
+    for shape in ((6, 96, 1024), (6, 97, 1023)):
+        x, dy, weight, bias = rows_problem(rng, shape, shape[1], "float32")
+        for operators, dtype in ((_generic, "float64"), (norm, "float32")):
+            y, mean, inv_std = operators.group_norm(backend, x.astype(dtype), weight, bias, 1, 1e-5)
+            found = [y, *operators.group_norm_backward(backend, dy.astype(dtype), x, weight, mean, inv_std, 1)]
+            layer = (x.astype(dtype).reshape(-1, shape[2]), np.resize(weight, shape[2]), np.resize(bias, shape[2]))
+            y, mean, inv_std = operators.layer_norm(backend, *layer, 1e-5)
+            back = (dy.astype(dtype).reshape(y.shape), *layer[:2], mean, inv_std)
+            found += [y, *operators.layer_norm_backward(backend, *back)]
+            if operators is _generic:
+                expected = found
+        assert_near(found, expected, "float32")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_rows_whatever_the_threads(backend, dtype, rng):
+    layer, group = rows_problem(rng, (300, 700), 700, dtype), rows_problem(rng, (9, 40, 500), 40, dtype)
+    before, found = _kernels.get_num_threads(), []
+    try:
+        for number in (1, 2, 3):
+            _kernels.set_num_threads(number)
+            found.append([*all_of_layer(norm, backend, *layer), *all_of_group(norm, backend, 8, *group)])
+    finally:
+        _kernels.set_num_threads(before)
+    for results in found[1:]:
+        assert all(np.array_equal(a, b) for a, b in zip(results, found[0], strict=True))
+
+
+@pytest.mark.parametrize(("dtype", "offset"), [("float32", 1e4), ("float64", 1e8)])
+def test_an_offset_of_rows_costs_no_accuracy(isa, backend, dtype, offset, rng):
+    x = (rng.standard_normal((5, 3000)) + offset).astype(dtype)
+    x[1:3, 0] = 0, np.float64(offset) * 2  # far from the others
+    x[4] = 0.1
+    wide = x.astype("longdouble")
+    centred = wide - wide.mean(axis=1, keepdims=True)
+    want = centred / np.sqrt((centred**2).mean(axis=1, keepdims=True) + 1e-5)
+    y, mean, _ = norm.layer_norm(backend, x, None, None, 1e-5)
+    np.testing.assert_allclose(y.astype("longdouble"), want, rtol=1e-6, atol=1e-5 if dtype == "float32" else 2e-7)
+    np.testing.assert_allclose(mean[:, 0], wide.mean(axis=1).astype(dtype), rtol=1e-7)
+    assert not y[4].any()
+    images, *_ = norm.group_norm(backend, x.reshape(5, 4, 750), None, None, 1, 1e-5)
+    np.testing.assert_allclose(images.reshape(y.shape), y, rtol=0, atol=1e-5)
+
+
+def test_rows_of_what_float32_does_not_hold_squared(isa, backend, rng):
+    x = rng.standard_normal((3, 100)) * [[1e-25], [1], [1e25]]
+    want, *_ = _generic.layer_norm(backend, x, None, None, 0.0)
+    y, *_ = norm.layer_norm(backend, x.astype("float32"), None, None, 0.0)
+    np.testing.assert_allclose(y, want, rtol=0, atol=1e-5)
+
+
+def test_what_is_not_a_number_stays_in_its_row(backend, rng):
+    x, dy, weight, bias = rows_problem(rng, (4, 50), 50, "float32")
+    x[2, 30], x[1, 0] = np.nan, np.inf
+    y, mean, inv_std = norm.layer_norm(backend, x, weight, bias, 1e-5)
+    dx, *_ = norm.layer_norm_backward(backend, dy, x, weight, mean, inv_std)
+    for result in (y, dx):
+        assert np.isnan(result).all(axis=1).tolist() == [False, True, True, False]
+        assert np.isfinite(result[[0, 3]]).all()
+
+
+def test_no_rows(backend):
+    x, weight = np.empty((0, 9), "float32"), np.ones(9, "float32")
+    y, mean, inv_std = norm.layer_norm(backend, x, weight, weight, 1e-5)
+    assert (y.shape, mean.shape) == ((0, 9), (0, 1))
+    dx, dw, db = norm.layer_norm_backward(backend, x, x, weight, mean, inv_std)
+    assert dx.shape == x.shape
+    assert not dw.any()
+    assert not db.any()
+    x, weight = np.empty((0, 4, 9), "float32"), np.ones(4, "float32")
+    y, mean, inv_std = norm.group_norm(backend, x, weight, weight, 2, 1e-5)
+    assert (y.shape, mean.shape) == (x.shape, (0, 1))
+    dx, dw, db = norm.group_norm_backward(backend, x, x, weight, mean, inv_std, 2)
+    assert dx.shape == x.shape
+    assert not dw.any()
+    assert not db.any()
+
+
+def test_nothing_around_rows_is_touched(isa, rng):
+    for trial in range(20):
+        layer, dtype = bool(trial % 2), ("float32", "float64")[trial // 2 % 2]
+        shape = tuple(rng.integers(1, [4, 2 if layer else 5, 70]).tolist())
+        parents = [np.full([n + 2 for n in shape], -77.0, dtype) for _ in range(2)]
+        y, dx = (parent[1:-1, 1:-1, 1:-1] for parent in parents)
+        x, dy, weight, bias = rows_problem(rng, shape, shape[2 if layer else 1], dtype)
+        mean, inv_std = np.empty((2, shape[0] * shape[1]), dtype)
+        _kernels.norm_rows(x, y, weight, bias, mean, inv_std, shape[1], 1e-5, layer)
+        dw, db = np.empty_like(weight), np.empty_like(bias)
+        _kernels.norm_rows_backward(dy, x, dx, weight, mean, inv_std, dw, db, shape[1], layer)
+        for parent in parents:
+            assert not (parent[1:-1, 1:-1, 1:-1] == -77).any()
+            parent[1:-1, 1:-1, 1:-1] = -77
+            assert (parent == -77).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"y": np.ones((2, 3, 4))}, "axis 2 has length 4, expected 5"),
+        ({"x": np.ones((2, 3, 10))[:, :, ::2]}, "axis 2 is not contiguous"),
+        ({"groups": 2}, "groups: expected a divisor of 3, got 2"),
+        ({"layer": True}, "groups: expected a divisor of 3, which is to be 1, got 3"),
+        ({"weight": np.ones(2)}, "a vector has length 2, expected 3"),
+        ({"mean": np.ones(2)}, "a vector has length 2, expected 6"),
+        ({"x": np.ones((2, 3, 0)), "y": np.ones((2, 3, 0))}, "rows need at least one number"),
+    ],
+)
+def test_a_wrong_call_for_rows_is_refused(change, message):
+    arguments = {"x": X, "y": X.copy(), "weight": V, "bias": V, "mean": np.ones(6), "inv_std": np.ones(6)}
+    arguments |= {"groups": 3, "eps": 0.0, "layer": False, **change}
+    with pytest.raises(ValueError, match=message):
+        _kernels.norm_rows(*arguments.values())

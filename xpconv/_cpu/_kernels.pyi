@@ -134,6 +134,29 @@ def batch_norm_backward(
     rows: bool,
     given: bool,
 ) -> None: ...
+def norm_rows(
+    x: NDArray,
+    y: NDArray,
+    weight: NDArray | None,
+    bias: NDArray | None,
+    mean: NDArray,
+    inv_std: NDArray,
+    groups: int,
+    eps: float,
+    layer: bool,
+) -> None: ...
+def norm_rows_backward(
+    dy: NDArray,
+    x: NDArray,
+    dx: NDArray,
+    weight: NDArray | None,
+    mean: NDArray,
+    inv_std: NDArray,
+    dw: NDArray,
+    db: NDArray,
+    groups: int,
+    layer: bool,
+) -> None: ...
 def dropout(
     x: NDArray | None,
     y: NDArray | None,

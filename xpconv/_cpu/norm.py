@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from .. import _generic
 from ..backends.protocol import Array, Backend
 from . import _kernels
 from ._memory import empty
@@ -19,7 +20,13 @@ __all__ = [
     "batch_norm_relu",
     "batch_norm_relu_backward",
     "batch_norm_relu_inference",
+    "group_norm",
+    "group_norm_backward",
+    "layer_norm",
+    "layer_norm_backward",
 ]
+
+_LEAST_PIXELS = 8  # of group norm: of fewer, a channel of an image is no work for vectors
 
 
 def _in_rows(x: np.ndarray) -> bool:
@@ -205,3 +212,59 @@ def _gradients(
     scale, mean, inv_std = _vector(weight), np.ascontiguousarray(mean), np.ascontiguousarray(inv_std)
     _kernels.batch_norm_backward(dy, passed, x, dx, dresidual, scale, mean, inv_std, dw, db, rows, not training)
     return dx, dw, db, dresidual
+
+
+def layer_norm(
+    backend: Backend, x: Array, weight: Array | None, bias: Array | None, eps: float
+) -> tuple[Array, Array, Array]:
+    """Normalise every row of x (rows, length), weight and bias (length,); returns (y, mean, inv_std), (rows, 1)."""
+    y, mean, inv_std = _normalised_rows(x[:, None, :], weight, bias, 1, eps, True)
+    return y[:, 0, :], mean, inv_std
+
+
+def layer_norm_backward(
+    backend: Backend, dy: Array, x: Array, weight: Array | None, mean: Array, inv_std: Array
+) -> tuple[Array, Array, Array]:
+    """Gradients (dx, dw, db) of `layer_norm`."""
+    dx, dw, db = _row_gradients(dy[:, None, :], x[:, None, :], weight, mean, inv_std, 1, True)
+    return dx[:, 0, :], dw, db
+
+
+def group_norm(
+    backend: Backend, x: Array, weight: Array | None, bias: Array | None, num_groups: int, eps: float
+) -> tuple[Array, Array, Array]:
+    """Normalise every group of channels of every image of x (N, C, L), weight and bias (C,).
+
+    Returns (y, mean, inv_std), the last two (N * num_groups, 1).
+    """
+    if x.shape[2] < _LEAST_PIXELS:
+        return _generic.group_norm(backend, x, weight, bias, num_groups, eps)
+    return _normalised_rows(x, weight, bias, num_groups, eps, False)
+
+
+def group_norm_backward(
+    backend: Backend, dy: Array, x: Array, weight: Array | None, mean: Array, inv_std: Array, num_groups: int
+) -> tuple[Array, Array, Array]:
+    """Gradients (dx, dw, db) of `group_norm`."""
+    if x.shape[2] < _LEAST_PIXELS:
+        return _generic.group_norm_backward(backend, dy, x, weight, mean, inv_std, num_groups)
+    return _row_gradients(dy, x, weight, mean, inv_std, num_groups, False)
+
+
+def _normalised_rows(
+    x: np.ndarray, weight: Array | None, bias: Array | None, groups: int, eps: float, layer: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    x, rows = _placed(x, False), x.shape[0] * groups
+    y, mean, inv_std = empty(x.shape, x.dtype), np.empty(rows, x.dtype), np.empty(rows, x.dtype)
+    _kernels.norm_rows(x, y, _vector(weight), _vector(bias), mean, inv_std, groups, eps, layer)
+    return y, mean[:, None], inv_std[:, None]
+
+
+def _row_gradients(
+    dy: np.ndarray, x: np.ndarray, weight: Array | None, mean: Array, inv_std: Array, groups: int, layer: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    x, dy, weights = _placed(x, False), _placed(dy, False), x.shape[2] if layer else x.shape[1]
+    dx, dw, db = empty(x.shape, x.dtype), np.empty(weights, x.dtype), np.empty(weights, x.dtype)
+    moments = (np.ravel(mean), np.ravel(inv_std))
+    _kernels.norm_rows_backward(dy, x, dx, _vector(weight), *moments, dw, db, groups, layer)
+    return dx, dw, db
