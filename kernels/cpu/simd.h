@@ -175,12 +175,12 @@
 #define SUM(v) xpc_sum_lanes(REAL, v)
 #define WIDE_SUM(v) xpc_sum_lanes(double, v)
 #if DOUBLE
-#define BITS(v) ((xpc_bits2)(v))
+#define AS_BITS(v) ((xpc_bits2)(v))
 #else
-#define BITS(v) ((xpc_bits4)(v))
+#define AS_BITS(v) ((xpc_bits4)(v))
 #endif
-#define WHERE_POSITIVE(test, v) ((VEC)(BITS((test) > 0) & BITS(v)))
-#define POSITIVE(v) __extension__({ VEC any_ = (v); (VEC)(~BITS(any_ <= 0) & BITS(any_)); })
+#define WHERE_POSITIVE(test, v) ((VEC)(AS_BITS((test) > 0) & AS_BITS(v)))
+#define POSITIVE(v) __extension__({ VEC any_ = (v); (VEC)(~AS_BITS(any_ <= 0) & AS_BITS(any_)); })
 #define STREAM(to, v) STORE(to, v)
 #define FENCE() ((void)0)
 #define KEEP(v) ((void)(v))

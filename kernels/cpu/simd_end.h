@@ -16,7 +16,7 @@
 #undef FMA
 #undef SUM
 #undef WIDE_SUM
-#undef BITS
+#undef AS_BITS
 #undef POSITIVE
 #undef WHERE_POSITIVE
 #undef STREAM
