@@ -98,8 +98,8 @@ def interleave(
     rest
         Sleep between contenders until the idle threads of the previous one sleep too; for more than one thread.
     few
-        Contenders of which a number is wanted and no ratio: they run in the first `FEW_ROUNDS` only, and in the first
-        only if a call takes longer than `SLOW_SECONDS`.
+        Contenders of which a number is wanted and no ratio, and that have run before: they run in the first
+        `FEW_ROUNDS` only, and just once if that takes longer than `SLOW_SECONDS`.
 
     Returns
     -------
@@ -107,14 +107,15 @@ def interleave(
         Seconds of one call by name, one number a round; the n-th numbers of all belong to the same round.
     """
     calls, rounds = {}, {}
-    for name, function in contenders.items():
-        function()
-        start = time.perf_counter()
-        function()
-        seconds = time.perf_counter() - start
-        calls[name] = max(1, math.ceil(budget.sample / max(seconds, 1e-7)))
-        rounds[name] = budget.most if name not in few else FEW_ROUNDS if seconds < SLOW_SECONDS else 1
     samples: dict[Name, list[float]] = {name: [] for name in contenders}
+    for name, function in contenders.items():
+        seconds = _time(function, 1)
+        rounds[name] = FEW_ROUNDS if name in few else budget.most
+        if name in few and seconds > SLOW_SECONDS:
+            samples[name].append(seconds)
+            rounds[name] = 0
+            continue
+        calls[name] = max(1, math.ceil(budget.sample / max(_time(function, 1), 1e-7)))
     order = list(contenders)
     collecting = gc.isenabled()
     if budget.rounds > 1:  # a single round says nothing about time, and a collection takes longer than minute arrays

@@ -55,7 +55,7 @@ class Section(NamedTuple):
 _BOTH, _WARM, _DEFAULT = ("warm", "default"), ("warm",), ("default",)
 SECTIONS: Mapping[str, Section] = {
     "ceilings": Section(".ceilings", _WARM, True, 30, 20),
-    "convolution": Section(".convolution", _BOTH, True, 170, 60),
+    "convolution": Section(".convolution", _BOTH, True, 260, 60),
     "layers": Section(".layers", _BOTH, True, 90, 40),
     "training": Section(".training", _BOTH, True, 60, 40),
     "overhead": Section(".overhead", _WARM, False, 60, 30),
