@@ -56,8 +56,8 @@ _BOTH, _WARM, _DEFAULT = ("warm", "default"), ("warm",), ("default",)
 SECTIONS: Mapping[str, Section] = {
     "ceilings": Section(".ceilings", _WARM, True, 30, 20),
     "convolution": Section(".convolution", _BOTH, True, 260, 60),
-    "layers": Section(".layers", _BOTH, True, 90, 40),
-    "training": Section(".training", _BOTH, True, 60, 40),
+    "layers": Section(".layers", _BOTH, True, 120, 40),
+    "training": Section(".training", _BOTH, True, 90, 40),
     "overhead": Section(".overhead", _WARM, False, 60, 30),
     "memory": Section(".memory", _DEFAULT, False, 120, 40),
     "accuracy": Section(".accuracy", _WARM, False, 120, 40),

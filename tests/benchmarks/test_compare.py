@@ -28,6 +28,8 @@ def rounds(times, case="A", baseline="torch"):
         ([1.0, 1.0, 1.0], [1.03, 1.03, 1.03], "same"),
         ([1.0, 10.0, 1.0], [1.2, 12.0, 1.2], "slower"),  # the machine was ten times slower in the second round
         ([1.0, 1.0, 1.0, 1.0], [1.5, 1.5, 0.7, 0.7], "same"),  # the rounds do not agree
+        ([1.0, 1.3, 1.3], [1.02, 1.6, 1.6], "same"),  # the best ones are equal
+        ([1.02, 1.6, 1.6], [1.0, 1.3, 1.3], "same"),
     ],
 )
 def test_changes_are_told_from_noise(first, second, expected):
