@@ -4,19 +4,20 @@
 
 #include "arena.h"
 #include "isa.h"
+#include "phases.h"
 #include "threads.h"
 
 #ifdef XPC_HAS_VECTORS
 
 enum {
-    LINE = 64,            /* bytes; alignment of everything in the working memory, and the widest vector */
-    ALIASING = 1024,      /* bytes; planes a multiple of it apart fall into few sets of a cache */
-    IMAGE_BYTES = 65536,  /* of a band of the image: within the second-level cache, what a row sees within the first */
-    WEIGHT_BYTES = 49152, /* of a band of the image, and of dy of one panel of filters */
-    PLANES_BYTES = 65536, /* of the taps' planes of one step */
-    PANEL = 8,            /* the most filters of which dy is read at once */
-    SHARES = 16,          /* sums over the batch that are taken by themselves, */
-    SHARE_PIXELS = 4096   /* unless one has fewer pixels */
+    IMAGE_BYTES = 65536,   /* of a band of the image: within the second-level cache, what a row sees within the first */
+    WEIGHT_BYTES = 131072, /* of a band of the image, and of dy of one panel of filters */
+    PLANES_BYTES = 65536,  /* of the taps' planes of one step, */
+    STEP_ROWS = 8,         /* but at least so many rows where that takes */
+    MOST_BYTES = 524288,   /* no more than this */
+    PANEL = 8,             /* the most filters of which dy is read at once */
+    SHARES = 16,           /* sums over the batch that are taken by themselves, */
+    SHARE_PIXELS = 4096    /* unless one has fewer pixels */
 };
 
 /* How a call is cut, and where things lie in the working memory of a thread. */
@@ -28,14 +29,10 @@ typedef struct {
     ptrdiff_t image_plane;         /* numbers from one phase of a band to the next */
     ptrdiff_t step;                /* rows of dy for which the gradient of the image is computed at once */
     ptrdiff_t lead;                /* zeros before a tap's plane */
-    ptrdiff_t plane;               /* numbers from one tap's plane to the next */
-    ptrdiff_t image, planes, narrow, row, panel, sums, bytes;
+    ptrdiff_t plane;               /* numbers from one tap's plane to the next, */
+    ptrdiff_t phase;               /* and from one horizontal phase of those rows to the next */
+    ptrdiff_t image, planes, narrow, phases, panel, sums, bytes;
 } layout;
-
-/* A vector of output pixels: where it is read from, where the result goes. */
-typedef struct {
-    ptrdiff_t from, to;
-} spot;
 
 /* Some rows of output pixels as vectors, of each of which the first `lanes` lanes count. */
 typedef struct {
@@ -72,30 +69,11 @@ typedef struct {
     char *ready;  /* which slots are set up */
 } call;
 
-static ptrdiff_t rounded(ptrdiff_t bytes)
-{
-    return (bytes + LINE - 1) / LINE * LINE;
-}
-
-/* As many numbers or some more, from one plane to the next. */
-static ptrdiff_t apart(ptrdiff_t numbers, int itemsize)
-{
-    ptrdiff_t bytes = rounded(numbers * itemsize);
-    return (bytes % ALIASING ? bytes : bytes + LINE) / itemsize;
-}
-
 static ptrdiff_t take(layout *plan, ptrdiff_t bytes)
 {
     ptrdiff_t at = plan->bytes;
     plan->bytes += rounded(bytes);
     return at;
-}
-
-/* Rows at a time, about equally many each time, so that they take no more than `bytes` where a row takes `row`. */
-static ptrdiff_t rows_within(ptrdiff_t rows, ptrdiff_t bytes, ptrdiff_t row, ptrdiff_t more)
-{
-    ptrdiff_t most = xpc_min(xpc_max(bytes / row - more, 1), rows);
-    return xpc_ceil_div(rows, xpc_ceil_div(rows, most));
 }
 
 static layout lay_out(const xpc_direct *conv, int need_image, int need_dx, int need_dw, int itemsize, int least)
@@ -118,13 +96,15 @@ static layout lay_out(const xpc_direct *conv, int need_image, int need_dx, int n
     }
     if (need_dx) {
         ptrdiff_t row = plan.taps * plan.pitch * itemsize;
-        plan.step = least ? 1 : rows_within(conv->out_h, PLANES_BYTES, row, plan.below);
+        ptrdiff_t bytes = xpc_min(xpc_max((STEP_ROWS + plan.below) * row, PLANES_BYTES), MOST_BYTES);
+        plan.step = least ? 1 : rows_within(conv->out_h, bytes, row, plan.below);
         /* so that the rows of the step start at a line */
         ptrdiff_t before = rounded((plan.below * plan.pitch + plan.beside) * itemsize) / itemsize;
         plan.lead = before - plan.below * plan.pitch;
-        plan.plane = apart(before + (plan.step + plan.below) * plan.pitch + slack, itemsize);
+        plan.plane = apart(before + (plan.step + plan.below) * plan.pitch + 2 * slack, itemsize);
         plan.planes = take(&plan, plan.taps * plan.plane * itemsize);
-        plan.row = take(&plan, (plan.pitch + slack) * itemsize);
+        plan.phase = apart((plan.step + plan.below) * plan.pitch + 3 * slack, itemsize);
+        plan.phases = take(&plan, h.stride * plan.phase * itemsize);
         plan.narrow = take(&plan, conv->filters * plan.step * LINE);
     }
     if (need_dw) {
@@ -178,20 +158,6 @@ static void fill_reach(const xpc_direct *conv, const layout *plan, ptrdiff_t *re
     *first = count;
 }
 
-static int is_read(xpc_axis axis, ptrdiff_t number)
-{
-    for (ptrdiff_t k = 0; k < axis.kernel; k++)
-        if (k * axis.dilation % axis.stride == number)
-            return 1;
-    return 0;
-}
-
-/* Panel `index` of `count` about equal ones. */
-static xpc_range panel(ptrdiff_t total, ptrdiff_t count, ptrdiff_t index)
-{
-    return (xpc_range){total * index / count, total * (index + 1) / count};
-}
-
 /* The vectors of `rows` rows of `width` pixels. The last of a row begins earlier, so that it is whole, unless the row is
  * narrower than one. Returns where the next cut's spots may go. */
 static spot *fill_cut(cut *to, spot *spots, ptrdiff_t rows, ptrdiff_t width, ptrdiff_t from_row, ptrdiff_t to_row,
@@ -224,18 +190,6 @@ static spot *fill_strip(strip *to, spot *spots, ptrdiff_t rows, ptrdiff_t width,
     for (ptrdiff_t p = 0; inside < width && p < rows; p++)
         spots[to->count++] = (spot){p * from_row + inside, p * width + inside};
     return spots + to->count;
-}
-
-/* Memory for the slots of a call, `shared` bytes for all and plan->bytes for each: for fewer slots where there is not more
- * memory. */
-static char *take_memory(ptrdiff_t shared, const layout *plan, ptrdiff_t most, int *slots)
-{
-    char *memory = NULL;
-    while (*slots > 1 && shared + *slots * plan->bytes > most)
-        --*slots;
-    while (!(memory = xpc_arena_take((size_t)(shared + *slots * plan->bytes))) && *slots > 1)
-        *slots = 1;
-    return memory;
 }
 
 #define XPC_SOURCE "direct_impl.h"

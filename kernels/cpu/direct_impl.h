@@ -1,5 +1,6 @@
 /* Included by direct.c once for each type and instruction set; NAME makes names of their own. */
 #include "simd.h"
+#include "phases_impl.h"
 
 /* Tiles that fill the registers: accumulators, what is loaded along, and one number in all lanes. */
 #if REGISTERS >= 32
@@ -11,50 +12,13 @@ enum { NAME(NV) = 3 }; /* vectors of pixels of a product, or taps of the gradien
 
 /* ---- an image and its phases ------------------------------------------------------------------------------------ */
 
-/* One row of the image into its horizontal phases, `plane` numbers apart. Zeros before the pixels and behind are there
- * already; up to a vector of zeros is written behind a row, where the next one is yet to come. */
-INLINE void NAME(split_row)(xpc_axis axis, const REAL *from, ptrdiff_t width, REAL *to, ptrdiff_t plane,
-                            ptrdiff_t pitch)
-{
-    ptrdiff_t stride = axis.stride, known = xpc_min(width, stride * pitch - axis.pad); /* others no window reaches */
-    if (stride == 1) {
-        to += axis.pad;
-        for (ptrdiff_t q = 0; q < known; q += LANES)
-            STORE(to + q, q + LANES <= known ? LOAD(from + q) : LOAD_FIRST(FIRST((int)(known - q)), from + q));
-    } else if (stride == 2) {
-        REAL *even = to + axis.pad % 2 * plane + axis.pad / 2;
-        REAL *odd = to + (axis.pad + 1) % 2 * plane + (axis.pad + 1) / 2;
-        for (ptrdiff_t q = 0; 2 * q < known; q += LANES) {
-            const REAL *pixels = from + 2 * q;
-            ptrdiff_t left = known - 2 * q;
-            VEC a, b = SPLAT((REAL)0);
-            if (left >= 2 * LANES) {
-                a = LOAD(pixels);
-                b = LOAD(pixels + LANES);
-            } else if (left > LANES) {
-                a = LOAD(pixels);
-                b = LOAD_FIRST(FIRST((int)(left - LANES)), pixels + LANES);
-            } else {
-                a = LOAD_FIRST(FIRST((int)left), pixels);
-            }
-            STORE(even + q, EVEN(a, b));
-            STORE(odd + q, ODD(a, b));
-        }
-    } else {
-        for (ptrdiff_t b = 0; b < xpc_min(stride, known); b++) {
-            REAL *target = to + (b + axis.pad) % stride * plane + (b + axis.pad) / stride;
-            for (ptrdiff_t q = b; q < known; q += stride)
-                *target++ = from[q];
-        }
-    }
-}
-
 /* What output rows [begin, end) see of image n, into its phases. */
 TARGET static void NAME(split)(const call *job, ptrdiff_t n, ptrdiff_t begin, ptrdiff_t end, REAL *phases)
 {
     const xpc_direct *conv = job->conv;
     const layout *plan = job->plan;
     xpc_axis v = conv->vertical, h = conv->horizontal;
+    NAME(pixels) pixels = NAME(pixels_of)(h, conv->width, plan->pitch);
     for (ptrdiff_t c = 0; c < conv->channels; c++) {
         const REAL *channel = (const REAL *)(job->x->data + n * job->x->strides[0] + c * job->x->strides[1]);
         for (ptrdiff_t a = 0; a < v.stride; a++, phases += h.stride * plan->image_plane) {
@@ -63,11 +27,11 @@ TARGET static void NAME(split)(const call *job, ptrdiff_t n, ptrdiff_t begin, pt
             for (ptrdiff_t r = begin; r < end + plan->below; r++) {
                 ptrdiff_t row = r * v.stride + a - v.pad;
                 REAL *to = phases + (r - begin) * plan->pitch;
-                if (row >= 0 && row < conv->height)
-                    NAME(split_row)(h, channel + row * conv->width, conv->width, to, plan->image_plane, plan->pitch);
-                else
+                if (row < 0 || row >= conv->height)
                     for (ptrdiff_t b = 0; b < h.stride; b++)
                         memset(to + b * plan->image_plane, 0, (size_t)plan->pitch * sizeof(REAL));
+                else if (pixels.known > 0)
+                    NAME(split_row)(h, &pixels, channel + row * conv->width, to, plan->image_plane);
             }
         }
     }
@@ -218,7 +182,7 @@ TARGET static int NAME(forward)(const xpc_direct *conv, const xpc_array4 *x, con
     ptrdiff_t tab = take(&shared, plan.taps * (ptrdiff_t)sizeof(ptrdiff_t));
     ptrdiff_t cuts = take(&shared, 2 * spots * (ptrdiff_t)sizeof(spot));
     ptrdiff_t ready = take(&shared, slots);
-    char *memory = take_memory(shared.bytes, &plan, most, &slots);
+    char *memory = take_slots(shared.bytes, plan.bytes, most, &slots);
     if (!memory)
         return -1;
     NAME(pack)(w, conv->filters, plan.taps, 0, (REAL *)(memory + packed));
@@ -238,9 +202,9 @@ TARGET static int NAME(forward)(const xpc_direct *conv, const xpc_array4 *x, con
 /* ---- gradient of the weights ------------------------------------------------------------------------------------ */
 
 /* sums[f, k] += dy[f, pixels] * x[tab[k] + pixels], lane by lane, over the vectors of a strip; those of dy are packed,
- * `filters` for each of x. */
+ * `filters` for each of x. What will be packed next begins at `ahead`. */
 INLINE void NAME(dot_tile)(const int filters, const int taps, const strip *strip, const REAL *dy, const REAL *x,
-                           const ptrdiff_t *tab, REAL *sums, ptrdiff_t sums_step)
+                           const ptrdiff_t *tab, REAL *sums, ptrdiff_t sums_step, const REAL *ahead)
 {
     VEC acc[NAME(MR)][NAME(NV)];
     const REAL *pixels[NAME(NV)];
@@ -249,25 +213,16 @@ INLINE void NAME(dot_tile)(const int filters, const int taps, const strip *strip
     for (int f = 0; f < filters; f++)
         for (int k = 0; k < taps; k++)
             acc[f][k] = SPLAT((REAL)0);
-    const spot *at = strip->spots;
-    for (ptrdiff_t v = strip->whole; v > 0; v--, at++, dy += filters * LANES) {
+    /* Lanes behind a row are zero in both factors, so that no infinity next door becomes NaN. One loop for whole vectors
+     * and for the ends of rows: with two, compilers keep no sums in registers. */
+    SIEVE lanes[2] = {SIEVE_FIRST(LANES), SIEVE_FIRST(strip->lanes)};
+    for (ptrdiff_t v = 0; v < strip->count; v++, dy += filters * LANES) {
+        spot at = strip->spots[v];
+        SIEVE some = lanes[v >= strip->whole];
         VEC seen[NAME(NV)];
         for (int k = 0; k < taps; k++)
-            seen[k] = LOAD(pixels[k] + at->from);
-        for (int f = 0; f < filters; f++) {
-            VEC gradient = LOAD(dy + f * LANES);
-            KEEP(gradient);
-            for (int k = 0; k < taps; k++)
-                acc[f][k] = FMA(gradient, seen[k], acc[f][k]);
-        }
-    }
-    /* The ends of the rows, in a loop of their own, which keeps the sums in registers in both. Lanes behind the row are
-     * zero in both factors, so that no infinity next door becomes NaN. */
-    MASK last = FIRST(strip->lanes);
-    for (ptrdiff_t v = strip->count - strip->whole; v > 0; v--, at++, dy += filters * LANES) {
-        VEC seen[NAME(NV)];
-        for (int k = 0; k < taps; k++)
-            seen[k] = LOAD_FIRST(last, pixels[k] + at->from);
+            seen[k] = LOAD_SIEVE(some, pixels[k] + at.from);
+        PREFETCH(ahead + at.to);
         for (int f = 0; f < filters; f++) {
             VEC gradient = LOAD(dy + f * LANES);
             KEEP(gradient);
@@ -284,16 +239,16 @@ INLINE void NAME(dot_tile)(const int filters, const int taps, const strip *strip
 }
 
 TARGET static void NAME(dots)(int filters, int taps, const strip *strip, const REAL *dy, const REAL *x,
-                              const ptrdiff_t *tab, REAL *sums, ptrdiff_t sums_step)
+                              const ptrdiff_t *tab, REAL *sums, ptrdiff_t sums_step, const REAL *ahead)
 {
 #define XPC_CASE(f) \
     case f: \
         if (taps == 3) \
-            NAME(dot_tile)(f, 3, strip, dy, x, tab, sums, sums_step); \
+            NAME(dot_tile)(f, 3, strip, dy, x, tab, sums, sums_step, ahead); \
         else if (taps == 2) \
-            NAME(dot_tile)(f, 2, strip, dy, x, tab, sums, sums_step); \
+            NAME(dot_tile)(f, 2, strip, dy, x, tab, sums, sums_step, ahead); \
         else \
-            NAME(dot_tile)(f, 1, strip, dy, x, tab, sums, sums_step); \
+            NAME(dot_tile)(f, 1, strip, dy, x, tab, sums, sums_step, ahead); \
         break
     switch (filters) {
         XPC_CASE(1);
@@ -336,9 +291,9 @@ TARGET static void NAME(pack_dy)(const strip *strip, ptrdiff_t filters, const RE
     }
 }
 
-/* Output rows of a strip, of an image whose phases are laid out; dy is their first. */
+/* Output rows of a strip, of an image whose phases are laid out; dy is their first, and `next` that of the next strip. */
 TARGET static void NAME(weight_rows)(const call *job, const strip *strip, const REAL *dy, ptrdiff_t dy_step,
-                                     const REAL *image, REAL *packed, REAL *sums)
+                                     const REAL *next, const REAL *image, REAL *packed, REAL *sums)
 {
     ptrdiff_t taps = job->plan->taps, filters = job->conv->filters;
     ptrdiff_t panels = xpc_ceil_div(filters, NAME(MR)), groups = xpc_ceil_div(taps, NAME(NV));
@@ -348,92 +303,70 @@ TARGET static void NAME(weight_rows)(const call *job, const strip *strip, const 
         NAME(pack_dy)(strip, f.end - f.begin, dy + f.begin * dy_step, dy_step, packed, db + f.begin * LANES);
         for (ptrdiff_t g = 0; g < groups; g++) {
             xpc_range k = panel(taps, groups, g);
+            const REAL *ahead = p + 1 < panels ? dy + f.end * dy_step : next; /* a filter a group, as far as that goes */
             NAME(dots)((int)(f.end - f.begin), (int)(k.end - k.begin), strip, packed, image, job->tab + k.begin,
-                       sums + (f.begin * taps + k.begin) * LANES, taps * LANES);
+                       sums + (f.begin * taps + k.begin) * LANES, taps * LANES, ahead + xpc_min(g, NAME(MR)) * dy_step);
         }
     }
 }
 
 /* ---- gradient of the image -------------------------------------------------------------------------------------- */
 
-/* `count` numbers, each the sum of what `taps` taps see there. */
+/* `count` numbers, each the sum of what `taps` taps see there; up to two vectors more are written. */
+INLINE void NAME(sum_taps)(const REAL *planes, const ptrdiff_t *reach, ptrdiff_t taps, ptrdiff_t count, REAL *to)
+{
+    for (ptrdiff_t q = 0; q < count; q += 2 * LANES) {
+        VEC a = SPLAT((REAL)0), b = a;
+        for (ptrdiff_t t = 0; t < taps; t++) {
+            const REAL *from = planes + reach[t] + q;
+            a += LOAD(from);
+            b += LOAD(from + LANES);
+        }
+        STORE(to + q, a);
+        STORE(to + q + LANES, b);
+    }
+}
+
+/* The same, with the usual numbers of taps as constants: 3 x 3 with a stride of 1 or 2. */
 INLINE void NAME(gather)(const REAL *planes, const ptrdiff_t *reach, ptrdiff_t taps, ptrdiff_t count, REAL *to)
 {
-    for (ptrdiff_t q = 0; q < count; q += LANES) {
-        VEC sum = SPLAT((REAL)0);
-        for (ptrdiff_t t = 0; t < taps; t++)
-            sum += LOAD(planes + reach[t] + q);
-        if (q + LANES <= count)
-            STORE(to + q, sum);
-        else
-            STORE_FIRST(to + q, FIRST((int)(count - q)), sum);
-    }
+    if (taps == 1)
+        NAME(sum_taps)(planes, reach, 1, count, to);
+    else if (taps == 2)
+        NAME(sum_taps)(planes, reach, 2, count, to);
+    else if (taps == 4)
+        NAME(sum_taps)(planes, reach, 4, count, to);
+    else if (taps == 9)
+        NAME(sum_taps)(planes, reach, 9, count, to);
+    else
+        NAME(sum_taps)(planes, reach, taps, count, to);
 }
 
-/* Two phases in turn. */
-INLINE void NAME(gather_two)(const REAL *even, const ptrdiff_t *even_reach, ptrdiff_t even_taps, const REAL *odd,
-                             const ptrdiff_t *odd_reach, ptrdiff_t odd_taps, ptrdiff_t count, REAL *to)
-{
-    for (ptrdiff_t q = 0; 2 * q < count; q += LANES) {
-        VEC a = SPLAT((REAL)0), b = a;
-        for (ptrdiff_t t = 0; t < even_taps; t++)
-            a += LOAD(even + even_reach[t] + q);
-        for (ptrdiff_t t = 0; t < odd_taps; t++)
-            b += LOAD(odd + odd_reach[t] + q);
-        VEC low = ZIP_LOW(a, b), high = ZIP_HIGH(a, b);
-        ptrdiff_t left = count - 2 * q;
-        REAL *pixels = to + 2 * q;
-        if (left >= 2 * LANES) {
-            STORE(pixels, low);
-            STORE(pixels + LANES, high);
-        } else if (left > LANES) {
-            STORE(pixels, low);
-            STORE_FIRST(pixels + LANES, FIRST((int)(left - LANES)), high);
-        } else {
-            STORE_FIRST(pixels, FIRST((int)left), low);
-        }
-    }
-}
-
-/* One row of dx from the phases of its vertical phase; `planes` is entry 0 of the row in the first tap's plane. */
-INLINE void NAME(join_row)(const call *job, const REAL *planes, ptrdiff_t vertical_phase, REAL *row, REAL *to)
-{
-    xpc_axis h = job->conv->horizontal;
-    ptrdiff_t width = job->conv->width, stride = h.stride, pad = h.pad;
-    ptrdiff_t known = xpc_max(xpc_min(width, stride * job->plan->pitch - pad), 0);
-    const ptrdiff_t *first = job->first + vertical_phase * stride;
-    if (stride == 1) {
-        NAME(gather)(planes + pad, job->reach + first[0], first[1] - first[0], known, to);
-    } else if (stride == 2) {
-        ptrdiff_t even = pad % 2, odd = (pad + 1) % 2;
-        NAME(gather_two)(planes + pad / 2, job->reach + first[even], first[even + 1] - first[even],
-                         planes + (pad + 1) / 2, job->reach + first[odd], first[odd + 1] - first[odd], known, to);
-    } else {
-        for (ptrdiff_t b = 0; b < xpc_min(stride, known); b++) {
-            ptrdiff_t number = (b + pad) % stride, count = (known - b - 1) / stride + 1;
-            NAME(gather)(planes + (b + pad) / stride, job->reach + first[number], first[number + 1] - first[number],
-                         count, row);
-            for (ptrdiff_t q = 0; q < count; q++)
-                to[b + q * stride] = row[q];
-        }
-    }
-    for (ptrdiff_t q = known; q < width; q++) /* no window reaches them */
-        to[q] = 0;
-}
-
-/* Rows of image n of dx that lie in rows [begin, end) of its phases; `planes` is row `begin`, entry 0 of the first tap's. */
-TARGET static void NAME(join)(const call *job, ptrdiff_t n, ptrdiff_t begin, ptrdiff_t end, const REAL *planes, REAL *row)
+/* Rows of image n of dx that lie in rows [begin, end) of its phases. `planes` is row `begin`, entry 0 of the first tap's,
+ * and `phases` is memory for those rows. */
+TARGET static void NAME(join)(const call *job, ptrdiff_t n, ptrdiff_t begin, ptrdiff_t end, const REAL *planes,
+                              REAL *phases)
 {
     const xpc_direct *conv = job->conv;
     const layout *plan = job->plan;
-    xpc_axis v = conv->vertical;
-    ptrdiff_t taps = v.kernel * conv->horizontal.kernel;
+    xpc_axis v = conv->vertical, h = conv->horizontal;
+    ptrdiff_t taps = v.kernel * h.kernel;
+    NAME(pixels) pixels = NAME(pixels_of)(h, conv->width, plan->pitch);
     for (ptrdiff_t c = 0; c < conv->channels; c++, planes += taps * plan->plane) {
         REAL *to = (REAL *)(job->dx->data + n * job->dx->strides[0] + c * job->dx->strides[1]);
-        ptrdiff_t low = xpc_max(begin * v.stride - v.pad, 0), high = xpc_min(end * v.stride - v.pad, conv->height);
-        for (ptrdiff_t y = low; y < high; y++) {
-            ptrdiff_t r = (y + v.pad) / v.stride, a = (y + v.pad) % v.stride;
-            NAME(join_row)(job, planes + (r - begin) * plan->pitch, a, row, to + y * conv->width);
+        for (ptrdiff_t a = 0; a < v.stride; a++) {
+            ptrdiff_t low = xpc_max(begin, xpc_ceil_div(v.pad - a, v.stride)); /* whose pixels are in the image */
+            ptrdiff_t high = xpc_min(end, xpc_ceil_div(conv->height + v.pad - a, v.stride));
+            if (low >= high)
+                continue;
+            const REAL *first = planes + (low - begin) * plan->pitch;
+            const ptrdiff_t *reach = job->first + a * h.stride;
+            for (ptrdiff_t b = 0; b < h.stride; b++)
+                NAME(gather)(first, job->reach + reach[b], reach[b + 1] - reach[b], (high - low) * plan->pitch,
+                             phases + b * plan->phase);
+            for (ptrdiff_t r = low; r < high; r++)
+                NAME(join_row)(h, &pixels, phases + (r - low) * plan->pitch, plan->phase,
+                               to + (r * v.stride + a - v.pad) * conv->width, conv->width);
         }
     }
 }
@@ -467,14 +400,14 @@ TARGET static void NAME(image_rows)(const call *job, ptrdiff_t n, ptrdiff_t begi
     }
     ptrdiff_t behind = (end - begin) * plan->pitch;
     if (end < conv->out_h) {
-        NAME(join)(job, n, begin, end, planes, (REAL *)(memory + plan->row));
+        NAME(join)(job, n, begin, end, planes, (REAL *)(memory + plan->phases));
         for (ptrdiff_t k = 0; k < plan->taps; k++)
             memmove(before + k * plan->plane, before + k * plan->plane + behind, (size_t)kept * sizeof(REAL));
         return;
     }
     for (ptrdiff_t k = 0; plan->step < conv->out_h && k < plan->taps; k++)
         memset(planes + k * plan->plane + behind, 0, (size_t)kept * sizeof(REAL));
-    NAME(join)(job, n, begin, end + plan->below, planes, (REAL *)(memory + plan->row));
+    NAME(join)(job, n, begin, end + plan->below, planes, (REAL *)(memory + plan->phases));
     ptrdiff_t reached = xpc_max((end + plan->below) * conv->vertical.stride - conv->vertical.pad, 0);
     for (ptrdiff_t c = 0; c < conv->channels && reached < conv->height; c++)
         memset((REAL *)(job->dx->data + n * job->dx->strides[0] + c * job->dx->strides[1]) + reached * conv->width, 0,
@@ -503,7 +436,10 @@ TARGET static void NAME(backward_shares)(const void *argument, ptrdiff_t begin, 
                 ptrdiff_t last = xpc_min(first + band, conv->out_h);
                 if (job->need_dw) {
                     NAME(split)(job, n, first, last, image);
-                    NAME(weight_rows)(job, &job->strips[last == conv->out_h], dy + first * conv->out_w, step, image,
+                    const REAL *next = dy + (last < conv->out_h ? last * conv->out_w : 0);
+                    if (last == conv->out_h && n + 1 < images.end)
+                        next = (const REAL *)(job->y->data + (n + 1) * job->y->strides[0]);
+                    NAME(weight_rows)(job, &job->strips[last == conv->out_h], dy + first * conv->out_w, step, next, image,
                                       (REAL *)(memory + plan->panel), sums);
                 }
                 while (job->dx && (done + plan->step <= last || (last == conv->out_h && done < last))) {
@@ -539,7 +475,7 @@ TARGET static int NAME(backward)(const xpc_direct *conv, const xpc_array4 *dy, c
     ptrdiff_t partial = take(&shared, dw ? job.shares * (weights + conv->filters) * number : 0);
     ptrdiff_t strips = take(&shared, 2 * plan.band * (conv->out_w / LANES + 1) * (ptrdiff_t)sizeof(spot));
     ptrdiff_t ready = take(&shared, slots);
-    char *memory = take_memory(shared.bytes, &plan, most, &slots);
+    char *memory = take_slots(shared.bytes, plan.bytes, most, &slots);
     if (!memory)
         return -1;
     if (dw) {

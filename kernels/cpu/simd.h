@@ -11,10 +11,13 @@
  *     LOAD_FIRST STORE_FIRST  only the lanes of a mask touch memory; others load as 0
  *     ONLY                    the lanes of a mask, others are 0
  *     SUM WIDE_SUM            of all lanes; in double
+ *     SIEVE LOAD_SIEVE        the first n lanes (SIEVE_FIRST) of memory that may all be read. For inner loops: a load by
+ *                             a mask is slow, or to GCC a call that may touch any memory, which keeps sums out of registers
  *     POSITIVE                negative numbers made zero; a NaN stays
  *     WHERE_POSITIVE          the lanes of v where `test` > 0, others are 0
  *     EVEN ODD                of the lanes of two vectors one behind the other, every other one
  *     ZIP_LOW ZIP_HIGH        the reverse: lanes of two vectors in turn
+ *     PREFETCH                into the second-level cache; any address
  *     STREAM                  to aligned memory past the caches, for results that are not read again soon; FENCE after
  *
  * Without vectors (MSVC) there is one lane: a source over these names compiles there too, and loops that leave vectors
@@ -84,6 +87,10 @@
 #define POSITIVE(v) SIMD(max)(SPLAT(0), v) /* of a NaN and another number it gives the second */
 #define STREAM(to, v) SIMD(stream)(to, v)
 #define FENCE() _mm_sfence()
+#define SIEVE MASK
+#define SIEVE_FIRST(n) FIRST(n)
+#define LOAD_SIEVE(sieve, from) ONLY(sieve, LOAD(from))
+#define PREFETCH(from) _mm_prefetch((const char *)(from), _MM_HINT_T1)
 #define KEEP(v) __asm__("" : "+v"(v))
 #if DOUBLE
 #define LANES_OF(...) _mm512_setr_epi64(__VA_ARGS__)
@@ -128,6 +135,10 @@
 #define POSITIVE(v) SIMD(max)(SPLAT(0), v) /* of a NaN and another number it gives the second */
 #define STREAM(to, v) SIMD(stream)(to, v)
 #define FENCE() _mm_sfence()
+#define SIEVE MASK
+#define SIEVE_FIRST(n) FIRST(n)
+#define LOAD_SIEVE(sieve, from) ONLY(sieve, LOAD(from))
+#define PREFETCH(from) _mm_prefetch((const char *)(from), _MM_HINT_T1)
 #define KEEP(v) __asm__("" : "+x"(v))
 #define ZIP_LOW(a, b) SIMD(permute2f128)(SIMD(unpacklo)(a, b), SIMD(unpackhi)(a, b), 0x20)
 #define ZIP_HIGH(a, b) SIMD(permute2f128)(SIMD(unpacklo)(a, b), SIMD(unpackhi)(a, b), 0x31)
@@ -183,6 +194,11 @@
 #define POSITIVE(v) __extension__({ VEC any_ = (v); (VEC)(~AS_BITS(any_ <= 0) & AS_BITS(any_)); })
 #define STREAM(to, v) STORE(to, v)
 #define FENCE() ((void)0)
+#define SIEVE VEC
+#define SIEVE_FIRST(n) __extension__({ VEC some_ = {0}; memset(&some_, 255, (size_t)(n) * sizeof(REAL)); some_; })
+#define LOAD_SIEVE(sieve, from) \
+    __extension__({ VEC any_ = LOAD(from); (VEC)(AS_BITS(any_) & AS_BITS(sieve)); })
+#define PREFETCH(from) __builtin_prefetch(from, 0, 2)
 #define KEEP(v) ((void)(v))
 #if DOUBLE
 #define EVEN(a, b) ((VEC){(a)[0], (b)[0]})
@@ -213,6 +229,12 @@
         sum_[0]; \
     })
 #define ALL FIRST(LANES)
+/* before a loop that has to become straight code, as it counts through registers */
+#if defined(__clang__)
+#define XPC_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define XPC_UNROLL _Pragma("GCC unroll 16")
+#endif
 #ifdef XPC_HAS_VECTORS
 #define INLINE TARGET static inline __attribute__((always_inline))
 #else

@@ -21,6 +21,10 @@
 #undef WHERE_POSITIVE
 #undef STREAM
 #undef FENCE
+#undef SIEVE
+#undef SIEVE_FIRST
+#undef LOAD_SIEVE
+#undef PREFETCH
 #undef KEEP
 #undef EVEN
 #undef ODD
@@ -28,5 +32,6 @@
 #undef ZIP_HIGH
 #undef LANES_OF
 #undef XPC_ACROSS
+#undef XPC_UNROLL
 #undef INLINE
 #undef xpc_sum_lanes

@@ -16,7 +16,7 @@ from ..._algorithm import get_conv_algorithm
 from ..._geometry import ConvGeometry
 from ..._precision import get_matmul_precision
 from .. import _kernels
-from . import blocked, direct, im2col, winograd
+from . import blocked, depthwise, direct, im2col, winograd
 from ._costs import COSTS
 
 __all__ = ["OPERATIONS", "Candidate", "candidates", "engine_for"]
@@ -25,9 +25,9 @@ OPERATIONS = ("forward", "input_gradient", "weight_gradient")
 
 # the engines of each algorithm; where the table of costs lacks one, the first that can do it is taken
 _ENGINES: dict[str, tuple[ModuleType, ...]] = {
-    "auto": (direct, blocked, im2col),
+    "auto": (direct, depthwise, blocked, im2col),
     "winograd": (winograd,),
-    "direct": (direct, blocked),
+    "direct": (direct, depthwise, blocked),
     "im2col": (im2col,),
 }
 _WINOGRAD: tuple[ModuleType, ...] = (winograd,)

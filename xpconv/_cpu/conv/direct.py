@@ -53,14 +53,14 @@ def features(operation: str, geometry: ConvGeometry, lanes: int) -> tuple[float,
 
 
 def _matrix(w: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(w).reshape(w.shape[0], -1)
+    return (w if w.flags.c_contiguous else w.copy()).reshape(w.shape[0], -1)
 
 
 def forward(x: np.ndarray, w: np.ndarray, b: np.ndarray | None, geometry: ConvGeometry, relu: bool) -> np.ndarray:
     """Cross-correlation of x (N, C, H, W) with w (F, C, kh, kw); returns (N, F, out_h, out_w)."""
     window = geometry.window
     y = empty((geometry.batch, geometry.out_channels, window.out_h, window.out_w), x.dtype)
-    bias = None if b is None else np.ascontiguousarray(b)
+    bias = b if b is None or b.flags.c_contiguous else b.copy()
     _kernels.direct(
         planes(x), _matrix(w), bias, y, window.kernel_h, window.kernel_w, *steps(window), relu, get_workspace_mb() << 20
     )

@@ -1,0 +1,483 @@
+/* Included by depthwise.c once for each type and instruction set; NAME makes names of their own. */
+#include "simd.h"
+#include "phases_impl.h"
+
+/* ---- what slides ------------------------------------------------------------------------------------------------- */
+
+/* Results to[r to_row + q] = b + sum over t of w[t] * from[r pitch + q + tab[t]], for r < rows and q < width. */
+typedef struct {
+    const REAL *from;
+    const ptrdiff_t *tab;
+    const REAL *w;
+    REAL b, *to;
+    ptrdiff_t pitch, taps, to_row, width;
+    int relu;
+} NAME(slide);
+
+INLINE void NAME(put)(const NAME(slide) *job, const int block, const VEC *sums, ptrdiff_t r, ptrdiff_t q)
+{
+    for (int line = 0; line < block; line++) {
+        VEC sum = job->relu ? POSITIVE(sums[line]) : sums[line];
+        REAL *to = job->to + (r + line) * job->to_row + q;
+        if (q + LANES <= job->width)
+            STORE(to, sum);
+        else
+            STORE_FIRST(to, FIRST((int)(job->width - q)), sum);
+    }
+}
+
+/* Rows [r, rows) in whole blocks; returns where it ended. */
+INLINE ptrdiff_t NAME(slide_any)(const NAME(slide) *job, const int block, ptrdiff_t r, ptrdiff_t rows)
+{
+    for (; r + block <= rows; r += block)
+        for (ptrdiff_t q = 0; q < job->width; q += LANES) {
+            VEC sums[BLOCK];
+            const REAL *from = job->from + r * job->pitch + q;
+            for (int line = 0; line < block; line++)
+                sums[line] = SPLAT(job->b);
+            for (ptrdiff_t t = 0; t < job->taps; t++) {
+                VEC weight = SPLAT(job->w[t]);
+                for (int line = 0; line < block; line++)
+                    sums[line] = FMA(weight, LOAD(from + line * job->pitch + job->tab[t]), sums[line]);
+            }
+            NAME(put)(job, block, sums, r, q);
+        }
+    return r;
+}
+
+/* The same for kernels of `size` by `size` taps side by side, the first at tab[0]. */
+INLINE ptrdiff_t NAME(slide_dense)(const NAME(slide) *job, const int size, const int block, ptrdiff_t r, ptrdiff_t rows)
+{
+    VEC weights[25];
+    for (int t = 0; t < size * size; t++)
+        weights[t] = SPLAT(job->w[t]);
+    for (; r + block <= rows; r += block)
+        for (ptrdiff_t q = 0; q < job->width; q += LANES) {
+            VEC sums[BLOCK];
+            const REAL *from = job->from + job->tab[0] + r * job->pitch + q;
+            for (int line = 0; line < block; line++)
+                sums[line] = SPLAT(job->b);
+            XPC_UNROLL for (int row = 0; row < size + block - 1; row++, from += job->pitch)
+                XPC_UNROLL for (int j = 0; j < size; j++)
+                {
+                    VEC seen = LOAD(from + j);
+                    XPC_UNROLL for (int line = 0; line < block; line++)
+                        if (row >= line && row - line < size)
+                            sums[line] = FMA(weights[(row - line) * size + j], seen, sums[line]);
+                }
+            NAME(put)(job, block, sums, r, q);
+        }
+    return r;
+}
+
+TARGET static void NAME(slide_3)(const NAME(slide) *job, ptrdiff_t rows)
+{
+    NAME(slide_dense)(job, 3, 1, NAME(slide_dense)(job, 3, BLOCK, 0, rows), rows);
+}
+
+TARGET static void NAME(slide_5)(const NAME(slide) *job, ptrdiff_t rows)
+{
+    NAME(slide_dense)(job, 5, 1, NAME(slide_dense)(job, 5, BLOCK, 0, rows), rows);
+}
+
+TARGET static void NAME(slide_all)(const NAME(slide) *job, ptrdiff_t rows)
+{
+    NAME(slide_any)(job, 1, NAME(slide_any)(job, BLOCK, 0, rows), rows);
+}
+
+/* `dense` is the size of kernels with taps side by side, else 0. */
+static void NAME(run)(const NAME(slide) *job, int dense, ptrdiff_t rows)
+{
+    if (dense == 3)
+        NAME(slide_3)(job, rows);
+    else if (dense == 5)
+        NAME(slide_5)(job, rows);
+    else
+        NAME(slide_all)(job, rows);
+}
+
+static int NAME(dense)(const xpc_direct *conv)
+{
+    return is_dense(conv, 3) ? 3 : is_dense(conv, 5) ? 5 : 0;
+}
+
+/* ---- memory ------------------------------------------------------------------------------------------------------ */
+
+static char *NAME(slot)(const call *job, int slot)
+{
+    char *memory = job->memory + slot * job->plan->bytes;
+    if (!job->ready[slot]) {
+        memset(memory, 0, (size_t)job->plan->bytes); /* what is never written is zero: pads, and behind rows */
+        job->ready[slot] = 1;
+    }
+    return memory;
+}
+
+/* Start a call: `tab` and so on are set up in memory for all slots. Returns that memory, NULL where there is none. */
+static char *NAME(start)(call *job, const xpc_direct *conv, const layout *plan, int image, ptrdiff_t most, int *slots)
+{
+    ptrdiff_t index = sizeof(ptrdiff_t), weights = image ? plan->multiplier * plan->taps : plan->taps;
+    layout shared = {0};
+    ptrdiff_t tab = take(&shared, weights * index), order = take(&shared, weights * index);
+    ptrdiff_t first = take(&shared, (conv->vertical.stride * conv->horizontal.stride + 1) * index);
+    ptrdiff_t ready = take(&shared, *slots);
+    char *memory = take_slots(shared.bytes, plan->bytes, most, slots);
+    if (!memory)
+        return NULL;
+    if (image)
+        fill_reach(conv, plan, (ptrdiff_t *)(memory + tab), (ptrdiff_t *)(memory + order), (ptrdiff_t *)(memory + first));
+    else
+        fill_tab(conv, plan, (ptrdiff_t *)(memory + tab));
+    job->conv = conv;
+    job->plan = plan;
+    job->tab = (ptrdiff_t *)(memory + tab);
+    job->order = (ptrdiff_t *)(memory + order);
+    job->first = (ptrdiff_t *)(memory + first);
+    job->ready = memset(memory + ready, 0, (size_t)*slots);
+    job->memory = memory + shared.bytes;
+    return memory;
+}
+
+/* What output rows [begin, end) see of one plane of the image, into its phases. */
+INLINE void NAME(split_plane)(const call *job, const REAL *plane, ptrdiff_t begin, ptrdiff_t end, REAL *phases)
+{
+    const xpc_direct *conv = job->conv;
+    const layout *plan = job->plan;
+    xpc_axis v = conv->vertical, h = conv->horizontal;
+    NAME(pixels) pixels = NAME(pixels_of)(h, conv->width, plan->pitch);
+    for (ptrdiff_t a = 0; a < v.stride; a++, phases += h.stride * plan->plane) {
+        if (!is_read(v, a))
+            continue;
+        for (ptrdiff_t r = begin; r < end + plan->below; r++) {
+            ptrdiff_t row = r * v.stride + a - v.pad;
+            REAL *to = phases + (r - begin) * plan->pitch;
+            if (row < 0 || row >= conv->height)
+                for (ptrdiff_t b = 0; b < h.stride; b++)
+                    memset(to + b * plan->plane, 0, (size_t)plan->pitch * sizeof(REAL));
+            else if (pixels.known > 0)
+                NAME(split_row)(h, &pixels, plane + row * conv->width, to, plan->plane);
+        }
+    }
+}
+
+static const REAL *NAME(plane_of)(const xpc_array4 *images, ptrdiff_t n, ptrdiff_t c)
+{
+    return (const REAL *)(images->data + n * images->strides[0] + c * images->strides[1]);
+}
+
+/* ---- forward ----------------------------------------------------------------------------------------------------- */
+
+/* Items are bands of channels of images. */
+TARGET static void NAME(forward_items)(const void *argument, ptrdiff_t begin, ptrdiff_t end, int slot)
+{
+    const call *job = argument;
+    const xpc_direct *conv = job->conv;
+    const layout *plan = job->plan;
+    REAL *image = (REAL *)(NAME(slot)(job, slot) + plan->image);
+    int dense = NAME(dense)(conv);
+    for (; begin < end; begin++) {
+        ptrdiff_t band = begin % job->bands, c = begin / job->bands % conv->channels;
+        ptrdiff_t n = begin / job->bands / conv->channels;
+        ptrdiff_t first = band * plan->band, last = xpc_min(first + plan->band, conv->out_h);
+        NAME(split_plane)(job, NAME(plane_of)(job->x, n, c), first, last, image);
+        for (ptrdiff_t f = c * plan->multiplier; f < (c + 1) * plan->multiplier; f++) {
+            NAME(slide) slide = {.from = image, .tab = job->tab, .w = (const REAL *)job->w + f * plan->taps,
+                                 .b = job->b ? ((const REAL *)job->b)[f] : 0,
+                                 .to = (REAL *)NAME(plane_of)(job->y, n, f) + first * conv->out_w,
+                                 .pitch = plan->pitch, .taps = plan->taps, .to_row = conv->out_w,
+                                 .width = conv->out_w, .relu = job->relu};
+            NAME(run)(&slide, dense, last - first);
+        }
+    }
+}
+
+static int NAME(forward)(const xpc_direct *conv, const xpc_array4 *x, const REAL *w, const REAL *b, int relu,
+                         const xpc_array4 *y, ptrdiff_t most)
+{
+    layout plan = lay_out(conv, FORWARD, sizeof(REAL), 0);
+    call job = {.x = x, .y = y, .w = w, .b = b, .relu = relu, .bands = xpc_ceil_div(conv->out_h, plan.band)};
+    ptrdiff_t items = x->shape[0] * conv->channels * job.bands;
+    ptrdiff_t cost = plan.multiplier * plan.band * conv->out_w * (plan.taps / 16 + 2);
+    int slots = xpc_slots(items, cost);
+    char *memory = NAME(start)(&job, conv, &plan, 0, most, &slots);
+    if (!memory)
+        return -1;
+    xpc_parallel_items(NAME(forward_items), &job, items, cost, slots);
+    xpc_arena_give(memory);
+    return 0;
+}
+
+/* ---- gradient of the image --------------------------------------------------------------------------------------- */
+
+/* Rows [begin, end) of the phases of dx, from the dy of one channel: zeros around it, and its weights in the order of the
+ * taps. */
+INLINE void NAME(image_band)(const call *job, const REAL *gradient, const REAL *weights, ptrdiff_t begin, ptrdiff_t end,
+                             int dense, REAL *phases, REAL *dx)
+{
+    const xpc_direct *conv = job->conv;
+    const layout *plan = job->plan;
+    xpc_axis v = conv->vertical, h = conv->horizontal;
+    NAME(pixels) pixels = NAME(pixels_of)(h, conv->width, plan->pitch);
+    for (ptrdiff_t a = 0; a < v.stride; a++) {
+        ptrdiff_t low = xpc_max(begin, xpc_ceil_div(v.pad - a, v.stride)); /* whose pixels are in the image */
+        ptrdiff_t high = xpc_min(end, xpc_ceil_div(conv->height + v.pad - a, v.stride));
+        const REAL *from = gradient + (low - begin) * plan->pitch;
+        for (ptrdiff_t b = 0; b < h.stride && low < high; b++) {
+            ptrdiff_t first = job->first[a * h.stride + b], count = job->first[a * h.stride + b + 1] - first;
+            NAME(slide) slide = {.from = from, .tab = job->tab + first, .w = weights + first, .pitch = plan->pitch,
+                                 .taps = count};
+            if (h.stride == 1) {
+                slide.from += h.pad;
+                slide.to = dx + (low * v.stride + a - v.pad) * conv->width;
+                slide.to_row = v.stride * conv->width;
+                slide.width = pixels.known;
+                NAME(run)(&slide, dense, high - low);
+            } else {
+                slide.to = phases + b * plan->phase;
+                slide.width = (high - low) * plan->pitch;
+                NAME(slide_all)(&slide, 1);
+            }
+        }
+        for (ptrdiff_t r = low; r < high; r++) {
+            REAL *to = dx + (r * v.stride + a - v.pad) * conv->width;
+            if (h.stride > 1)
+                NAME(join_row)(h, &pixels, phases + (r - low) * plan->pitch, plan->phase, to, conv->width);
+            else if (pixels.known < conv->width)
+                memset(to + pixels.known, 0, (size_t)(conv->width - pixels.known) * sizeof(REAL));
+        }
+    }
+}
+
+/* Items are bands of channels of images. */
+TARGET static void NAME(image_items)(const void *argument, ptrdiff_t begin, ptrdiff_t end, int slot)
+{
+    const call *job = argument;
+    const xpc_direct *conv = job->conv;
+    const layout *plan = job->plan;
+    xpc_axis rows = {1, 1, 0, 1};
+    char *memory = NAME(slot)(job, slot);
+    REAL *gradient = (REAL *)(memory + plan->gradient) + plan->lead, *weights = (REAL *)(memory + plan->sums);
+    ptrdiff_t count = plan->multiplier * plan->taps;
+    int dense = plan->multiplier == 1 ? NAME(dense)(conv) : 0;
+    NAME(pixels) pixels = NAME(pixels_of)(rows, conv->out_w, plan->pitch);
+    for (; begin < end; begin++) {
+        ptrdiff_t band = begin % job->bands, c = begin / job->bands % conv->channels;
+        ptrdiff_t n = begin / job->bands / conv->channels;
+        ptrdiff_t first = band * plan->band, last = xpc_min(first + plan->band, conv->out_h + plan->below);
+        for (ptrdiff_t t = 0; t < count; t++)
+            weights[t] = ((const REAL *)job->w)[c * count + job->order[t]];
+        for (ptrdiff_t f = 0; f < plan->multiplier; f++) {
+            const REAL *dy = NAME(plane_of)(job->y, n, c * plan->multiplier + f);
+            for (ptrdiff_t r = first - plan->below; r < last; r++) {
+                REAL *to = gradient + f * plan->plane + (r - first + plan->below) * plan->pitch;
+                if (r >= 0 && r < conv->out_h)
+                    NAME(split_row)(rows, &pixels, dy + r * conv->out_w, to, 0);
+                else
+                    memset(to, 0, (size_t)plan->pitch * sizeof(REAL));
+            }
+        }
+        REAL *dx = (REAL *)NAME(plane_of)(job->x, n, c);
+        NAME(image_band)(job, gradient + plan->below * plan->pitch, weights, first, last, dense,
+                         (REAL *)(memory + plan->phases), dx);
+        ptrdiff_t reached = xpc_max(last * conv->vertical.stride - conv->vertical.pad, 0);
+        if (band + 1 == job->bands && reached < conv->height)
+            memset(dx + reached * conv->width, 0, (size_t)((conv->height - reached) * conv->width) * sizeof(REAL));
+    }
+}
+
+static int NAME(image_gradient)(const xpc_direct *conv, const xpc_array4 *dy, const REAL *w, const xpc_array4 *dx,
+                                ptrdiff_t most)
+{
+    layout plan = lay_out(conv, IMAGE, sizeof(REAL), 0);
+    call job = {.x = dx, .y = dy, .w = w, .bands = xpc_ceil_div(conv->out_h + plan.below, plan.band)};
+    ptrdiff_t items = dy->shape[0] * conv->channels * job.bands;
+    ptrdiff_t cost = plan.multiplier * plan.band * conv->out_w * (plan.taps / 16 + 2);
+    int slots = xpc_slots(items, cost);
+    char *memory = NAME(start)(&job, conv, &plan, 1, most, &slots);
+    if (!memory)
+        return -1;
+    xpc_parallel_items(NAME(image_items), &job, items, cost, slots);
+    xpc_arena_give(memory);
+    return 0;
+}
+
+/* ---- gradient of the weights ------------------------------------------------------------------------------------- */
+
+/* Sums of one filter over some rows of pixels, lane by lane: sums[t] += dy[r, q] * x[r pitch + q + tab[t]]. Rows of dy are
+ * filled up with zeros to whole vectors. Lanes behind the row are zero in x too, so that no infinity next door becomes NaN. */
+INLINE void NAME(dot_any)(const int taps, ptrdiff_t rows, ptrdiff_t width, const REAL *dy, ptrdiff_t dy_row,
+                          const REAL *x, ptrdiff_t pitch, const ptrdiff_t *tab, REAL *sums)
+{
+    VEC acc[GROUP];
+    SIEVE lanes[2] = {SIEVE_FIRST(LANES), SIEVE_FIRST((int)((width - 1) % LANES + 1))};
+    ptrdiff_t vectors = (width - 1) / LANES + 1, count = rows * vectors, column = 0;
+    for (int t = 0; t < taps; t++)
+        acc[t] = SPLAT((REAL)0);
+    for (ptrdiff_t v = 0; v < count; v++) {
+        SIEVE some = lanes[column + 1 == vectors];
+        VEC gradient = LOAD(dy + column * LANES);
+        for (int t = 0; t < taps; t++)
+            acc[t] = FMA(gradient, LOAD_SIEVE(some, x + column * LANES + tab[t]), acc[t]);
+        if (++column == vectors) {
+            column = 0;
+            dy += dy_row;
+            x += pitch;
+        }
+    }
+    for (int t = 0; t < taps; t++)
+        STORE(sums + t * LANES, LOAD(sums + t * LANES) + acc[t]);
+}
+
+/* The same for kernels of `size` by `size` taps side by side, for blocks of rows; returns how many rows it did. */
+INLINE ptrdiff_t NAME(dot_dense)(const int size, const int block, ptrdiff_t rows, ptrdiff_t width, const REAL *dy,
+                                 ptrdiff_t dy_row, const REAL *x, ptrdiff_t pitch, REAL *sums)
+{
+    VEC acc[25];
+    SIEVE lanes[2] = {SIEVE_FIRST(LANES), SIEVE_FIRST((int)((width - 1) % LANES + 1))};
+    ptrdiff_t vectors = (width - 1) / LANES + 1, count = rows / block * vectors, column = 0;
+    for (int t = 0; t < size * size; t++)
+        acc[t] = SPLAT((REAL)0);
+    for (ptrdiff_t v = 0; v < count; v++) {
+        SIEVE some = lanes[column + 1 == vectors];
+        VEC gradients[BLOCK];
+        XPC_UNROLL for (int line = 0; line < block; line++) gradients[line] = LOAD(dy + line * dy_row + column * LANES);
+        const REAL *from = x + column * LANES;
+        XPC_UNROLL for (int row = 0; row < size + block - 1; row++, from += pitch)
+            XPC_UNROLL for (int j = 0; j < size; j++)
+            {
+                VEC seen = LOAD_SIEVE(some, from + j);
+                XPC_UNROLL for (int line = 0; line < block; line++)
+                    if (row >= line && row - line < size)
+                        acc[(row - line) * size + j] = FMA(gradients[line], seen, acc[(row - line) * size + j]);
+            }
+        if (++column == vectors) {
+            column = 0;
+            dy += block * dy_row;
+            x += block * pitch;
+        }
+    }
+    for (int t = 0; t < size * size; t++)
+        STORE(sums + t * LANES, LOAD(sums + t * LANES) + acc[t]);
+    return rows / block * block;
+}
+
+TARGET static void NAME(dots_3)(ptrdiff_t rows, ptrdiff_t width, const REAL *dy, ptrdiff_t dy_row, const REAL *x,
+                                ptrdiff_t pitch, REAL *sums)
+{
+    ptrdiff_t done = NAME(dot_dense)(3, 4, rows, width, dy, dy_row, x, pitch, sums);
+    NAME(dot_dense)(3, 1, rows - done, width, dy + done * dy_row, dy_row, x + done * pitch, pitch, sums);
+}
+
+#if REGISTERS >= 32
+TARGET static void NAME(dots_5)(ptrdiff_t rows, ptrdiff_t width, const REAL *dy, ptrdiff_t dy_row, const REAL *x,
+                                ptrdiff_t pitch, REAL *sums)
+{
+    ptrdiff_t done = NAME(dot_dense)(5, 2, rows, width, dy, dy_row, x, pitch, sums);
+    NAME(dot_dense)(5, 1, rows - done, width, dy + done * dy_row, dy_row, x + done * pitch, pitch, sums);
+}
+#endif
+
+TARGET static void NAME(dots)(int taps, ptrdiff_t rows, ptrdiff_t width, const REAL *dy, ptrdiff_t dy_row,
+                              const REAL *x, ptrdiff_t pitch, const ptrdiff_t *tab, REAL *sums)
+{
+#define XPC_CASE(t) \
+    case t: \
+        NAME(dot_any)(t, rows, width, dy, dy_row, x, pitch, tab, sums); \
+        break
+    switch (taps) {
+        XPC_CASE(1);
+        XPC_CASE(2);
+        XPC_CASE(3);
+        XPC_CASE(4);
+        XPC_CASE(5);
+        XPC_CASE(6);
+        XPC_CASE(7);
+        XPC_CASE(8);
+        XPC_CASE(9);
+    }
+#undef XPC_CASE
+}
+
+/* Rows of one filter's dy, filled up with zeros to whole vectors; sum += their sum, lane by lane. */
+INLINE void NAME(copy_rows)(const REAL *dy, ptrdiff_t rows, ptrdiff_t width, REAL *to, ptrdiff_t to_row, REAL *sum)
+{
+    VEC total = SPLAT((REAL)0);
+    MASK last = FIRST((int)((width - 1) % LANES + 1));
+    for (ptrdiff_t r = 0; r < rows; r++, dy += width, to += to_row) {
+        ptrdiff_t q = 0;
+        for (; q + LANES < width; q += LANES) {
+            VEC numbers = LOAD(dy + q);
+            total += numbers;
+            STORE(to + q, numbers);
+        }
+        VEC numbers = LOAD_FIRST(last, dy + q);
+        total += numbers;
+        STORE(to + q, numbers);
+    }
+    STORE(sum, LOAD(sum) + total);
+}
+
+/* Items are channels. */
+TARGET static void NAME(weight_items)(const void *argument, ptrdiff_t begin, ptrdiff_t end, int slot)
+{
+    const call *job = argument;
+    const xpc_direct *conv = job->conv;
+    const layout *plan = job->plan;
+    char *memory = NAME(slot)(job, slot);
+    REAL *image = (REAL *)(memory + plan->image), *gradient = (REAL *)(memory + plan->gradient);
+    REAL *all = (REAL *)(memory + plan->sums);
+    ptrdiff_t taps = plan->taps, groups = xpc_ceil_div(taps, GROUP), width = conv->out_w;
+    int dense = NAME(dense)(conv);
+    for (ptrdiff_t c = begin; c < end; c++) {
+        memset(all, 0, (size_t)(plan->multiplier * (taps + 1) * LANES) * sizeof(REAL));
+        for (ptrdiff_t n = 0; n < job->x->shape[0]; n++)
+            for (ptrdiff_t first = 0; first < conv->out_h; first += plan->band) {
+                ptrdiff_t rows = xpc_min(plan->band, conv->out_h - first);
+                NAME(split_plane)(job, NAME(plane_of)(job->x, n, c), first, first + rows, image);
+                for (ptrdiff_t f = 0; f < plan->multiplier; f++) {
+                    REAL *sums = all + f * (taps + 1) * LANES;
+                    const REAL *dy = NAME(plane_of)(job->y, n, c * plan->multiplier + f) + first * width;
+                    NAME(copy_rows)(dy, rows, width, gradient, plan->width, sums + taps * LANES);
+                    if (dense == 3) {
+                        NAME(dots_3)(rows, width, gradient, plan->width, image, plan->pitch, sums);
+                        continue;
+                    }
+#if REGISTERS >= 32
+                    if (dense == 5) {
+                        NAME(dots_5)(rows, width, gradient, plan->width, image, plan->pitch, sums);
+                        continue;
+                    }
+#endif
+                    for (ptrdiff_t g = 0; g < groups; g++) {
+                        xpc_range t = panel(taps, groups, g);
+                        NAME(dots)((int)(t.end - t.begin), rows, width, gradient, plan->width, image, plan->pitch,
+                                   job->tab + t.begin, sums + t.begin * LANES);
+                    }
+                }
+            }
+        for (ptrdiff_t f = 0; f < plan->multiplier; f++) {
+            const REAL *sums = all + f * (taps + 1) * LANES;
+            for (ptrdiff_t t = 0; t < taps; t++)
+                ((REAL *)job->dw)[(c * plan->multiplier + f) * taps + t] = SUM(LOAD(sums + t * LANES));
+            if (job->db)
+                ((REAL *)job->db)[c * plan->multiplier + f] = SUM(LOAD(sums + taps * LANES));
+        }
+    }
+}
+
+static int NAME(weight_gradient)(const xpc_direct *conv, const xpc_array4 *dy, const xpc_array4 *x, REAL *dw, REAL *db,
+                                 ptrdiff_t most)
+{
+    layout plan = lay_out(conv, WEIGHTS, sizeof(REAL), 0);
+    call job = {.x = x, .y = dy, .dw = dw, .db = db};
+    ptrdiff_t cost = plan.multiplier * x->shape[0] * conv->out_h * conv->out_w * (plan.taps / 16 + 2);
+    int slots = xpc_slots(conv->channels, cost);
+    char *memory = NAME(start)(&job, conv, &plan, 0, most, &slots);
+    if (!memory)
+        return -1;
+    xpc_parallel_items(NAME(weight_items), &job, conv->channels, cost, slots);
+    xpc_arena_give(memory);
+    return 0;
+}
+
+#include "simd_end.h"
