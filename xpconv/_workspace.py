@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import Any
 
 from ._checks import check_integer
@@ -11,14 +12,17 @@ from ._geometry import ConvGeometry
 __all__ = ["get_workspace_mb", "images_per_slice", "set_workspace_mb"]
 
 DEFAULT_MB = 64
+_MOST = sys.maxsize >> 20  # so many bytes can be counted
 
 
 def _read() -> int:
     text = os.environ.get("XPCONV_WORKSPACE_MB") or str(DEFAULT_MB)
     try:
-        return check_integer("XPCONV_WORKSPACE_MB", int(text), 1)
+        return check_integer("XPCONV_WORKSPACE_MB", int(text), 1, _MOST)
     except ValueError:
-        raise ValueError(f"XPCONV_WORKSPACE_MB: expected a whole number of MiB, at least 1, got {text!r}") from None
+        raise ValueError(
+            f"XPCONV_WORKSPACE_MB: expected a whole number of MiB from 1 to {_MOST}, got {text!r}"
+        ) from None
 
 
 _cap_mb: int | None = None  # read when first asked for: `import xpconv` is no place to complain
@@ -35,7 +39,7 @@ def get_workspace_mb() -> int:
 def set_workspace_mb(megabytes: int) -> None:
     """Set the cap on the columns of one convolution, in MiB. One image is always taken, whatever its size."""
     global _cap_mb
-    _cap_mb = check_integer("megabytes", megabytes, 1, takes="a whole number of MiB")
+    _cap_mb = check_integer("megabytes", megabytes, 1, _MOST, takes="a whole number of MiB")
 
 
 def images_per_slice(geometry: ConvGeometry, dtype: Any, cap_bytes: int | None = None) -> int:

@@ -90,7 +90,7 @@ def test_winograd_does_3x3_of_stride_1_and_says_why_nothing_else(x, w, arguments
                 assert "winograd" in name(choice.engine_for(operation, "float32", geometry(x, w, **arguments)))
                 continue
             with pytest.raises(
-                ValueError, match="conv algorithm 'winograd' .* cannot do this convolution's .*: winograd: "
+                ValueError, match=r"conv algorithm .winograd. .* cannot do this convolution's .*: winograd: "
             ):
                 choice.engine_for(operation, "float32", geometry(x, w, **arguments))
 
@@ -115,15 +115,15 @@ def test_the_highest_precision_rules_winograd_out():
 
 @pytest.mark.parametrize("algorithm", ["auto", "winograd", "direct", "im2col"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_no_images_and_no_channels(algorithm, dtype):
-    for x, w in (((0, 3, 8, 8), (4, 3, 3, 3)), ((2, 0, 8, 8), (4, 0, 3, 3)), ((2, 3, 8, 8), (0, 3, 3, 3))):
-        with xpconv.use_conv_algorithm(algorithm):
-            y, cache = F.conv2d(np.zeros(x, dtype), np.ones(w, dtype), np.ones(w[0], dtype), padding=1)
-            dx, dw, db = F.conv2d_backward(np.ones_like(y), cache)
-        assert (y == 1).all()
-        assert not dx.any()
-        assert not dw.any()
-        np.testing.assert_array_equal(db, np.full(w[0], y.shape[0] * 64))
+def test_no_images(algorithm, dtype):
+    x, w, b = np.zeros((0, 3, 8, 8), dtype), np.ones((4, 3, 3, 3), dtype), np.ones(4, dtype)
+    with xpconv.use_conv_algorithm(algorithm):
+        y, cache = F.conv2d(x, w, b, padding=1)
+        dx, dw, db = F.conv2d_backward(y, cache)
+    assert y.shape == (0, 4, 8, 8)
+    assert dx.shape == x.shape
+    np.testing.assert_array_equal(dw, np.zeros_like(w))
+    np.testing.assert_array_equal(db, np.zeros_like(b))
 
 
 @vectors

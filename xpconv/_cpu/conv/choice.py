@@ -25,7 +25,7 @@ OPERATIONS = ("forward", "input_gradient", "weight_gradient")
 
 # the engines of each algorithm; where the table of costs lacks one, the first that can do it is taken
 _ENGINES: dict[str, tuple[ModuleType, ...]] = {
-    "auto": (direct, depthwise, blocked, im2col),
+    "auto": (winograd, direct, depthwise, blocked, im2col),
     "winograd": (winograd,),
     "direct": (direct, depthwise, blocked),
     "im2col": (im2col,),
@@ -82,7 +82,7 @@ def _engine_for(
     operation: str, dtype: str, geometry: ConvGeometry, algorithm: str, precision: str, isa: str | None
 ) -> ModuleType:
     window = geometry.window
-    if min(geometry.batch, geometry.in_channels, geometry.out_channels, window.height, window.width) == 0:
+    if min(geometry.batch, window.height, window.width) == 0:
         return im2col  # the others do not look for what is not there
     found = _candidates(operation, dtype, geometry, algorithm, precision, isa)
     if found[0].reason is None:
