@@ -20,9 +20,7 @@ def _read() -> int:
     try:
         return check_integer("XPCONV_WORKSPACE_MB", int(text), 1, _MOST)
     except ValueError:
-        raise ValueError(
-            f"XPCONV_WORKSPACE_MB: expected a whole number of MiB from 1 to {_MOST}, got {text!r}"
-        ) from None
+        raise ValueError(f"XPCONV_WORKSPACE_MB: expected MiB, from 1 to {_MOST}, got {text!r}") from None
 
 
 _cap_mb: int | None = None  # read when first asked for: `import xpconv` is no place to complain

@@ -89,7 +89,7 @@ def _engine_for(
         return found[0].engine
     why = "; ".join(dict.fromkeys(f"{candidate.name}: {candidate.reason}" for candidate in found))
     raise ValueError(
-        f"conv algorithm {algorithm!r} (set_conv_algorithm, XPCONV_CONV) cannot do this convolution's {operation}: {why}"
+        f"conv algorithm {algorithm!r} (set_conv_algorithm, XPCONV_CONV) cannot do the {operation} here: {why}"
     )
 
 
