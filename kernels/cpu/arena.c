@@ -3,7 +3,8 @@
  *     system's block    | header (64) | what the caller gets, rounded up to a size of its list ... |
  *
  * Sizes are four to each power of two, so that at most a fifth of a block is not needed and neighbouring sizes meet in
- * one list. A block that nobody has asked for in a while goes back to the system when something else is missing.
+ * one list. All blocks together never take much more than what was in use at once at some time: before a new block is had
+ * from the system, those that have lain about longest go back to it.
  */
 #include "arena.h"
 
@@ -25,19 +26,20 @@ enum {
     STEPS = 4,        /* sizes in a power of two */
     LISTS = 40 * STEPS,
     HUGE_PAGE = 2 << 20,
-    PATIENCE = 5000   /* how many requests a kept block waits for one of its size */
+    SLACK = 32 << 20  /* bytes beyond the most that were in use at once, and an eighth of that */
 };
 
 typedef struct block {
     struct block *next;
     size_t bytes;
-    unsigned long long given; /* number of the request before which it came back */
+    unsigned long long given; /* its number among all that came back */
     int list;
 } block;
 
 static block *lists[LISTS]; /* newest first: it is still in a cache */
 static size_t used_bytes, kept_bytes;
-static unsigned long long requests;
+static size_t most_bytes; /* in use at once */
+static unsigned long long gifts;
 
 /* ---- the lock ----------------------------------------------------------------------------------------------------- */
 
@@ -145,22 +147,35 @@ static int find_list(size_t bytes, size_t *rounded)
     return -1;
 }
 
-/* With the lock held: blocks off the lists that came back before request `limit`, as a chain. */
-static block *drop(unsigned long long limit)
+/* With the lock held: so many bytes more are in use. */
+static void use(size_t bytes)
+{
+    used_bytes += bytes;
+    if (used_bytes > most_bytes)
+        most_bytes = used_bytes;
+}
+
+/* With the lock held: the oldest blocks off the lists, until at most `limit` bytes are kept, as a chain. */
+static block *drop(size_t limit)
 {
     block *dropped = NULL;
-    for (int list = 0; list < LISTS; list++)
-        for (block **at = &lists[list]; *at;) {
-            block *here = *at;
-            if (here->given > limit) {
-                at = &here->next;
+    while (kept_bytes > limit) {
+        block **oldest = NULL;
+        for (int list = 0; list < LISTS; list++) {
+            block **at = &lists[list];
+            if (!*at)
                 continue;
-            }
-            *at = here->next;
-            kept_bytes -= here->bytes;
-            here->next = dropped;
-            dropped = here;
+            while ((*at)->next)
+                at = &(*at)->next;
+            if (!oldest || (*at)->given < (*oldest)->given)
+                oldest = at;
         }
+        block *out = *oldest;
+        *oldest = NULL;
+        kept_bytes -= out->bytes;
+        out->next = dropped;
+        dropped = out;
+    }
     return dropped;
 }
 
@@ -185,17 +200,17 @@ void *xpc_arena_take(size_t bytes)
     if (list < 0)
         return NULL;
     enter();
-    requests++;
     block *found = NULL, *old = NULL;
 #ifndef XPC_FRESH_MEMORY /* builds with a sanitizer, which watches over the system's blocks */
     found = lists[list];
 #endif
     if (found) {
         lists[list] = found->next;
-        kept_bytes -= found->bytes;
-        used_bytes += found->bytes;
-    } else if (requests > PATIENCE) {
-        old = drop(requests - PATIENCE);
+        kept_bytes -= rounded;
+        use(rounded);
+    } else {
+        size_t needed = used_bytes + rounded, most = needed > most_bytes ? needed : most_bytes;
+        old = drop(most + most / 8 + SLACK - needed);
     }
     unlock();
     if (found)
@@ -209,7 +224,7 @@ void *xpc_arena_take(size_t bytes)
     found->bytes = rounded;
     found->list = list;
     enter();
-    used_bytes += rounded;
+    use(rounded);
     unlock();
     return (char *)found + HEADER;
 }
@@ -228,7 +243,7 @@ void xpc_arena_give(void *memory)
     enter();
     used_bytes -= back->bytes;
     kept_bytes += back->bytes;
-    back->given = requests;
+    back->given = ++gifts;
     back->next = lists[back->list];
     lists[back->list] = back;
     unlock();
@@ -238,7 +253,8 @@ void xpc_arena_give(void *memory)
 size_t xpc_arena_trim(void)
 {
     enter();
-    block *all = drop(requests);
+    block *all = drop(0);
+    most_bytes = used_bytes; /* what was needed once may never be needed again */
     unlock();
     return release(all);
 }
