@@ -11,6 +11,7 @@ CFLAGS
 import os
 import shlex
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from Cython.Build import cythonize
@@ -49,6 +50,20 @@ int main(int count, char **values) { (void)values; return call(twice, count) == 
 """
 
 
+def side_by_side(compile):
+    """``compile(sources, ...)`` with a compiler for every core: most of the kernels are compiled six times over."""
+
+    def compile_all(sources, *arguments, **options):
+        first, *others = sources  # makes the folder for all objects
+        objects = compile([first], *arguments, **options)
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for more in pool.map(lambda source: compile([source], *arguments, **options), others):
+                objects += more
+        return objects
+
+    return compile_all
+
+
 class BuildExt(build_ext):
     """build_ext that asks the compiler what it can do first."""
 
@@ -68,6 +83,7 @@ class BuildExt(build_ext):
             extension.extra_link_args += threads
         if not threads:
             print("xpconv: building serial kernels" + ("" if serial else ", the compiler has no POSIX threads"))
+        self.compiler.compile = side_by_side(self.compiler.compile)
         super().build_extensions()
 
     def thread_flags(self):

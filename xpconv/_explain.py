@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import TextIO
 
 from ._algorithm import get_conv_algorithm
+from ._checks import check_integer
 from ._geometry import ConvGeometry, IntOrPair, Padding, conv_geometry
 from ._precision import get_matmul_precision
 
@@ -51,10 +52,25 @@ def explain_convolution(
     if dtype not in _DTYPES:
         raise ValueError(f"dtype: expected {' or '.join(_DTYPES)}, got {dtype!r}")
     geometry = conv_geometry(
-        tuple(x_shape), tuple(w_shape), stride=stride, padding=padding, dilation=dilation, groups=groups
+        _shape("x_shape", x_shape),
+        _shape("w_shape", w_shape),
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        groups=groups,
     )
     for line in _lines(dtype, geometry):
         print(line, file=sys.stdout if file is None else file)
+
+
+def _shape(name: str, shape: Sequence[int]) -> tuple[int, ...]:
+    try:
+        sizes = tuple(shape)
+    except TypeError:
+        raise TypeError(f"{name}: expected four integers, got {shape!r}") from None
+    if len(sizes) != 4:
+        raise ValueError(f"{name}: expected four integers, got {shape!r}")
+    return tuple(check_integer(name, size, 0) for size in sizes)
 
 
 def _lines(dtype: str, geometry: ConvGeometry) -> Iterator[str]:

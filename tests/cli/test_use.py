@@ -257,3 +257,9 @@ def test_info_of_what_is_no_convolution(run, options, message):
     status, out, err = run("info", "--conv", *options)
     assert (status, out) == (2, "")
     assert message in err
+
+
+def test_info_with_the_stride_of_nothing(run):
+    status, out, err = run("info", "--stride", "2")
+    assert (status, out) == (2, "")
+    assert "--conv, which is missing" in err

@@ -166,3 +166,10 @@ def test_an_explanation_of_what_is_no_convolution():
         xpconv.explain_convolution((1, 1, 3, 3), (1, 1, 3, 3), dtype="float16")
     with pytest.raises(ValueError, match="w: has 2 channels"):
         xpconv.explain_convolution((1, 1, 3, 3), (1, 2, 3, 3))
+    with pytest.raises(ValueError, match=r"x_shape: expected four integers, got \(1, 3, 3\)"):
+        xpconv.explain_convolution((1, 3, 3), (1, 2, 3, 3))
+    with pytest.raises(ValueError, match="w_shape: must be at least 0, got -1"):
+        xpconv.explain_convolution((1, 1, 3, 3), (-1, 1, 3, 3))
+    for wrong in (None, (1, 1, 3.5, 3)):
+        with pytest.raises(TypeError, match=r"x_shape: expected .*integer"):
+            xpconv.explain_convolution(wrong, (1, 1, 3, 3))

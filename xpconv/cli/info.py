@@ -52,6 +52,16 @@ def add_command(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print it; returns the exit status."""
     if options.conv is None:
+        if (options.stride, options.padding, options.dilation, options.groups, options.dtype) != (
+            1,
+            0,
+            1,
+            1,
+            "float32",
+        ):
+            raise ValueError(
+                "--stride, --padding, --dilation, --groups and --dtype are those of --conv, which is missing"
+            )
         xpconv.show_config()
         return 0
     xpconv.explain_convolution(
