@@ -19,7 +19,6 @@ static const ptrdiff_t costs[XPC_ACTIVATIONS] = {
     [XPC_LEAKY_RELU_BACKWARD] = 1,
     [XPC_SIGMOID] = 4,
     [XPC_SIGMOID_BACKWARD] = 1,
-    [XPC_TANH] = 6,
     [XPC_TANH_BACKWARD] = 1,
     [XPC_SILU] = 4,
     [XPC_SILU_BACKWARD] = 4,

@@ -4,7 +4,8 @@
  *     backward  dx[k] = f'(x[k]) * dy[k]        of what the forward call has kept: x, or y = f(x)
  *     others     sums and products of two arrays
  *
- * Plain loops without fused multiply-add, which compilers turn into vectors: the same bits from every instruction set.
+ * Plain loops that compilers turn into vectors. Exponentials differ in the last place between processors with fused
+ * multiply-add and those without; all else has the same bits everywhere.
  * Where an exponential is needed it is one of a number that is not positive, so nothing overflows on the way.
  */
 #ifndef XPC_ACTIVATION_H
@@ -19,7 +20,6 @@ typedef enum {
     XPC_LEAKY_RELU_BACKWARD, /* of x */
     XPC_SIGMOID,
     XPC_SIGMOID_BACKWARD, /* of y */
-    XPC_TANH,
     XPC_TANH_BACKWARD, /* of y */
     XPC_SILU,
     XPC_SILU_BACKWARD, /* of x */

@@ -83,47 +83,8 @@ TARGET static void NAME(silu_backward)(const REAL *restrict x, const REAL *restr
     }
 }
 
-/* Near 0 by x + x^3 q(x^2), where 1 - exp(-2 |x|) would lose digits; the coefficients of q are those of interpolation at
- * the Chebyshev nodes, as those of the exponential. */
-INLINE REAL NAME(hyperbolic_tangent)(REAL x)
-{
-    REAL a = NAME(magnitude)(x), e = NAME(exp_below_0)(-2 * a), z = a < (REAL)0.6 ? x * x : 0;
-#if DOUBLE
-    REAL q = -2.622223992400359e-06;
-    q = q * z + 1.2606082506231025e-05;
-    q = q * z + -3.7455026133315814e-05;
-    q = q * z + 9.62435984783182e-05;
-    q = q * z + -0.0002389588822245776;
-    q = q * z + 0.0005899975134262517;
-    q = q * z + -0.0014558307624244699;
-    q = q * z + 0.0035921277411351256;
-    q = q * z + -0.008863235514397341;
-    q = q * z + 0.02186948853566979;
-    q = q * z + -0.05396825396824606;
-    q = q * z + 0.13333333333333328;
-    q = q * z + -0.3333333333333333;
-#else
-    REAL q = 0.002370765640497788f;
-    q = q * z + -0.008410070801530736f;
-    q = q * z + 0.02178832199710852f;
-    q = q * z + -0.05396155178134269f;
-    q = q * z + 0.133333128668618f;
-    q = q * z + -0.33333333231207923f;
-#endif
-    REAL far = (1 - e) / (1 + e);
-    return a < (REAL)0.6 ? x + x * z * q : x < 0 ? -far : far;
-}
-
-TARGET static void NAME(tangent)(const REAL *restrict x, const REAL *restrict dy, REAL *restrict y, ptrdiff_t count,
-                                 REAL slope)
-{
-    (void)dy, (void)slope;
-    for (ptrdiff_t k = 0; k < count; k++)
-        y[k] = NAME(hyperbolic_tangent)(x[k]);
-}
-
-TARGET static void NAME(tangent_backward)(const REAL *restrict y, const REAL *restrict dy, REAL *restrict dx,
-                                          ptrdiff_t count, REAL slope)
+TARGET static void NAME(tanh_backward)(const REAL *restrict y, const REAL *restrict dy, REAL *restrict dx,
+                                       ptrdiff_t count, REAL slope)
 {
     (void)slope;
     for (ptrdiff_t k = 0; k < count; k++)
@@ -140,40 +101,40 @@ INLINE REAL NAME(normal)(REAL x, REAL *bell)
     *bell = NAME(exp_below_0)(a * a * (REAL)-0.5);
 #if DOUBLE
     REAL tail = -1.3203494750808843e-10;
-    tail = tail * t + -4.247536547992714e-10;
-    tail = tail * t + 1.4462477459535223e-09;
-    tail = tail * t + 5.107100129543703e-09;
-    tail = tail * t + -1.0364395364834378e-08;
-    tail = tail * t + -3.814799237634415e-08;
-    tail = tail * t + 7.650960666356637e-08;
-    tail = tail * t + 2.423300963971707e-07;
-    tail = tail * t + -6.747250511637097e-07;
-    tail = tail * t + -1.2694455666983871e-06;
-    tail = tail * t + 6.6442870305655646e-06;
-    tail = tail * t + 9.610563846469339e-07;
-    tail = tail * t + -6.0427450418741864e-05;
-    tail = tail * t + 0.00013427690600413902;
-    tail = tail * t + 0.00021955073287424135;
-    tail = tail * t + -0.0023788443662113782;
-    tail = tail * t + 0.008991370550975594;
-    tail = tail * t + -0.02341390048689114;
-    tail = tail * t + 0.04785535228415566;
-    tail = tail * t + -0.08088387726415847;
-    tail = tail * t + 0.11606881188600345;
-    tail = tail * t + -0.1434575552640116;
-    tail = tail * t + 0.07691930497500629;
+    tail = MULADD(tail, t, -4.247536547992714e-10);
+    tail = MULADD(tail, t, 1.4462477459535223e-09);
+    tail = MULADD(tail, t, 5.107100129543703e-09);
+    tail = MULADD(tail, t, -1.0364395364834378e-08);
+    tail = MULADD(tail, t, -3.814799237634415e-08);
+    tail = MULADD(tail, t, 7.650960666356637e-08);
+    tail = MULADD(tail, t, 2.423300963971707e-07);
+    tail = MULADD(tail, t, -6.747250511637097e-07);
+    tail = MULADD(tail, t, -1.2694455666983871e-06);
+    tail = MULADD(tail, t, 6.6442870305655646e-06);
+    tail = MULADD(tail, t, 9.610563846469339e-07);
+    tail = MULADD(tail, t, -6.0427450418741864e-05);
+    tail = MULADD(tail, t, 0.00013427690600413902);
+    tail = MULADD(tail, t, 0.00021955073287424135);
+    tail = MULADD(tail, t, -0.0023788443662113782);
+    tail = MULADD(tail, t, 0.008991370550975594);
+    tail = MULADD(tail, t, -0.02341390048689114);
+    tail = MULADD(tail, t, 0.04785535228415566);
+    tail = MULADD(tail, t, -0.08088387726415847);
+    tail = MULADD(tail, t, 0.11606881188600345);
+    tail = MULADD(tail, t, -0.1434575552640116);
+    tail = MULADD(tail, t, 0.07691930497500629);
 #else
     REAL tail = -4.4954124276192016e-05f;
-    tail = tail * t + 0.00013219038689808233f;
-    tail = tail * t + 0.00020491409448946063f;
-    tail = tail * t + -0.002375426994269779f;
-    tail = tail * t + 0.00899761209752872f;
-    tail = tail * t + -0.023415644227798963f;
-    tail = tail * t + 0.04785425178697956f;
-    tail = tail * t + -0.08088354471496252f;
-    tail = tail * t + 0.1160688666393982f;
-    tail = tail * t + -0.14345757229711625f;
-    tail = tail * t + 0.07691930497500629f;
+    tail = MULADD(tail, t, 0.00013219038689808233f);
+    tail = MULADD(tail, t, 0.00020491409448946063f);
+    tail = MULADD(tail, t, -0.002375426994269779f);
+    tail = MULADD(tail, t, 0.00899761209752872f);
+    tail = MULADD(tail, t, -0.023415644227798963f);
+    tail = MULADD(tail, t, 0.04785425178697956f);
+    tail = MULADD(tail, t, -0.08088354471496252f);
+    tail = MULADD(tail, t, 0.1160688666393982f);
+    tail = MULADD(tail, t, -0.14345757229711625f);
+    tail = MULADD(tail, t, 0.07691930497500629f);
 #endif
     tail *= *bell;
     return x > 0 ? 1 - tail : tail;
@@ -222,8 +183,7 @@ static const NAME(function) NAME(functions)[XPC_ACTIVATIONS] = {
     [XPC_LEAKY_RELU_BACKWARD] = NAME(leaky_relu_backward),
     [XPC_SIGMOID] = NAME(sigmoid),
     [XPC_SIGMOID_BACKWARD] = NAME(sigmoid_backward),
-    [XPC_TANH] = NAME(tangent),
-    [XPC_TANH_BACKWARD] = NAME(tangent_backward),
+    [XPC_TANH_BACKWARD] = NAME(tanh_backward),
     [XPC_SILU] = NAME(silu),
     [XPC_SILU_BACKWARD] = NAME(silu_backward),
     [XPC_GELU] = NAME(gelu),

@@ -50,31 +50,33 @@ INLINE REAL NAME(exp_below_0)(REAL x)
 {
     x = x < EXP_LEAST ? EXP_LEAST : x;
     int is_small = x < EXP_SMALL;
-    REAL rounded = x * LOG2_E + EXP_ROUNDER, k = rounded - EXP_ROUNDER, r = x - k * LN2_FIRST - k * LN2_SECOND;
+    REAL rounded = MULADD(x, LOG2_E, EXP_ROUNDER), k = rounded - EXP_ROUNDER;
+    REAL r = MULADD(k, -LN2_SECOND, MULADD(k, -LN2_FIRST, x));
 #if DOUBLE
     REAL g = 2.09147553258932e-09;
-    g = g * r + 2.5105312729622103e-08;
-    g = g * r + 2.755727347871858e-07;
-    g = g * r + 2.755725517000089e-06;
-    g = g * r + 2.480158732567746e-05;
-    g = g * r + 0.0001984126987500228;
-    g = g * r + 0.0013888888888883711;
-    g = g * r + 0.008333333333326084;
-    g = g * r + 0.04166666666666667;
-    g = g * r + 0.1666666666666667;
-    g = g * r + 0.5;
+    g = MULADD(g, r, 2.5105312729622103e-08);
+    g = MULADD(g, r, 2.755727347871858e-07);
+    g = MULADD(g, r, 2.755725517000089e-06);
+    g = MULADD(g, r, 2.480158732567746e-05);
+    g = MULADD(g, r, 0.0001984126987500228);
+    g = MULADD(g, r, 0.0013888888888883711);
+    g = MULADD(g, r, 0.008333333333326084);
+    g = MULADD(g, r, 0.04166666666666667);
+    g = MULADD(g, r, 0.1666666666666667);
+    g = MULADD(g, r, 0.5);
 #else
     REAL g = 0.00019891080463998843f;
-    g = g * r + 0.0013933730715792083f;
-    g = g * r + 0.008333310844647862f;
-    g = g * r + 0.04166646419740569f;
-    g = g * r + 0.16666666681704215f;
-    g = g * r + 0.500000001353873f;
+    g = MULADD(g, r, 0.0013933730715792083f);
+    g = MULADD(g, r, 0.008333310844647862f);
+    g = MULADD(g, r, 0.04166646419740569f);
+    g = MULADD(g, r, 0.16666666681704215f);
+    g = MULADD(g, r, 0.500000001353873f);
 #endif
     /* k as an integer is how far `rounded` is from EXP_ROUNDER in units of the last place */
     EXP_WORD exponent = NAME(bits_of)(rounded) - NAME(bits_of)(EXP_ROUNDER) + EXP_BIAS + (is_small ? EXP_STEP : 0);
+    REAL power = NAME(number_of)(exponent << EXP_MANTISSA);
     REAL first = 1 + r, lost = r - (first - 1); /* so only the last sum rounds in the places that count */
-    return (first + (lost + r * r * g)) * NAME(number_of)(exponent << EXP_MANTISSA) * (is_small ? EXP_STEP_DOWN : 1);
+    return (first + MULADD(r * r, g, lost)) * power * (is_small ? EXP_STEP_DOWN : 1);
 }
 
 #undef EXP_WORD

@@ -6,6 +6,7 @@
  *     TARGET                  attribute of every function that uses vectors
  *     REGISTERS               how many vectors there are: decides the size of tiles
  *     LOAD STORE SPLAT FMA    unaligned memory, one number in all lanes, a * b + c
+ *     MULADD                  a * b + c of numbers, in one operation where the instruction set has it
  *     KEEP                    a variable that stays in a register: it is not loaded again for each use
  *     MASK FIRST ALL          the first n lanes; all of them
  *     LOAD_FIRST STORE_FIRST  only the lanes of a mask touch memory; others load as 0
@@ -228,6 +229,13 @@
                 sum_[l_] += sum_[l_ + half_]; \
         sum_[0]; \
     })
+#if ISA == XPC_BASELINE && !(defined(XPC_HAS_VECTORS) && defined(__aarch64__))
+#define MULADD(a, b, c) ((a) * (b) + (c))
+#elif DOUBLE
+#define MULADD(a, b, c) __builtin_fma(a, b, c)
+#else
+#define MULADD(a, b, c) __builtin_fmaf(a, b, c)
+#endif
 #define ALL FIRST(LANES)
 /* before a loop that has to become straight code, as it counts through registers */
 #if defined(__clang__)

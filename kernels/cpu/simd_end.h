@@ -14,6 +14,7 @@
 #undef ONLY
 #undef SPLAT
 #undef FMA
+#undef MULADD
 #undef SUM
 #undef WIDE_SUM
 #undef AS_BITS

@@ -11,7 +11,8 @@
 enum {
     LINE = 64,          /* bytes; alignment of everything in the working memory */
     PANEL = 2,          /* vectors of filters in a panel */
-    AHEAD = 8,          /* channels whose weights are fetched ahead */
+    AHEAD = 16,         /* channels whose weights are fetched ahead */
+    CHUNK = 128,        /* channels of a product at a time */
     FEW = 28,           /* tiles: with fewer in the cache, the weights' way to the core is what takes the time */
     MANY = 128,         /* tiles of a block that is larger than the cache */
     CACHE = 1280 << 10, /* bytes of a block's working memory, of a second-level cache of 2 MiB */

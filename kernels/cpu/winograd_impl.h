@@ -317,9 +317,9 @@ INLINE void NAME(images)(const int m, const NAME(call) *call, block part, char *
 
 /* ---- products ----------------------------------------------------------------------------------------------------- */
 
-/* Of `rows` tiles with `width` vectors of filters, for one point. */
+/* Of `rows` tiles with `width` vectors of filters, for one point; added to what is there unless it is the first part. */
 INLINE void NAME(product_tile)(const int rows, const int width, const REAL *v, ptrdiff_t v_step, const REAL *u,
-                               ptrdiff_t channels, REAL *m)
+                               ptrdiff_t channels, int is_first, REAL *m)
 {
     VEC sums[NAME(ROWS)][PANEL];
     for (int r = 0; r < rows; r++)
@@ -346,18 +346,22 @@ INLINE void NAME(product_tile)(const int rows, const int width, const REAL *v, p
         channels -= LANES;
     } while (channels > 0);
     for (int r = 0; r < rows; r++)
-        for (int j = 0; j < width; j++)
-            STORE(m + (r * width + j) * LANES, sums[r][j]);
+        for (int j = 0; j < width; j++) {
+            REAL *to = m + (r * width + j) * LANES;
+            if (!is_first)
+                sums[r][j] = LOAD(to) + sums[r][j];
+            STORE(to, sums[r][j]);
+        }
 }
 
 #define XPC_PRODUCT(rows) \
     TARGET static void NAME(product_##rows)(int width, const REAL *v, ptrdiff_t v_step, const REAL *u, \
-                                            ptrdiff_t channels, REAL *m) \
+                                            ptrdiff_t channels, int is_first, REAL *m) \
     { \
         if (width == 2) \
-            NAME(product_tile)(rows, 2, v, v_step, u, channels, m); \
+            NAME(product_tile)(rows, 2, v, v_step, u, channels, is_first, m); \
         else \
-            NAME(product_tile)(rows, 1, v, v_step, u, channels, m); \
+            NAME(product_tile)(rows, 1, v, v_step, u, channels, is_first, m); \
     }
 XPC_PRODUCT(1)
 XPC_PRODUCT(2)
@@ -379,11 +383,12 @@ XPC_PRODUCT(14)
 #endif
 #undef XPC_PRODUCT
 
-/* All tiles of a block with one panel, for one point. */
+/* All tiles of a block with one panel, for one point: CHUNK channels at a time, so that their weights stay in the
+ * first-level cache from one row of tiles to the next, and rounding grows with the length of two shorter sums. */
 TARGET static void NAME(products)(ptrdiff_t tiles, int width, const REAL *v, ptrdiff_t v_step, const REAL *u,
                                   ptrdiff_t channels, REAL *m)
 {
-    typedef void (*product)(int, const REAL *, ptrdiff_t, const REAL *, ptrdiff_t, REAL *);
+    typedef void (*product)(int, const REAL *, ptrdiff_t, const REAL *, ptrdiff_t, int, REAL *);
     static const product by_rows[] = {
         NAME(product_1), NAME(product_2), NAME(product_3), NAME(product_4), NAME(product_5),
 #if REGISTERS >= 32 || ISA == XPC_AVX2
@@ -394,12 +399,19 @@ TARGET static void NAME(products)(ptrdiff_t tiles, int width, const REAL *v, ptr
         NAME(product_13), NAME(product_14),
 #endif
     };
-    for (ptrdiff_t steps = xpc_ceil_div(tiles, NAME(ROWS)); steps > 0; steps--) {
-        ptrdiff_t rows = xpc_ceil_div(tiles, steps);
-        by_rows[rows - 1](width, v, v_step, u, channels, m);
-        tiles -= rows;
-        v += rows * LANES;
-        m += rows * width * LANES;
+    ptrdiff_t parts = xpc_ceil_div(channels, CHUNK);
+    ptrdiff_t chunk = round_up(xpc_ceil_div(channels, parts), LANES);
+    for (ptrdiff_t c = 0; c < channels; c += chunk, v += chunk / LANES * v_step, u += chunk * width * LANES) {
+        ptrdiff_t left = tiles, known = xpc_min(channels - c, chunk);
+        const REAL *numbers = v;
+        REAL *to = m;
+        for (ptrdiff_t steps = xpc_ceil_div(tiles, NAME(ROWS)); steps > 0; steps--) {
+            ptrdiff_t rows = xpc_ceil_div(left, steps);
+            by_rows[rows - 1](width, numbers, v_step, u, known, c == 0, to);
+            left -= rows;
+            numbers += rows * LANES;
+            to += rows * width * LANES;
+        }
     }
 }
 

@@ -154,20 +154,12 @@ def test_ends_of_the_line(isa, name, dtype):
         np.testing.assert_allclose(getattr(activation, operator)(NUMPY, *arguments), want, rtol=1e-6, err_msg=operator)
 
 
-def test_the_same_bits_from_every_instruction_set(rng):
-    before = _kernels.instruction_set()
-    x = of_all_sizes(rng, "float32")
-    try:
-        for name in ("sigmoid", "tanh", "silu", "gelu"):
-            results = set()
-            for isa in _kernels.instruction_sets():
-                _kernels.use_instruction_set(isa)
-                results.add(getattr(activation, name)(NUMPY, x).tobytes())
-                results.add(getattr(activation, name)(NUMPY, x[::-1].copy())[::-1].tobytes())
-            assert len(results) <= 1, name
-    finally:
-        if before:
-            _kernels.use_instruction_set(before)
+@pytest.mark.parametrize("name", ["sigmoid", "silu", "gelu"])
+def test_an_element_does_not_depend_on_its_place(rng, isa, name):
+    x = of_all_sizes(rng, "float32")[:1003]
+    y = getattr(activation, name)(NUMPY, x)
+    for first in (1, 5, 990, 1002):
+        np.testing.assert_array_equal(getattr(activation, name)(NUMPY, x[first:].copy()), y[first:])
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

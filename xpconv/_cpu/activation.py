@@ -95,7 +95,7 @@ def sigmoid_backward(backend: Backend, dy: Array, y: Array) -> Array:
 
 def tanh(backend: Backend, x: Array) -> Array:
     """Hyperbolic tangent."""
-    return _forward(_kernels.TANH, x)
+    return np.tanh(x, out=empty(x.shape, x.dtype)) if x.flags.c_contiguous else np.tanh(x)  # as fast as a loop here
 
 
 def tanh_backward(backend: Backend, dy: Array, y: Array) -> Array:
