@@ -1,3 +1,35 @@
 """Nanoseconds for each count of an engine's `features`; written by ``tools/fit_conv_costs.py``, not by hand."""
 
-COSTS: dict[tuple[str, str, str, str], tuple[float, ...]] = {}
+# fmt: off
+COSTS: dict[tuple[str, str, str, str], tuple[float, ...]] = {
+    ("avx512", "float32", "forward", "blocked"): (0.0, 0.02105, 0.1746, 0.2973, 1.973),
+    ("avx512", "float32", "forward", "depthwise"): (0.0, 104.5, 0.02285, 0.3333),
+    ("avx512", "float32", "forward", "direct"): (0.0, 0.0, 0.02154, 0.0, 0.5314, 0.1317),
+    ("avx512", "float32", "forward", "im2col"): (9162.0, 292.3, 0.03182, 0.8811, 0.5149),
+    ("avx512", "float32", "forward", "winograd"): (0.0, 0.02411, 0.1698, 0.5017, 0.7536),
+    ("avx512", "float32", "input_gradient", "blocked"): (0.0, 0.0224, 0.1158, 0.4765, 2.345),
+    ("avx512", "float32", "input_gradient", "depthwise"): (0.0, 119.2, 0.05529, 0.2246),
+    ("avx512", "float32", "input_gradient", "direct"): (0.0, 0.0, 0.0345, 0.1694, 0.4267, 0.0),
+    ("avx512", "float32", "input_gradient", "im2col"): (4919.0, 311.5, 0.02826, 0.8525, 0.4575),
+    ("avx512", "float32", "input_gradient", "winograd"): (0.0, 0.02641, 0.5829, 0.0, 0.4961),
+    ("avx512", "float32", "weight_gradient", "blocked"): (0.0, 0.02004, 0.2594, 0.4035, 2.229),
+    ("avx512", "float32", "weight_gradient", "depthwise"): (0.0, 159.9, 0.04609, 0.1974),
+    ("avx512", "float32", "weight_gradient", "direct"): (0.0, 695.9, 0.03395, 0.0, 0.3696, 0.06831),
+    ("avx512", "float32", "weight_gradient", "im2col"): (13480.0, 417.2, 0.03919, 0.9604, 0.8348),
+    ("avx512", "float32", "weight_gradient", "winograd"): (0.0, 0.02794, 0.0, 0.818, 0.6092),
+    ("avx512", "float64", "forward", "blocked"): (0.0, 0.04516, 0.2313, 0.5357, 3.125),
+    ("avx512", "float64", "forward", "depthwise"): (0.0, 58.72, 0.02857, 0.8916),
+    ("avx512", "float64", "forward", "direct"): (0.0, 0.0, 0.04526, 0.0, 0.8441, 0.3688),
+    ("avx512", "float64", "forward", "im2col"): (2991.0, 628.1, 0.06824, 1.201, 1.076),
+    ("avx512", "float64", "forward", "winograd"): (0.0, 0.05851, 0.3778, 0.7955, 0.805),
+    ("avx512", "float64", "input_gradient", "blocked"): (0.0, 0.04546, 0.2243, 0.9508, 4.139),
+    ("avx512", "float64", "input_gradient", "depthwise"): (0.0, 123.9, 0.07696, 0.7192),
+    ("avx512", "float64", "input_gradient", "direct"): (0.0, 0.0, 0.06388, 0.3573, 0.3329, 0.2657),
+    ("avx512", "float64", "input_gradient", "im2col"): (0.0, 712.2, 0.0615, 1.339, 0.9088),
+    ("avx512", "float64", "input_gradient", "winograd"): (0.0, 0.06492, 1.008, 0.01547, 0.6979),
+    ("avx512", "float64", "weight_gradient", "blocked"): (0.0, 0.04529, 0.485, 0.5043, 2.91),
+    ("avx512", "float64", "weight_gradient", "depthwise"): (0.0, 122.6, 0.045, 0.9718),
+    ("avx512", "float64", "weight_gradient", "direct"): (0.0, 0.0, 0.0601, 0.02143, 0.9515, 0.4082),
+    ("avx512", "float64", "weight_gradient", "im2col"): (0.0, 534.2, 0.07554, 1.198, 1.345),
+    ("avx512", "float64", "weight_gradient", "winograd"): (0.0, 0.06684, 0.3872, 0.8466, 1.541),
+}
