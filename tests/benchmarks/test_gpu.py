@@ -189,7 +189,15 @@ def test_bytes_are_those_of_inputs_and_outputs_once(host):
 ELSEWHERE = {
     *(f"{name}{way}" for name in ("leaky_relu", "sigmoid", "silu", "tanh") for way in ("", "_backward")),
     *("batch_norm_inference", "batch_norm_relu_inference", "multiclass_hinge", "clip_gradients"),
-    *("linear", "linear_backward", "conv2d", "conv2d_backward", "conv_transpose2d", "conv_transpose2d_backward"),
+    *(
+        "linear",
+        "linear_backward",
+        "conv2d",
+        "conv2d_relu",
+        "conv2d_backward",
+        "conv_transpose2d",
+        "conv_transpose2d_backward",
+    ),
     *("sgd_steps", "rmsprop_steps", "adam_steps", "copy_tensors"),
 }
 

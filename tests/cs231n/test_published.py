@@ -95,7 +95,7 @@ def test_losses(loss, want, error, float64):
     assert float(got) == pytest.approx(want, rel=1e-12)
     if float64.id == "numpy":  # 500 numbers, one after the other
         numerical = eval_numerical_gradient(lambda x: getattr(layers, loss)(x, labels)[0], scores, verbose=False)
-        assert rel_error(numerical, dx) < 1.01 * error
+        assert rel_error(numerical, dx) < 1.5 * error  # the noise of differences: it moves with the last digits
 
 
 # ---- update rules -----------------------------------------------------------------------------------------------

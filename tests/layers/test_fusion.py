@@ -280,8 +280,10 @@ def test_models(name, rng):
             net.begin_step(0, 0)
             y = net(x)
             found.append([y, net.backward(np.ones_like(y)), *(p.grad for p in net.parameters())])
-    for one, other in zip(*found, strict=True):
-        np.testing.assert_array_equal(one, other)
+    for one, other in zip(*found, strict=True):  # normalisation adds up in another order together with the ReLU
+        assert (one is None) == (other is None)
+        if one is not None:
+            np.testing.assert_allclose(one, other, rtol=0, atol=1e-5 * np.abs(other).max())
 
 
 def test_a_layer_of_a_users_own_has_no_operator_with_a_relu():

@@ -201,7 +201,7 @@ def test_a_wrong_gradient_is_found_in_the_training_run(monkeypatch):
     plant(
         monkeypatch,
         "cuda-host",
-        "batch_norm_backward",
+        "batch_norm_relu_backward",
         lambda r: (r[0] + np.roll(r[0], 1, 0) * np.float32(0.01), *r[1:]),
     )
     (case,) = (case for case in TABLE.values() if case.name.startswith("training run"))

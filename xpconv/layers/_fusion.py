@@ -6,9 +6,9 @@
     BatchNorm, ReLU                                         functional.batch_norm_relu
     Residual whose body ends in a BatchNorm2d, ReLU         the same, the shortcut being its residual
 
-It changes no result, and every layer gets a cache of its own as if it had run alone, so that it can also be gone back
-through alone. What decides on the way back is the cache: where that of the layer before a ReLU holds the very result
-that the ReLU has kept, the backward of that layer applies the mask.
+It changes results by no more than rounding, and every layer gets a cache of its own as if it had run alone, so that it
+can also be gone back through alone. What decides on the way back is the cache: where that of the layer before a ReLU
+holds the very result that the ReLU has kept, the backward of that layer applies the mask.
 
 Only what the classes here define themselves is run in this way: where a subclass or an instance has a forward or a
 backward of its own, that one is called.
