@@ -623,7 +623,8 @@ def compare(operator, dtype, call, memory, seed):
         assert got[name].dtype == dtype, name
         assert got[name].shape == expected.shape, name
         error = np.abs(got[name] - expected).max(initial=0)
-        assert error <= TOLERANCE[dtype] * np.abs(expected).max(initial=0), f"{name}: {error}"
+        scale = max(np.abs(expected).max(initial=0), 0.1)  # terms of about one may cancel in a sum
+        assert error <= TOLERANCE[dtype] * scale, f"{name}: {error}"
     for name, array in placed.items():
         assert array is None or np.array_equal(array, rounded[name]), f"{name} was modified"
 
