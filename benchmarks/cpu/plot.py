@@ -161,7 +161,9 @@ def draw(rows: Sequence[Row], about: Mapping[str, Any], stem: Path) -> tuple[Pat
     longest = max(map(sum, heights))
     settings = {"svg.hashsalt": "xpconv", "font.size": 8, "svg.fonttype": "path", "axes.edgecolor": GRID}
     with mpl.rc_context(settings):
-        figure = plt.figure(figsize=(5.5 * len(columns), 0.3 * longest + 1.4), facecolor="white", layout="constrained")
+        figure = plt.figure(
+            figsize=(max(5.5 * len(columns), 7.5), 0.3 * longest + 1.4), facecolor="white", layout="constrained"
+        )
         figure.get_layout_engine().set(rect=(0.0, 0.02, 1.0, 0.93), h_pad=0.12, w_pad=0.12)
         grid = figure.add_gridspec(1, len(columns))
         for j, column in enumerate(columns):
@@ -188,6 +190,13 @@ def draw(rows: Sequence[Row], about: Mapping[str, Any], stem: Path) -> tuple[Pat
             0.008, 0.985, f"xpconv beside PyTorch {version}: right of the line xpconv is faster", fontsize=13,
             fontweight="bold", va="top", color=INK,
         )  # fmt: skip
+        # Settled once, and rounded: the solver's last digits differ from drawing to drawing, and with them the numbers
+        # and names in the SVG.
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+        for axes in figure.axes:
+            left, bottom, width, height = (round(float(edge), 4) for edge in axes.get_position().bounds)
+            axes.set_position((left, bottom, width, height))
         shown = [row for _, by_threads in found for some in by_threads.values() for row in some.values()]
         buffers = "/".join(sorted({row.allocator for row in shown}))
         figure.text(
