@@ -2,35 +2,18 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from contextlib import AbstractContextManager
+
+from ._setting import Setting
 
 __all__ = ["get_matmul_precision", "set_matmul_precision", "use_matmul_precision"]
 
-_PRECISIONS = ("default", "highest", "tf32")
-
-
-def _checked(precision: object, source: str) -> str:
-    if precision not in _PRECISIONS:
-        raise ValueError(f"{source}: expected one of {', '.join(_PRECISIONS)}, got {precision!r}")
-    return str(precision)
-
-
-_precision: str | None = None  # XPCONV_MATMUL_PRECISION is read when first asked for
-_override: ContextVar[str | None] = ContextVar("xpconv_matmul_precision", default=None)
+_setting = Setting("precision", "XPCONV_MATMUL_PRECISION", ("default", "highest", "tf32"))
 
 
 def get_matmul_precision() -> str:
     """``"default"``, ``"highest"`` or ``"tf32"``: how matrices are multiplied now; see `set_matmul_precision`."""
-    global _precision
-    override = _override.get()
-    if override is not None:
-        return override
-    if _precision is None:
-        _precision = _checked(os.environ.get("XPCONV_MATMUL_PRECISION") or "default", "XPCONV_MATMUL_PRECISION")
-    return _precision
+    return _setting.get()
 
 
 def set_matmul_precision(precision: str) -> None:
@@ -52,15 +35,9 @@ def set_matmul_precision(precision: str) -> None:
     ValueError
         None of them.
     """
-    global _precision
-    _precision = _checked(precision, "precision")
+    _setting.set(precision)
 
 
-@contextmanager
-def use_matmul_precision(precision: str) -> Iterator[None]:
+def use_matmul_precision(precision: str) -> AbstractContextManager[None]:
     """`set_matmul_precision` inside a ``with`` block, in this thread or task only."""
-    token = _override.set(_checked(precision, "precision"))
-    try:
-        yield
-    finally:
-        _override.reset(token)
+    return _setting.use(precision)

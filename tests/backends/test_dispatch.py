@@ -8,6 +8,7 @@ import pytest
 
 import xpconv
 from xpconv import _generic
+from xpconv._setting import Setting
 from xpconv.backends import (
     DeviceMemoryError,
     Engine,
@@ -139,8 +140,7 @@ def test_use_kernels_is_undone_by_exceptions():
 
 
 def test_set_kernels_holds_until_set_again(monkeypatch):
-    monkeypatch.setattr(dispatch, "_mode", "auto")
-    monkeypatch.setattr(dispatch, "_mode_override", type(dispatch._mode_override)("test", default=None))
+    monkeypatch.setattr(dispatch, "_setting", Setting("mode", "XPCONV_KERNELS", ("auto", "generic", "native")))
     set_kernels("generic")
     assert get_kernels() == "generic"
     with use_kernels("native"):

@@ -12,12 +12,11 @@ becomes the current one of the thread, and memory that runs out is dealt with. V
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
+from .._setting import Setting
 from .._workspace import get_workspace_mb
 from .protocol import NO_CONTEXT, Backend, Shortage
 
@@ -32,8 +31,6 @@ __all__ = [
     "set_kernels",
     "use_kernels",
 ]
-
-_MODES = ("auto", "generic", "native")
 
 
 class KernelUnavailableError(RuntimeError):
@@ -62,25 +59,12 @@ class Engine(NamedTuple):
     supports: Callable[[str, Any], bool]
 
 
-def _checked(mode: str, source: str) -> str:
-    if mode not in _MODES:
-        raise ValueError(f"{source}: expected one of {', '.join(_MODES)}, got {mode!r}")
-    return mode
-
-
-_mode: str | None = None  # XPCONV_KERNELS is read when first asked for: `import xpconv` is no place to complain
-_mode_override: ContextVar[str | None] = ContextVar("xpconv_kernels", default=None)
+_setting = Setting("mode", "XPCONV_KERNELS", ("auto", "generic", "native"))
 
 
 def get_kernels() -> str:
     """``"auto"``, ``"generic"`` or ``"native"``: which kernels calls use now."""
-    global _mode
-    override = _mode_override.get()
-    if override is not None:
-        return override
-    if _mode is None:
-        _mode = _checked(os.environ.get("XPCONV_KERNELS") or "auto", "XPCONV_KERNELS")
-    return _mode
+    return _setting.get()
 
 
 def set_kernels(mode: str) -> None:
@@ -93,18 +77,12 @@ def set_kernels(mode: str) -> None:
         ``"native"``: like auto, but where the backend has native kernels for an operator and none supports the call,
         raise `KernelUnavailableError` instead of falling back.
     """
-    global _mode
-    _mode = _checked(mode, "mode")
+    _setting.set(mode)
 
 
-@contextmanager
-def use_kernels(mode: str) -> Iterator[None]:
+def use_kernels(mode: str) -> AbstractContextManager[None]:
     """`set_kernels` inside a ``with`` block, in this thread or task only."""
-    token = _mode_override.set(_checked(mode, "mode"))
-    try:
-        yield
-    finally:
-        _mode_override.reset(token)
+    return _setting.use(mode)
 
 
 def serving(backend: Backend, operator: str, dtype: str, geometry: Any = None) -> Engine:
