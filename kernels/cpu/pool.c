@@ -4,13 +4,20 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "stream.h"
 #include "threads.h"
 
 enum {
     CHUNK = 256,        /* outputs worked on at a time: their running values stay in the first-level cache */
     TABLE_TAPS = 256,   /* windows of at most that many taps look up where a tap is; larger ones divide */
     LEAST_CHANNELS = 8, /* fewer make no vectors worth it */
-    LANES = 8           /* partial sums of a run side by side */
+    LANE_SUMS = 16,     /* partial sums of a run side by side */
+    WIDEST = 16,        /* columns of taps, and */
+    MOST_TAPS = 64,     /* taps of windows that are taken apart in columns and rows; sums of so few need no double */
+    LINE = 1024,        /* outputs of a row of those, */
+    PHASES = 2048,      /* numbers in a row with its padding, */
+    HELD = 2048,        /* and in the rows that are kept: all stays in the first-level cache */
+    BAND = 2048         /* numbers that are made before they are written */
 };
 
 /* Averages add up in double: a running sum of many float32 would lose digits. */
@@ -84,23 +91,79 @@ static xpc_range bin(ptrdiff_t k, ptrdiff_t out, ptrdiff_t size)
     return pixels;
 }
 
+/* The bins that pixel `k` of `size` is in. */
+static xpc_range bins_of(ptrdiff_t k, ptrdiff_t out, ptrdiff_t size)
+{
+    xpc_range bins = {k * out / size, ((k + 1) * out - 1) / size + 1};
+    return bins;
+}
+
 static inline ptrdiff_t load_index(const char *from, int size)
 {
     return size == 1 ? (ptrdiff_t) * (const uint8_t *)from : (ptrdiff_t) * (const int32_t *)from;
 }
 
-/* INDEX has the width of REAL, so that values and indices move through vectors in step. */
-#define REAL float
-#define INDEX int32_t
-#define NAME(name) name##_f32
-#include "strided_impl.h"
-#include "pool_impl.h"
-#undef REAL
-#undef INDEX
-#undef NAME
+/* A row of the image with its padding, cut into phases:
+ *
+ *     stride 2, kernel 3, pad 1          .  a | b  c | d  e | f  .        outputs 0, 1, 2, 3
+ *
+ *     phase 0     .  b  d  f             tap 0 of all outputs is phase 0, tap 1 phase 1, tap 2 phase 0 one number later:
+ *     phase 1     a  c  e  .             the outputs lie side by side as the lanes of vectors
+ *
+ * And the way back: entry k of phase 0 gets from outputs k (tap 0) and k - 1 (tap 2), of phase 1 from output k (tap 1). */
+typedef struct {
+    int usable;
+    ptrdiff_t width;           /* of the outputs, in whole vectors */
+    ptrdiff_t pitch;           /* of a phase */
+    ptrdiff_t offsets[WIDEST]; /* where tap j of output 0 is */
+    ptrdiff_t first, last;     /* outputs [first, last) of a row have all their taps in the image */
+    /* the way back: a row of outputs is held with zeros around, so many on the left; taps in the order of their phases,
+     * the last columns first, so that pixels get what they get in the order of the outputs */
+    ptrdiff_t margin, held_pitch;
+    ptrdiff_t order[WIDEST], back[WIDEST], starts[WIDEST + 1];
+} row_plan;
 
-#define REAL double
-#define INDEX int64_t
-#define NAME(name) name##_f64
-#include "strided_impl.h"
-#include "pool_impl.h"
+/* Whether the rows of one plane follow each other in memory. */
+static int rows_joined(const xpc_array4 *images, ptrdiff_t itemsize)
+{
+    return images->strides[3] == itemsize && images->strides[2] == images->shape[3] * itemsize;
+}
+
+#define XPC_SOURCE "pool_impl.h"
+#include "instances.h"
+
+#define CALL(name) (is_double ? XPC_PICK(name, f64) : XPC_PICK(name, f32))
+
+void xpc_max_pool(const xpc_array4 *x, const xpc_array4 *y, const xpc_array4 *argmax, int argmax_size,
+                  xpc_axis vertical, xpc_axis horizontal, int is_double)
+{
+    CALL(max_pool)(x, y, argmax, argmax_size, vertical, horizontal);
+}
+
+int xpc_max_pool_backward(const xpc_array4 *dy, const xpc_array4 *argmax, int argmax_size, const xpc_array4 *dx,
+                          xpc_axis vertical, xpc_axis horizontal, int is_double)
+{
+    return CALL(max_pool_backward)(dy, argmax, argmax_size, dx, vertical, horizontal);
+}
+
+void xpc_avg_pool(const xpc_array4 *x, const xpc_array4 *y, xpc_axis vertical, xpc_axis horizontal,
+                  xpc_counted counted, int is_double)
+{
+    CALL(avg_pool)(x, y, vertical, horizontal, counted);
+}
+
+void xpc_avg_pool_backward(const xpc_array4 *dy, const xpc_array4 *dx, xpc_axis vertical, xpc_axis horizontal,
+                           xpc_counted counted, int is_double)
+{
+    CALL(avg_pool_backward)(dy, dx, vertical, horizontal, counted);
+}
+
+void xpc_adaptive_avg_pool(const xpc_array4 *x, const xpc_array4 *y, int is_double)
+{
+    CALL(adaptive_avg_pool)(x, y);
+}
+
+void xpc_adaptive_avg_pool_backward(const xpc_array4 *dy, const xpc_array4 *dx, int is_double)
+{
+    CALL(adaptive_avg_pool_backward)(dy, dx);
+}

@@ -3,18 +3,13 @@
 cdef extern from "pool.h" nogil:
     ctypedef struct xpc_counted:
         xpc_range vertical, horizontal
-    void xpc_max_pool_f32(const xpc_array4 *, const xpc_array4 *, const xpc_array4 *, int, xpc_axis, xpc_axis)
-    void xpc_max_pool_f64(const xpc_array4 *, const xpc_array4 *, const xpc_array4 *, int, xpc_axis, xpc_axis)
-    int xpc_max_pool_backward_f32(
-        const xpc_array4 *, const xpc_array4 *, int, const xpc_array4 *, xpc_axis, xpc_axis)
-    int xpc_max_pool_backward_f64(
-        const xpc_array4 *, const xpc_array4 *, int, const xpc_array4 *, xpc_axis, xpc_axis)
-    void xpc_avg_pool_f32(const xpc_array4 *, const xpc_array4 *, xpc_axis, xpc_axis, xpc_counted)
-    void xpc_avg_pool_f64(const xpc_array4 *, const xpc_array4 *, xpc_axis, xpc_axis, xpc_counted)
-    void xpc_avg_pool_backward_f32(const xpc_array4 *, const xpc_array4 *, xpc_axis, xpc_axis, xpc_counted)
-    void xpc_avg_pool_backward_f64(const xpc_array4 *, const xpc_array4 *, xpc_axis, xpc_axis, xpc_counted)
-    void xpc_adaptive_avg_pool_f32(const xpc_array4 *, const xpc_array4 *)
-    void xpc_adaptive_avg_pool_f64(const xpc_array4 *, const xpc_array4 *)
+    void xpc_max_pool(const xpc_array4 *, const xpc_array4 *, const xpc_array4 *, int, xpc_axis, xpc_axis, int)
+    int xpc_max_pool_backward(
+        const xpc_array4 *, const xpc_array4 *, int, const xpc_array4 *, xpc_axis, xpc_axis, int)
+    void xpc_avg_pool(const xpc_array4 *, const xpc_array4 *, xpc_axis, xpc_axis, xpc_counted, int)
+    void xpc_avg_pool_backward(const xpc_array4 *, const xpc_array4 *, xpc_axis, xpc_axis, xpc_counted, int)
+    void xpc_adaptive_avg_pool(const xpc_array4 *, const xpc_array4 *, int)
+    void xpc_adaptive_avg_pool_backward(const xpc_array4 *, const xpc_array4 *, int)
 
 cdef int _check_pooled(const xpc_array4 *images, const xpc_array4 *pooled, double taps) except -1:
     if images.shape[0] != pooled.shape[0] or images.shape[1] != pooled.shape[1]:
@@ -56,10 +51,7 @@ def max_pool(
     _check_pooled(&images, &pooled, kernel_h * kernel_w)
     _check_argmax(&pooled, &taps)
     with nogil:
-        if real is float:
-            xpc_max_pool_f32(&images, &pooled, &taps, sizeof(tap_index), vertical, horizontal)
-        else:
-            xpc_max_pool_f64(&images, &pooled, &taps, sizeof(tap_index), vertical, horizontal)
+        xpc_max_pool(&images, &pooled, &taps, sizeof(tap_index), vertical, horizontal, sizeof(real) == sizeof(double))
 
 
 def max_pool_backward(
@@ -78,10 +70,8 @@ def max_pool_backward(
     _check_pooled(&images, &pooled, kernel_h * kernel_w)
     _check_argmax(&pooled, &taps)
     with nogil:
-        if real is float:
-            good = xpc_max_pool_backward_f32(&pooled, &taps, sizeof(tap_index), &images, vertical, horizontal)
-        else:
-            good = xpc_max_pool_backward_f64(&pooled, &taps, sizeof(tap_index), &images, vertical, horizontal)
+        good = xpc_max_pool_backward(
+            &pooled, &taps, sizeof(tap_index), &images, vertical, horizontal, sizeof(real) == sizeof(double))
     if not good:
         raise ValueError("argmax: has an entry that is no tap of its window inside the image")
 
@@ -118,10 +108,7 @@ def avg_pool(
     cdef xpc_counted counted = _counted(&images, count_top, count_bottom, count_left, count_right)
     _check_pooled(&images, &pooled, kernel_h * kernel_w)
     with nogil:
-        if real is float:
-            xpc_avg_pool_f32(&images, &pooled, vertical, horizontal, counted)
-        else:
-            xpc_avg_pool_f64(&images, &pooled, vertical, horizontal, counted)
+        xpc_avg_pool(&images, &pooled, vertical, horizontal, counted, sizeof(real) == sizeof(double))
 
 
 def avg_pool_backward(
@@ -139,23 +126,31 @@ def avg_pool_backward(
     cdef xpc_counted counted = _counted(&images, count_top, count_bottom, count_left, count_right)
     _check_pooled(&images, &pooled, kernel_h * kernel_w)
     with nogil:
-        if real is float:
-            xpc_avg_pool_backward_f32(&pooled, &images, vertical, horizontal, counted)
-        else:
-            xpc_avg_pool_backward_f64(&pooled, &images, vertical, horizontal, counted)
+        xpc_avg_pool_backward(&pooled, &images, vertical, horizontal, counted, sizeof(real) == sizeof(double))
+
+
+cdef int _check_bins(const xpc_array4 *images, const xpc_array4 *pooled) except -1:
+    _check_pooled(images, pooled, 1)
+    if min(images.shape[2], images.shape[3], pooled.shape[2], pooled.shape[3]) < 1:
+        raise ValueError("images and bins: expected at least one pixel")
+    for axis in range(2, 4):
+        _check_positive_product(<double> images.shape[axis] * (<double> pooled.shape[axis] + 1))
+    return 0
 
 
 def adaptive_avg_pool(const real[:, :, :, :] x, real[:, :, :, :] y):
     """Write the means y (N, C, oh, ow) of oh * ow bins of the pixels of x (N, C, H, W)."""
     cdef xpc_array4 images = _array4[real](x)
     cdef xpc_array4 pooled = _array4[real](y)
-    _check_pooled(&images, &pooled, 1)
-    if min(images.shape[2], images.shape[3], pooled.shape[2], pooled.shape[3]) < 1:
-        raise ValueError("images and bins: expected at least one pixel")
-    for axis in range(2, 4):
-        _check_positive_product(<double> images.shape[axis] * (<double> pooled.shape[axis] + 1))
+    _check_bins(&images, &pooled)
     with nogil:
-        if real is float:
-            xpc_adaptive_avg_pool_f32(&images, &pooled)
-        else:
-            xpc_adaptive_avg_pool_f64(&images, &pooled)
+        xpc_adaptive_avg_pool(&images, &pooled, sizeof(real) == sizeof(double))
+
+
+def adaptive_avg_pool_backward(const real[:, :, :, :] dy, real[:, :, :, :] dx):
+    """Write into dx (N, C, H, W) the shares of dy (N, C, oh, ow) of the pixels of each bin."""
+    cdef xpc_array4 images = _array4[real](dx)
+    cdef xpc_array4 pooled = _array4[real](dy)
+    _check_bins(&images, &pooled)
+    with nogil:
+        xpc_adaptive_avg_pool_backward(&pooled, &images, sizeof(real) == sizeof(double))

@@ -1,4 +1,14 @@
-/* Included once for each type by pool.c, which defines REAL, INDEX and NAME. */
+/* Included by pool.c once for each type and instruction set; NAME makes names of their own. */
+#include "simd.h"
+
+#include "strided_impl.h"
+
+/* INDEX has the width of REAL, so that values and indices move through vectors in step. */
+#if DOUBLE
+#define INDEX int64_t
+#else
+#define INDEX int32_t
+#endif
 
 typedef struct {
     xpc_array4 image, out, argmax; /* x or dx, y or dy */
@@ -6,14 +16,43 @@ typedef struct {
     xpc_counted counted;
     int argmax_size;
     xpc_flag *bad_index;
+    row_plan plan;
+    xpc_rows_fn function; /* and how many rows of a plane it makes, */
+    ptrdiff_t rows;
+    int stream;           /* past the caches */
 } NAME(pool_job);
+
+INLINE wide NAME(sum_run)(const char *from, ptrdiff_t step, ptrdiff_t count)
+{
+    wide lanes[LANE_SUMS] = {0}, sum = 0;
+    const REAL *source = (const REAL *)from;
+    ptrdiff_t k = 0;
+    if (step == sizeof(REAL))
+        for (; k + LANE_SUMS <= count; k += LANE_SUMS)
+            for (int lane = 0; lane < LANE_SUMS; lane++)
+                lanes[lane] += source[k + lane];
+    for (; k < count; k++)
+        sum += *(const REAL *)(from + k * step);
+    for (int lane = 0; lane < LANE_SUMS; lane++)
+        sum += lanes[lane];
+    return sum;
+}
+
+/* How many tap rows of output p count. */
+TARGET static REAL NAME(count_rows)(const NAME(pool_job) *job, ptrdiff_t p)
+{
+    xpc_range taps = taps_between(job->vertical, p, job->counted.vertical.begin, job->counted.vertical.end);
+    return (REAL)(taps.end - taps.begin);
+}
+
+#include "pool_planes_impl.h"
 
 /* ---- max ------------------------------------------------------------------------------------------------------- */
 
 /* True where `value` replaces `best`: it is greater, or the first NaN. */
 #define BETTER(value, best) (!((value) <= (best)) & ((best) == (best)))
 
-XPC_INLINE void NAME(better)(REAL *restrict best, INDEX *restrict at, const char *from, ptrdiff_t step, ptrdiff_t count,
+INLINE void NAME(better)(REAL *restrict best, INDEX *restrict at, const char *from, ptrdiff_t step, ptrdiff_t count,
                              INDEX tap)
 {
     const REAL *restrict source = (const REAL *)from;
@@ -42,7 +81,7 @@ XPC_INLINE void NAME(better)(REAL *restrict best, INDEX *restrict at, const char
 }
 
 /* Two taps side by side at stride 2. Reading both columns of each pair leaves no gaps, which vector loads like. */
-XPC_INLINE void NAME(better_pair)(REAL *restrict best, INDEX *restrict at, const char *from, ptrdiff_t count, INDEX tap)
+INLINE void NAME(better_pair)(REAL *restrict best, INDEX *restrict at, const char *from, ptrdiff_t count, INDEX tap)
 {
     const REAL *restrict source = (const REAL *)from;
     INDEX next = tap + 1;
@@ -58,7 +97,7 @@ XPC_INLINE void NAME(better_pair)(REAL *restrict best, INDEX *restrict at, const
 }
 
 /* One row of taps of outputs [first, last); the first of them is number `tap` of the window. */
-XPC_INLINE void NAME(better_row)(REAL *best, INDEX *at, const char *row, ptrdiff_t unit, xpc_axis horizontal,
+INLINE void NAME(better_row)(REAL *best, INDEX *at, const char *row, ptrdiff_t unit, xpc_axis horizontal,
                                  ptrdiff_t width, ptrdiff_t first, ptrdiff_t last, INDEX tap)
 {
     int in_pairs = unit == sizeof(REAL) && horizontal.stride == 2 && horizontal.dilation == 1;
@@ -84,7 +123,7 @@ XPC_INLINE void NAME(better_row)(REAL *best, INDEX *at, const char *row, ptrdiff
     }
 }
 
-XPC_INLINE void NAME(store_index)(char *to, ptrdiff_t step, int size, const INDEX *restrict from, ptrdiff_t count)
+INLINE void NAME(store_index)(char *to, ptrdiff_t step, int size, const INDEX *restrict from, ptrdiff_t count)
 {
     if (size == 1 && step == 1) {
         uint8_t *restrict target = (uint8_t *)to;
@@ -99,8 +138,7 @@ XPC_INLINE void NAME(store_index)(char *to, ptrdiff_t step, int size, const INDE
     }
 }
 
-XPC_CLONES
-static void NAME(max_pool_rows)(const void *argument, ptrdiff_t plane, ptrdiff_t row_begin, ptrdiff_t row_end)
+TARGET static void NAME(max_pool_rows)(const void *argument, ptrdiff_t plane, ptrdiff_t row_begin, ptrdiff_t row_end)
 {
     const NAME(pool_job) *job = argument;
     const xpc_array4 *x = &job->image, *y = &job->out, *argmax = &job->argmax;
@@ -139,8 +177,7 @@ static void NAME(max_pool_rows)(const void *argument, ptrdiff_t plane, ptrdiff_t
 }
 
 /* The same where channels are innermost; a plane is a whole image. */
-XPC_CLONES
-static void NAME(max_pool_pixels)(const void *argument, ptrdiff_t n, ptrdiff_t row_begin, ptrdiff_t row_end)
+TARGET static void NAME(max_pool_pixels)(const void *argument, ptrdiff_t n, ptrdiff_t row_begin, ptrdiff_t row_end)
 {
     const NAME(pool_job) *job = argument;
     const xpc_array4 *x = &job->image, *y = &job->out, *argmax = &job->argmax;
@@ -177,26 +214,29 @@ static void NAME(max_pool_pixels)(const void *argument, ptrdiff_t n, ptrdiff_t r
     }
 }
 
-void NAME(xpc_max_pool)(const xpc_array4 *x, const xpc_array4 *y, const xpc_array4 *argmax, int argmax_size,
+TARGET static void NAME(max_pool)(const xpc_array4 *x, const xpc_array4 *y, const xpc_array4 *argmax, int argmax_size,
                         xpc_axis vertical, xpc_axis horizontal)
 {
     NAME(pool_job) job = {.image = *x, .out = *y, .argmax = *argmax, .vertical = vertical, .horizontal = horizontal,
                           .argmax_size = argmax_size};
     ptrdiff_t row_cost = y->shape[3] * vertical.kernel * horizontal.kernel;
-    if (channels_innermost(x))
+    job.plan = NAME(plan_row)(x, y, vertical, horizontal);
+    if (job.plan.usable && argmax_size == 1 && argmax->strides[3] == 1)
+        NAME(go)(&job, NAME(max_pool_planes), &job.out, row_cost);
+    else if (channels_innermost(x))
         xpc_parallel_rows(NAME(max_pool_pixels), &job, y->shape[0], y->shape[2], row_cost * y->shape[1]);
     else
         xpc_parallel_rows(NAME(max_pool_rows), &job, y->shape[0] * y->shape[1], y->shape[2], row_cost);
 }
 
-XPC_INLINE void NAME(zero_rows)(const xpc_array4 *images, char *plane, ptrdiff_t row_begin, ptrdiff_t row_end)
+INLINE void NAME(zero_rows)(const xpc_array4 *images, char *plane, ptrdiff_t row_begin, ptrdiff_t row_end)
 {
     for (ptrdiff_t h = row_begin; h < row_end; h++)
         NAME(fill_zero)(plane + h * images->strides[2], images->strides[3], images->shape[3]);
 }
 
 /* The same rows of all channels of an image, where channels are innermost. */
-XPC_INLINE void NAME(zero_pixels)(const xpc_array4 *images, char *image, ptrdiff_t row_begin, ptrdiff_t row_end)
+INLINE void NAME(zero_pixels)(const xpc_array4 *images, char *image, ptrdiff_t row_begin, ptrdiff_t row_end)
 {
     for (ptrdiff_t h = row_begin; h < row_end; h++)
         for (ptrdiff_t w = 0; w < images->shape[3]; w++)
@@ -204,32 +244,7 @@ XPC_INLINE void NAME(zero_pixels)(const xpc_array4 *images, char *image, ptrdiff
                             images->shape[1]);
 }
 
-/* A row of dx where windows are 2 x 2 pixels side by side and one after the other in memory: selects instead of zeroing
- * and adding. Returns whether all indices were taps. */
-XPC_CLONES XPC_NOINLINE
-static int NAME(select_2x2)(REAL *restrict row, ptrdiff_t width, const REAL *restrict dy,
-                                const uint8_t *restrict argmax, ptrdiff_t count, INDEX tap)
-{
-    INDEX at[CHUNK], bits = 0, next = tap + 1;
-    for (ptrdiff_t first = 0; first < count; first += CHUNK) {
-        ptrdiff_t part = xpc_min(CHUNK, count - first);
-        for (ptrdiff_t k = 0; k < part; k++)
-            at[k] = argmax[first + k];
-        for (ptrdiff_t k = 0; k < part; k++)
-            bits |= at[k];
-        for (ptrdiff_t k = 0; k < part; k++) {
-            REAL gradient = dy[first + k]; /* loaded always: a conditional load would be a branch */
-            row[2 * (first + k)] = at[k] == tap ? gradient : 0;
-            row[2 * (first + k) + 1] = at[k] == next ? gradient : 0;
-        }
-    }
-    for (ptrdiff_t w = 2 * count; w < width; w++)
-        row[w] = 0;
-    return bits < 4;
-}
-
-XPC_CLONES
-static void NAME(max_pool_backward_rows)(const void *argument, ptrdiff_t plane, ptrdiff_t row_begin,
+TARGET static void NAME(max_pool_backward_rows)(const void *argument, ptrdiff_t plane, ptrdiff_t row_begin,
                                          ptrdiff_t row_end)
 {
     const NAME(pool_job) *job = argument;
@@ -243,43 +258,27 @@ static void NAME(max_pool_backward_rows)(const void *argument, ptrdiff_t plane, 
     const char *from_index = argmax->data + n * argmax->strides[0] + c * argmax->strides[1];
     int good = 1;
 
-    if (vertical.kernel == 2 && horizontal.kernel == 2 && vertical.stride == 2 && horizontal.stride == 2 &&
-        vertical.dilation == 1 && horizontal.dilation == 1 && vertical.pad == 0 && horizontal.pad == 0 &&
-        2 * out_h <= height && 2 * out_w <= width && job->argmax_size == 1 && argmax->strides[3] == 1 &&
-        dy->strides[3] == sizeof(REAL) && dx->strides[3] == sizeof(REAL)) {
-        for (ptrdiff_t h = row_begin; h < row_end; h++) {
-            ptrdiff_t p = h / 2;
-            if (p < out_h)
-                good &= NAME(select_2x2)((REAL *)(to + h * dx->strides[2]), width,
-                                         (const REAL *)(from + p * dy->strides[2]),
-                                         (const uint8_t *)(from_index + p * argmax->strides[2]), out_w,
-                                         (INDEX)(h % 2) * 2);
-            else
-                NAME(zero_rows)(dx, to, h, h + 1);
-        }
-    } else {
-        tap_table table;
-        fill_table(&table, vertical, horizontal);
-        NAME(zero_rows)(dx, to, row_begin, row_end);
-        xpc_range rows = outputs_touching(vertical, row_begin, row_end, out_h);
-        for (ptrdiff_t p = rows.begin; p < rows.end; p++) {
-            const char *gradient = from + p * dy->strides[2], *index = from_index + p * argmax->strides[2];
-            ptrdiff_t top = p * vertical.stride - vertical.pad, left = -horizontal.pad;
-            for (ptrdiff_t q = 0; q < out_w; q++) {
-                ptrdiff_t tap = load_index(index, job->argmax_size);
-                if (tap >= 0 && tap < taps) {
-                    ptrdiff_t h = top + tap_down(&table, tap), w = left + tap_right(&table, tap);
-                    if (h < 0 || h >= height || w < 0 || w >= width)
-                        good = 0;
-                    else if (h >= row_begin && h < row_end) /* else another call has that row */
-                        *(REAL *)(to + h * dx->strides[2] + w * dx->strides[3]) += *(const REAL *)gradient;
-                } else {
+    tap_table table;
+    fill_table(&table, vertical, horizontal);
+    NAME(zero_rows)(dx, to, row_begin, row_end);
+    xpc_range rows = outputs_touching(vertical, row_begin, row_end, out_h);
+    for (ptrdiff_t p = rows.begin; p < rows.end; p++) {
+        const char *gradient = from + p * dy->strides[2], *index = from_index + p * argmax->strides[2];
+        ptrdiff_t top = p * vertical.stride - vertical.pad, left = -horizontal.pad;
+        for (ptrdiff_t q = 0; q < out_w; q++) {
+            ptrdiff_t tap = load_index(index, job->argmax_size);
+            if (tap >= 0 && tap < taps) {
+                ptrdiff_t h = top + tap_down(&table, tap), w = left + tap_right(&table, tap);
+                if (h < 0 || h >= height || w < 0 || w >= width)
                     good = 0;
-                }
-                gradient += dy->strides[3];
-                index += argmax->strides[3];
-                left += horizontal.stride;
+                else if (h >= row_begin && h < row_end) /* else another call has that row */
+                    *(REAL *)(to + h * dx->strides[2] + w * dx->strides[3]) += *(const REAL *)gradient;
+            } else {
+                good = 0;
             }
+            gradient += dy->strides[3];
+            index += argmax->strides[3];
+            left += horizontal.stride;
         }
     }
     if (!good)
@@ -287,8 +286,7 @@ static void NAME(max_pool_backward_rows)(const void *argument, ptrdiff_t plane, 
 }
 
 /* The same where channels are innermost; a plane is a whole image. */
-XPC_CLONES
-static void NAME(max_pool_backward_pixels)(const void *argument, ptrdiff_t n, ptrdiff_t row_begin, ptrdiff_t row_end)
+TARGET static void NAME(max_pool_backward_pixels)(const void *argument, ptrdiff_t n, ptrdiff_t row_begin, ptrdiff_t row_end)
 {
     const NAME(pool_job) *job = argument;
     const xpc_array4 *dx = &job->image, *dy = &job->out, *argmax = &job->argmax;
@@ -325,13 +323,16 @@ static void NAME(max_pool_backward_pixels)(const void *argument, ptrdiff_t n, pt
         *job->bad_index = 1;
 }
 
-int NAME(xpc_max_pool_backward)(const xpc_array4 *dy, const xpc_array4 *argmax, int argmax_size, const xpc_array4 *dx,
+TARGET static int NAME(max_pool_backward)(const xpc_array4 *dy, const xpc_array4 *argmax, int argmax_size, const xpc_array4 *dx,
                                 xpc_axis vertical, xpc_axis horizontal)
 {
     xpc_flag bad_index = 0;
     NAME(pool_job) job = {.image = *dx, .out = *dy, .argmax = *argmax, .vertical = vertical, .horizontal = horizontal,
                           .argmax_size = argmax_size, .bad_index = &bad_index};
-    if (channels_innermost(dx))
+    job.plan = NAME(plan_row)(dx, dy, vertical, horizontal);
+    if (job.plan.usable && argmax_size == 1 && argmax->strides[3] == 1)
+        NAME(go)(&job, NAME(max_pool_backward_planes), &job.image, dx->shape[3] * horizontal.kernel);
+    else if (channels_innermost(dx))
         xpc_parallel_rows(NAME(max_pool_backward_pixels), &job, dx->shape[0], dx->shape[2],
                           dx->shape[3] * dx->shape[1]);
     else
@@ -341,7 +342,7 @@ int NAME(xpc_max_pool_backward)(const xpc_array4 *dy, const xpc_array4 *argmax, 
 
 /* ---- average --------------------------------------------------------------------------------------------------- */
 
-XPC_INLINE void NAME(accumulate)(wide *restrict sum, const char *from, ptrdiff_t step, ptrdiff_t count)
+INLINE void NAME(accumulate)(wide *restrict sum, const char *from, ptrdiff_t step, ptrdiff_t count)
 {
     const REAL *restrict source = (const REAL *)from;
     if (step == sizeof(REAL))
@@ -355,24 +356,8 @@ XPC_INLINE void NAME(accumulate)(wide *restrict sum, const char *from, ptrdiff_t
             sum[k] += *(const REAL *)(from + k * step);
 }
 
-XPC_INLINE wide NAME(sum_run)(const char *from, ptrdiff_t step, ptrdiff_t count)
-{
-    wide lanes[LANES] = {0}, sum = 0;
-    const REAL *source = (const REAL *)from;
-    ptrdiff_t k = 0;
-    if (step == sizeof(REAL))
-        for (; k + LANES <= count; k += LANES)
-            for (int lane = 0; lane < LANES; lane++)
-                lanes[lane] += source[k + lane];
-    for (; k < count; k++)
-        sum += *(const REAL *)(from + k * step);
-    for (int lane = 0; lane < LANES; lane++)
-        sum += lanes[lane];
-    return sum;
-}
-
 /* How many tap columns of outputs [first, last) count. */
-XPC_INLINE void NAME(count_columns)(REAL *columns, xpc_axis horizontal, xpc_range counted, ptrdiff_t first,
+INLINE void NAME(count_columns)(REAL *columns, xpc_axis horizontal, xpc_range counted, ptrdiff_t first,
                                 ptrdiff_t last)
 {
     for (ptrdiff_t q = first; q < last; q++) {
@@ -381,14 +366,8 @@ XPC_INLINE void NAME(count_columns)(REAL *columns, xpc_axis horizontal, xpc_rang
     }
 }
 
-static REAL NAME(count_rows)(const NAME(pool_job) *job, ptrdiff_t p)
-{
-    xpc_range taps = taps_between(job->vertical, p, job->counted.vertical.begin, job->counted.vertical.end);
-    return (REAL)(taps.end - taps.begin);
-}
-
 /* Means of all channels over the pixels of some rows and columns, where channels are innermost. */
-XPC_INLINE void NAME(mean_of_pixels)(char *to, ptrdiff_t to_step, const char *window, const xpc_array4 *x,
+INLINE void NAME(mean_of_pixels)(char *to, ptrdiff_t to_step, const char *window, const xpc_array4 *x,
                                      xpc_range rows, ptrdiff_t row_step, xpc_range columns, ptrdiff_t column_step,
                                      wide divisor)
 {
@@ -408,8 +387,7 @@ XPC_INLINE void NAME(mean_of_pixels)(char *to, ptrdiff_t to_step, const char *wi
     }
 }
 
-XPC_CLONES
-static void NAME(avg_pool_rows)(const void *argument, ptrdiff_t plane, ptrdiff_t row_begin, ptrdiff_t row_end)
+TARGET static void NAME(avg_pool_rows)(const void *argument, ptrdiff_t plane, ptrdiff_t row_begin, ptrdiff_t row_end)
 {
     const NAME(pool_job) *job = argument;
     const xpc_array4 *x = &job->image, *y = &job->out;
@@ -449,8 +427,7 @@ static void NAME(avg_pool_rows)(const void *argument, ptrdiff_t plane, ptrdiff_t
 }
 
 /* The same where channels are innermost; a plane is a whole image. */
-XPC_CLONES
-static void NAME(avg_pool_pixels)(const void *argument, ptrdiff_t n, ptrdiff_t row_begin, ptrdiff_t row_end)
+TARGET static void NAME(avg_pool_pixels)(const void *argument, ptrdiff_t n, ptrdiff_t row_begin, ptrdiff_t row_end)
 {
     const NAME(pool_job) *job = argument;
     const xpc_array4 *x = &job->image, *y = &job->out;
@@ -472,19 +449,21 @@ static void NAME(avg_pool_pixels)(const void *argument, ptrdiff_t n, ptrdiff_t r
     }
 }
 
-void NAME(xpc_avg_pool)(const xpc_array4 *x, const xpc_array4 *y, xpc_axis vertical, xpc_axis horizontal,
+TARGET static void NAME(avg_pool)(const xpc_array4 *x, const xpc_array4 *y, xpc_axis vertical, xpc_axis horizontal,
                         xpc_counted counted)
 {
     NAME(pool_job) job = {.image = *x, .out = *y, .vertical = vertical, .horizontal = horizontal, .counted = counted};
     ptrdiff_t row_cost = y->shape[3] * vertical.kernel * horizontal.kernel;
-    if (channels_innermost(x))
+    job.plan = NAME(plan_row)(x, y, vertical, horizontal);
+    if (job.plan.usable)
+        NAME(go)(&job, NAME(avg_pool_planes), &job.out, row_cost);
+    else if (channels_innermost(x))
         xpc_parallel_rows(NAME(avg_pool_pixels), &job, y->shape[0], y->shape[2], row_cost * y->shape[1]);
     else
         xpc_parallel_rows(NAME(avg_pool_rows), &job, y->shape[0] * y->shape[1], y->shape[2], row_cost);
 }
 
-XPC_CLONES
-static void NAME(avg_pool_backward_rows)(const void *argument, ptrdiff_t plane, ptrdiff_t row_begin,
+TARGET static void NAME(avg_pool_backward_rows)(const void *argument, ptrdiff_t plane, ptrdiff_t row_begin,
                                          ptrdiff_t row_end)
 {
     const NAME(pool_job) *job = argument;
@@ -523,8 +502,7 @@ static void NAME(avg_pool_backward_rows)(const void *argument, ptrdiff_t plane, 
 }
 
 /* The same where channels are innermost; a plane is a whole image. */
-XPC_CLONES
-static void NAME(avg_pool_backward_pixels)(const void *argument, ptrdiff_t n, ptrdiff_t row_begin, ptrdiff_t row_end)
+TARGET static void NAME(avg_pool_backward_pixels)(const void *argument, ptrdiff_t n, ptrdiff_t row_begin, ptrdiff_t row_end)
 {
     const NAME(pool_job) *job = argument;
     const xpc_array4 *dx = &job->image, *dy = &job->out;
@@ -557,7 +535,7 @@ static void NAME(avg_pool_backward_pixels)(const void *argument, ptrdiff_t n, pt
     }
 }
 
-void NAME(xpc_avg_pool_backward)(const xpc_array4 *dy, const xpc_array4 *dx, xpc_axis vertical, xpc_axis horizontal,
+TARGET static void NAME(avg_pool_backward)(const xpc_array4 *dy, const xpc_array4 *dx, xpc_axis vertical, xpc_axis horizontal,
                                  xpc_counted counted)
 {
     NAME(pool_job) job = {.image = *dx, .out = *dy, .vertical = vertical, .horizontal = horizontal,
@@ -565,7 +543,10 @@ void NAME(xpc_avg_pool_backward)(const xpc_array4 *dy, const xpc_array4 *dx, xpc
     ptrdiff_t taps = vertical.kernel * horizontal.kernel;
     ptrdiff_t overlap = xpc_max(1, taps / (vertical.stride * horizontal.stride));
     ptrdiff_t row_cost = dx->shape[3] * overlap;
-    if (channels_innermost(dx))
+    job.plan = NAME(plan_row)(dx, dy, vertical, horizontal);
+    if (job.plan.usable)
+        NAME(go)(&job, NAME(avg_pool_backward_planes), &job.image, row_cost);
+    else if (channels_innermost(dx))
         xpc_parallel_rows(NAME(avg_pool_backward_pixels), &job, dx->shape[0], dx->shape[2], row_cost * dx->shape[1]);
     else
         xpc_parallel_rows(NAME(avg_pool_backward_rows), &job, dx->shape[0] * dx->shape[1], dx->shape[2], row_cost);
@@ -573,8 +554,7 @@ void NAME(xpc_avg_pool_backward)(const xpc_array4 *dy, const xpc_array4 *dx, xpc
 
 /* ---- adaptive average -------------------------------------------------------------------------------------------- */
 
-XPC_CLONES
-static void NAME(adaptive_rows)(const void *argument, ptrdiff_t plane, ptrdiff_t row_begin, ptrdiff_t row_end)
+TARGET static void NAME(adaptive_rows)(const void *argument, ptrdiff_t plane, ptrdiff_t row_begin, ptrdiff_t row_end)
 {
     const NAME(pool_job) *job = argument;
     const xpc_array4 *x = &job->image, *y = &job->out;
@@ -582,22 +562,36 @@ static void NAME(adaptive_rows)(const void *argument, ptrdiff_t plane, ptrdiff_t
     const char *from = x->data + n * x->strides[0] + c * x->strides[1];
     char *to = y->data + n * y->strides[0] + c * y->strides[1];
 
+    ptrdiff_t width = x->shape[3], out_w = y->shape[3];
+    int by_columns = width <= CHUNK; /* rows are added first: in vectors, however narrow the bins are */
+    wide columns_sums[CHUNK];
+
     for (ptrdiff_t p = row_begin; p < row_end; p++) {
         xpc_range rows = bin(p, y->shape[2], x->shape[2]);
-        for (ptrdiff_t q = 0; q < y->shape[3]; q++) {
-            xpc_range columns = bin(q, y->shape[3], x->shape[3]);
+        const char *top = from + rows.begin * x->strides[2];
+        if (by_columns) {
+            for (ptrdiff_t k = 0; k < width; k++)
+                columns_sums[k] = 0;
+            for (ptrdiff_t h = 0; h < rows.end - rows.begin; h++)
+                NAME(accumulate)(columns_sums, top + h * x->strides[2], x->strides[3], width);
+        }
+        for (ptrdiff_t q = 0; q < out_w; q++) {
+            xpc_range columns = bin(q, out_w, width);
             ptrdiff_t count = columns.end - columns.begin;
             wide sum = 0;
-            for (ptrdiff_t h = rows.begin; h < rows.end; h++)
-                sum += NAME(sum_run)(from + h * x->strides[2] + columns.begin * x->strides[3], x->strides[3], count);
+            if (by_columns)
+                for (ptrdiff_t k = columns.begin; k < columns.end; k++)
+                    sum += columns_sums[k];
+            else
+                for (ptrdiff_t h = 0; h < rows.end - rows.begin; h++)
+                    sum += NAME(sum_run)(top + h * x->strides[2] + columns.begin * x->strides[3], x->strides[3], count);
             *(REAL *)(to + p * y->strides[2] + q * y->strides[3]) =
                 (REAL)(sum / ((wide)(rows.end - rows.begin) * (wide)count));
         }
     }
 }
 
-XPC_CLONES
-static void NAME(adaptive_pixels)(const void *argument, ptrdiff_t n, ptrdiff_t row_begin, ptrdiff_t row_end)
+TARGET static void NAME(adaptive_pixels)(const void *argument, ptrdiff_t n, ptrdiff_t row_begin, ptrdiff_t row_end)
 {
     const NAME(pool_job) *job = argument;
     const xpc_array4 *x = &job->image, *y = &job->out;
@@ -613,14 +607,93 @@ static void NAME(adaptive_pixels)(const void *argument, ptrdiff_t n, ptrdiff_t r
     }
 }
 
-void NAME(xpc_adaptive_avg_pool)(const xpc_array4 *x, const xpc_array4 *y)
+TARGET static void NAME(adaptive_avg_pool)(const xpc_array4 *x, const xpc_array4 *y)
 {
     NAME(pool_job) job = {.image = *x, .out = *y};
     ptrdiff_t row_cost = (x->shape[2] / y->shape[2] + 1) * x->shape[3];
-    if (channels_innermost(x))
+    ptrdiff_t planes = x->shape[0] * x->shape[1], pixels = x->shape[2] * x->shape[3];
+    if (y->shape[2] == 1 && y->shape[3] == 1 && rows_joined(x, sizeof(REAL)))
+        xpc_parallel_items(NAME(plane_means), &job, planes, pixels, xpc_slots(planes, pixels));
+    else if (channels_innermost(x))
         xpc_parallel_rows(NAME(adaptive_pixels), &job, y->shape[0], y->shape[2], row_cost * y->shape[1]);
     else
         xpc_parallel_rows(NAME(adaptive_rows), &job, y->shape[0] * y->shape[1], y->shape[2], row_cost);
 }
 
+/* Rows of dx of any memory; a plane is one channel of an image. */
+TARGET static void NAME(adaptive_backward_rows)(const void *argument, ptrdiff_t plane, ptrdiff_t row_begin,
+                                                ptrdiff_t row_end)
+{
+    const NAME(pool_job) *job = argument;
+    const xpc_array4 *dx = &job->image, *dy = &job->out;
+    ptrdiff_t c = plane % dx->shape[1], n = plane / dx->shape[1];
+    char *to = dx->data + n * dx->strides[0] + c * dx->strides[1];
+    const char *from = dy->data + n * dy->strides[0] + c * dy->strides[1];
+
+    NAME(zero_rows)(dx, to, row_begin, row_end);
+    for (ptrdiff_t row = row_begin; row < row_end; row++) {
+        xpc_range bins = bins_of(row, dy->shape[2], dx->shape[2]);
+        for (ptrdiff_t p = bins.begin; p < bins.end; p++) {
+            xpc_range rows = bin(p, dy->shape[2], dx->shape[2]);
+            for (ptrdiff_t q = 0; q < dy->shape[3]; q++) {
+                xpc_range columns = bin(q, dy->shape[3], dx->shape[3]);
+                REAL share = *(const REAL *)(from + p * dy->strides[2] + q * dy->strides[3]) /
+                             ((REAL)(rows.end - rows.begin) * (REAL)(columns.end - columns.begin));
+                for (ptrdiff_t w = columns.begin; w < columns.end; w++)
+                    *(REAL *)(to + row * dx->strides[2] + w * dx->strides[3]) += share;
+            }
+        }
+    }
+}
+
+/* The same where channels are innermost; a plane is a whole image. */
+TARGET static void NAME(adaptive_backward_pixels)(const void *argument, ptrdiff_t n, ptrdiff_t row_begin,
+                                                  ptrdiff_t row_end)
+{
+    const NAME(pool_job) *job = argument;
+    const xpc_array4 *dx = &job->image, *dy = &job->out;
+    char *image = dx->data + n * dx->strides[0];
+    REAL share[CHUNK];
+
+    NAME(zero_pixels)(dx, image, row_begin, row_end);
+    for (ptrdiff_t row = row_begin; row < row_end; row++) {
+        xpc_range bins = bins_of(row, dy->shape[2], dx->shape[2]);
+        for (ptrdiff_t p = bins.begin; p < bins.end; p++) {
+            xpc_range rows = bin(p, dy->shape[2], dx->shape[2]);
+            for (ptrdiff_t q = 0; q < dy->shape[3]; q++) {
+                xpc_range columns = bin(q, dy->shape[3], dx->shape[3]);
+                const char *gradient = dy->data + n * dy->strides[0] + p * dy->strides[2] + q * dy->strides[3];
+                REAL count = (REAL)(rows.end - rows.begin) * (REAL)(columns.end - columns.begin);
+                for (ptrdiff_t first = 0; first < dx->shape[1]; first += CHUNK) {
+                    ptrdiff_t channels = xpc_min(CHUNK, dx->shape[1] - first);
+                    for (ptrdiff_t k = 0; k < channels; k++)
+                        share[k] = *(const REAL *)(gradient + (first + k) * dy->strides[1]) / count;
+                    for (ptrdiff_t w = columns.begin; w < columns.end; w++)
+                        NAME(add)(image + row * dx->strides[2] + w * dx->strides[3] + first * dx->strides[1],
+                                  dx->strides[1], (const char *)share, sizeof(REAL), channels);
+                }
+            }
+        }
+    }
+}
+
+TARGET static void NAME(adaptive_avg_pool_backward)(const xpc_array4 *dy, const xpc_array4 *dx)
+{
+    NAME(pool_job) job = {.image = *dx, .out = *dy};
+    ptrdiff_t planes = dx->shape[0] * dx->shape[1], pixels = dx->shape[2] * dx->shape[3];
+    if (dy->shape[2] == 1 && dy->shape[3] == 1 && rows_joined(dx, sizeof(REAL))) {
+        job.stream = NAME(streams)(dx);
+        xpc_parallel_items(NAME(fill_planes), &job, planes, pixels, xpc_slots(planes, pixels));
+    } else if (dx->strides[3] == sizeof(REAL) && dx->shape[3] <= LINE && dy->shape[3] <= CHUNK &&
+               dy->shape[2] / dx->shape[2] + 2 <= HELD / (dx->shape[3] + LANES))
+        NAME(go)(&job, NAME(adaptive_backward_planes), &job.image, dx->shape[3]);
+    else if (channels_innermost(dx))
+        xpc_parallel_rows(NAME(adaptive_backward_pixels), &job, dx->shape[0], dx->shape[2],
+                          dx->shape[3] * dx->shape[1]);
+    else
+        xpc_parallel_rows(NAME(adaptive_backward_rows), &job, dx->shape[0] * dx->shape[1], dx->shape[2], dx->shape[3]);
+}
+
 #undef BETTER
+#undef INDEX
+#include "simd_end.h"

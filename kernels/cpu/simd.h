@@ -16,6 +16,8 @@
  *                             a mask is slow, or to GCC a call that may touch any memory, which keeps sums out of registers
  *     POSITIVE                negative numbers made zero; a NaN stays
  *     WHERE_POSITIVE          the lanes of v where `test` > 0, others are 0
+ *     WHERE_EQUAL             the lanes of v where a == b, others are 0
+ *     TAKE_BETTER             where `value` is greater than `best`, or the first NaN, it becomes `best`, and `mark` `at`
  *     EVEN ODD                of the lanes of two vectors one behind the other, every other one
  *     ZIP_LOW ZIP_HIGH        the reverse: lanes of two vectors in turn
  *     PREFETCH                into the second-level cache; any address
@@ -48,6 +50,13 @@
 #define SUM(v) (v)
 #define WIDE_SUM(v) ((double)(v))
 #define WHERE_POSITIVE(test, v) ((test) > 0 ? (v) : 0)
+#define WHERE_EQUAL(a, b, v) ((a) == (b) ? (v) : 0)
+#define TAKE_BETTER(best, at, value, mark) \
+    do { \
+        REAL value_ = (value); \
+        if (!(value_ <= best) && best == best) \
+            best = value_, at = (mark); \
+    } while (0)
 #define POSITIVE(v) ((v) <= 0 ? 0 : (v))
 #define STREAM(to, v) STORE(to, v)
 #define FENCE() ((void)0)
@@ -78,13 +87,22 @@
 #define SUM(v) SIMD(reduce_add)(v)
 #if DOUBLE
 #define WIDE_SUM(v) SUM(v)
-#define WHERE_POSITIVE(test, v) SIMD(maskz_mov)(_mm512_cmp_pd_mask(test, SPLAT(0), _CMP_GT_OQ), v)
+#define COMPARE(a, b, how) _mm512_cmp_pd_mask(a, b, how)
 #else
 #define WIDE_SUM(v) \
     _mm512_reduce_add_pd(_mm512_add_pd(_mm512_cvtps_pd(_mm512_castps512_ps256(v)), \
                                        _mm512_cvtps_pd(_mm512_extractf32x8_ps(v, 1))))
-#define WHERE_POSITIVE(test, v) SIMD(maskz_mov)(_mm512_cmp_ps_mask(test, SPLAT(0), _CMP_GT_OQ), v)
+#define COMPARE(a, b, how) _mm512_cmp_ps_mask(a, b, how)
 #endif
+#define WHERE_POSITIVE(test, v) SIMD(maskz_mov)(COMPARE(test, SPLAT(0), _CMP_GT_OQ), v)
+#define WHERE_EQUAL(a, b, v) SIMD(maskz_mov)(COMPARE(a, b, _CMP_EQ_OQ), v)
+#define TAKE_BETTER(best, at, value, mark) \
+    do { \
+        VEC value_ = (value); \
+        MASK take_ = COMPARE(value_, best, _CMP_NLE_UQ) & COMPARE(best, best, _CMP_ORD_Q); \
+        best = SIMD(mask_mov)(best, take_, value_); \
+        at = SIMD(mask_mov)(at, take_, mark); \
+    } while (0)
 #define POSITIVE(v) SIMD(max)(SPLAT(0), v) /* of a NaN and another number it gives the second */
 #define STREAM(to, v) SIMD(stream)(to, v)
 #define FENCE() _mm_sfence()
@@ -133,6 +151,14 @@
 #define SUM(v) xpc_sum_lanes(REAL, v)
 #define WIDE_SUM(v) xpc_sum_lanes(double, v)
 #define WHERE_POSITIVE(test, v) SIMD(and)(SIMD(cmp)(test, SPLAT(0), _CMP_GT_OQ), v)
+#define WHERE_EQUAL(a, b, v) SIMD(and)(SIMD(cmp)(a, b, _CMP_EQ_OQ), v)
+#define TAKE_BETTER(best, at, value, mark) \
+    do { \
+        VEC value_ = (value); \
+        VEC take_ = SIMD(and)(SIMD(cmp)(value_, best, _CMP_NLE_UQ), SIMD(cmp)(best, best, _CMP_ORD_Q)); \
+        best = SIMD(blendv)(best, value_, take_); \
+        at = SIMD(blendv)(at, mark, take_); \
+    } while (0)
 #define POSITIVE(v) SIMD(max)(SPLAT(0), v) /* of a NaN and another number it gives the second */
 #define STREAM(to, v) SIMD(stream)(to, v)
 #define FENCE() _mm_sfence()
@@ -192,6 +218,14 @@
 #define AS_BITS(v) ((xpc_bits4)(v))
 #endif
 #define WHERE_POSITIVE(test, v) ((VEC)(AS_BITS((test) > 0) & AS_BITS(v)))
+#define WHERE_EQUAL(a, b, v) ((VEC)(AS_BITS((a) == (b)) & AS_BITS(v)))
+#define TAKE_BETTER(best, at, value, mark) \
+    do { \
+        VEC value_ = (value), mark_ = (mark); \
+        __typeof__(AS_BITS(best)) take_ = ~AS_BITS(value_ <= best) & AS_BITS(best == best); \
+        best = (VEC)((take_ & AS_BITS(value_)) | (~take_ & AS_BITS(best))); \
+        at = (VEC)((take_ & AS_BITS(mark_)) | (~take_ & AS_BITS(at))); \
+    } while (0)
 #define POSITIVE(v) __extension__({ VEC any_ = (v); (VEC)(~AS_BITS(any_ <= 0) & AS_BITS(any_)); })
 #define STREAM(to, v) STORE(to, v)
 #define FENCE() ((void)0)

@@ -20,6 +20,9 @@
 #undef AS_BITS
 #undef POSITIVE
 #undef WHERE_POSITIVE
+#undef WHERE_EQUAL
+#undef TAKE_BETTER
+#undef COMPARE
 #undef STREAM
 #undef FENCE
 #undef SIEVE

@@ -155,8 +155,97 @@ def test_channels_last_whatever_the_threads(threads, dtype, kind, rng):
     assert all(result.transpose(0, 2, 3, 1).flags.c_contiguous for result in results)
 
 
+def inside(rng, values):
+    """The same numbers in rows of a larger array, around which something else lies, and that array."""
+    parent = np.full([size + 2 for size in values.shape], -77).astype(values.dtype)
+    view = parent[1:-1, 1:-1, 1:-1, 1:-1]
+    view[...] = values
+    return view, parent
+
+
+def margin_is_whole(parent):
+    frame = parent.copy()
+    frame[1:-1, 1:-1, 1:-1, 1:-1] = np.asarray(-77).astype(parent.dtype)
+    return bool((frame == np.asarray(-77).astype(parent.dtype)).all())
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_adaptive_average_in_any_memory(dtype, rng, scattered):
+def test_small_windows_over_contiguous_rows(isa, dtype, rng):
+    """Windows that are taken apart in columns and rows, of every stride, padding and dilation, in bands of many rows."""
+    for _ in range(60):
+        kernel, stride, dilation = (tuple(rng.integers(1, high, 2).tolist()) for high in (9, 18, 4))
+        padding = tuple(tuple(rng.integers(0, 5, 2).tolist()) for _ in range(2))
+        size = tuple(rng.integers(1, 90, 2).tolist())
+        try:
+            window = pool_window(size, kernel, stride, padding, dilation, bool(rng.integers(2)))
+        except ValueError:
+            continue
+        x, _ = inside(rng, special(rng, (2, 2, *size), dtype))
+        expected, at = _generic.max_pool2d(load_backend("numpy"), x, window)
+        y, of_y = inside(rng, np.zeros_like(expected))
+        argmax, of_argmax = inside(rng, np.zeros(y.shape, np.uint8))
+        dx, of_dx = inside(rng, np.zeros_like(x))
+        _kernels.max_pool(x, y, argmax, *arguments_of(window))
+        assert np.array_equal(y, expected, equal_nan=True)
+        assert np.array_equal(argmax, at)
+        y[...] = rng.integers(-9, 9, y.shape)
+        _kernels.max_pool_backward(y, argmax, dx, *arguments_of(window))
+        assert np.array_equal(dx, _generic.max_pool2d_backward(load_backend("numpy"), y, at, window))
+        if dilation == (1, 1):
+            x[...] = rng.integers(-9, 9, x.shape)
+            counted = pool._counted(bool(rng.integers(2)), window)
+            include = any(counted) or not any(map(any, padding))
+            _kernels.avg_pool(x, y, *arguments_of(window), *counted)
+            expected = _generic.avg_pool2d(load_backend("numpy"), x, include, window)
+            tolerance = 1e-5 if dtype == "float32" else 1e-13
+            np.testing.assert_allclose(y, expected, rtol=0, atol=tolerance)
+            _kernels.avg_pool_backward(y, dx, *arguments_of(window), *counted)
+            expected = _generic.avg_pool2d_backward(load_backend("numpy"), y, include, window)
+            np.testing.assert_allclose(dx, expected, rtol=0, atol=10 * tolerance)
+        assert all(map(margin_is_whole, (of_y, of_argmax, of_dx)))
+
+
+@pytest.mark.parametrize("size", [(64, 64), (61, 67)])
+def test_results_past_the_caches(isa, size, rng):
+    backend = load_backend("numpy")
+    x = np.round(rng.standard_normal((13, 11, *size)) * 8).astype("float32")
+    for kernel, stride, padding in ((2, 2, 0), (3, 2, 1), (3, 1, 1)):
+        window = pool_window(size, kernel, stride, padding, 1, False)
+        y, argmax = pool.max_pool2d(backend, x, window)
+        dy = rng.integers(-8, 9, y.shape).astype("float32")
+        dx = pool.max_pool2d_backward(backend, dy, argmax, window)
+        assert np.array_equal(dx, _generic.max_pool2d_backward(backend, dy, argmax, window))
+        dx = pool.avg_pool2d_backward(backend, dy, True, window)
+        want = _generic.avg_pool2d_backward(backend, dy, True, window)
+        np.testing.assert_allclose(dx, want, rtol=0, atol=1e-5)
+    for bins in ((1, 1), (5, 7)):
+        y = pool.adaptive_avg_pool2d(backend, x, bins)
+        np.testing.assert_allclose(y, _generic.adaptive_avg_pool2d(backend, x, bins), rtol=0, atol=1e-5)
+        dx = pool.adaptive_avg_pool2d_backward(backend, y, size)
+        np.testing.assert_allclose(dx, _generic.adaptive_avg_pool2d_backward(backend, y, size), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("place", [(0, 0), (0, 5), (3, 3), (7, 7)])
+@pytest.mark.parametrize("tap", [9, 255, 0])
+def test_wrong_taps_among_good_ones(isa, place, tap, rng):
+    window = pool_window((15, 15), 3, 2, 1, 1, False)
+    argmax = np.full((1, 2, 8, 8), 4, np.uint8)
+    dx = np.zeros((1, 2, 15, 15), np.float32)
+    _kernels.max_pool_backward(np.ones((1, 2, 8, 8), np.float32), argmax, dx, *arguments_of(window))
+    argmax[0, 1, *place] = tap
+    inner = tap == 0 and min(place) > 0
+    try:
+        _kernels.max_pool_backward(np.ones((1, 2, 8, 8), np.float32), argmax, dx, *arguments_of(window))
+    except ValueError as error:
+        assert "argmax" in str(error)
+        assert not inner
+    else:
+        assert inner
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_adaptive_average_in_any_memory(isa, dtype, rng, scattered):
+    backend = load_backend("numpy")
     for _ in range(40):
         shape = (int(rng.integers(1, 4)), int(rng.choice([1, 2, 3, 9])), *rng.integers(1, 25, 2).tolist())
         x, out = scattered(rng.integers(-9, 9, shape).astype(dtype)), rng.integers(1, 9, 2).tolist()
@@ -170,6 +259,11 @@ def test_adaptive_average_in_any_memory(dtype, rng, scattered):
                 tolerance = 1e-6 if dtype == "float32" else 1e-14
                 np.testing.assert_allclose(y.view[:, :, p, q], expected, rtol=0, atol=tolerance)
         assert y.margin_is_whole()
+        dx = scattered(shape, dtype)
+        _kernels.adaptive_avg_pool_backward(y.view, dx.view)
+        expected = _generic.adaptive_avg_pool2d_backward(backend, y.view.astype("float64"), shape[2:])
+        np.testing.assert_allclose(dx.view, expected, rtol=0, atol=tolerance * np.abs(expected).max())
+        assert dx.margin_is_whole()
 
 
 def test_adaptive_average_whatever_the_threads(threads, rng):
@@ -179,6 +273,10 @@ def test_adaptive_average_whatever_the_threads(threads, rng):
         for size in ((1, 1), (4, 7)):
             y = pool.adaptive_avg_pool2d(backend, x, size)
             np.testing.assert_allclose(y, _generic.adaptive_avg_pool2d(backend, x, size), rtol=0, atol=1e-14)
+            dx = pool.adaptive_avg_pool2d_backward(backend, y, (33, 41))
+            want = _generic.adaptive_avg_pool2d_backward(backend, y, (33, 41))
+            np.testing.assert_allclose(dx, want, rtol=0, atol=1e-14)
+            assert memory == (0, 2, 3, 1) or dx.strides == x.strides
 
 
 @pytest.mark.parametrize("channels", [1, 8])

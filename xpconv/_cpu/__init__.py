@@ -57,6 +57,7 @@ ENGINES: dict[str, tuple[tuple[str, Callable[..., Any], Callable[[str, Any], boo
     "group_norm": (("cpu", norm.group_norm, _real),),
     "group_norm_backward": (("cpu", norm.group_norm_backward, _real),),
     "adaptive_avg_pool2d": (("cpu", pool.adaptive_avg_pool2d, _real),),
+    "adaptive_avg_pool2d_backward": (("cpu", pool.adaptive_avg_pool2d_backward, _real),),
     "dropout": (("cpu", dropout.dropout, _real),),
     "dropout_backward": (("cpu", dropout.dropout_backward, _real),),
     "dropout_mask": (("cpu", dropout.dropout_mask, _real),),

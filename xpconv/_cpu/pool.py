@@ -2,28 +2,41 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from .._geometry import Window
 from ..backends.protocol import Array, Backend
 from . import _kernels
+from ._memory import empty
 from .columns import steps
 
-__all__ = ["adaptive_avg_pool2d", "avg_pool2d", "avg_pool2d_backward", "max_pool2d", "max_pool2d_backward"]
+__all__ = [
+    "adaptive_avg_pool2d",
+    "adaptive_avg_pool2d_backward",
+    "avg_pool2d",
+    "avg_pool2d_backward",
+    "max_pool2d",
+    "max_pool2d_backward",
+]
+
+_BYTE, _INDEX = np.dtype(np.uint8), np.dtype(np.int32)
 
 
-def _planes(like: np.ndarray, height: int, width: int) -> np.ndarray:
+def _planes(like: np.ndarray, height: int, width: int, dtype: Any = None) -> np.ndarray:
     """Uninitialised (N, C, height, width) with its planes in the order of those of ``like``.
 
     Convolutions return channel-major memory and read it without a copy; pooling keeps it so. Images (N, H, W, C) give
     such images.
     """
-    n, c = like.shape[:2]
-    if c > 1 and abs(like.strides[1]) < min(abs(like.strides[2]), abs(like.strides[3])):
-        return np.empty((n, height, width, c), like.dtype).transpose(0, 3, 1, 2)
-    if abs(like.strides[1]) > abs(like.strides[0]):
-        return np.empty((c, n, height, width), like.dtype).transpose(1, 0, 2, 3)
-    return np.empty((n, c, height, width), like.dtype)
+    (n, c), dtype = like.shape[:2], dtype or like.dtype
+    image, channel, row, column = like.strides
+    if c > 1 and abs(channel) < min(abs(row), abs(column)):
+        return empty((n, height, width, c), dtype).transpose(0, 3, 1, 2)
+    if abs(channel) > abs(image):
+        return empty((c, n, height, width), dtype).transpose(1, 0, 2, 3)
+    return empty((n, c, height, width), dtype)
 
 
 def _counted(count_include_pad: bool, window: Window) -> tuple[int, int, int, int]:
@@ -36,7 +49,7 @@ def _counted(count_include_pad: bool, window: Window) -> tuple[int, int, int, in
 def max_pool2d(backend: Backend, x: Array, window: Window) -> tuple[Array, Array]:
     """Maxima (N, C, out_h, out_w) of the windows, and which tap ``i * kernel_w + j`` they are at."""
     y = _planes(x, window.out_h, window.out_w)
-    argmax = np.empty_like(y, np.uint8 if window.taps <= 255 else np.int32)
+    argmax = _planes(x, window.out_h, window.out_w, _BYTE if window.taps <= 255 else _INDEX)
     _kernels.max_pool(x, y, argmax, window.kernel_h, window.kernel_w, *steps(window))
     return y, argmax
 
@@ -69,3 +82,10 @@ def adaptive_avg_pool2d(backend: Backend, x: Array, output_size: tuple[int, int]
     y = _planes(x, *output_size)
     _kernels.adaptive_avg_pool(x, y)
     return y
+
+
+def adaptive_avg_pool2d_backward(backend: Backend, dy: Array, image_size: tuple[int, int]) -> Array:
+    """Gradient (N, C, H, W): every pixel of a bin gets an equal share of its dy."""
+    dx = _planes(dy, *image_size)
+    _kernels.adaptive_avg_pool_backward(dy, dx)
+    return dx
