@@ -1,5 +1,7 @@
 """The pooling kernels: any memory of all arrays, long rows, many taps, threads, offsets beyond 32 bits."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 
@@ -171,7 +173,7 @@ def margin_is_whole(parent):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_small_windows_over_contiguous_rows(isa, dtype, rng):
-    """Windows that are taken apart in columns and rows, of every stride, padding and dilation, in bands of many rows."""
+    """Windows that are taken apart in columns and rows: every stride, padding and dilation, bands of many rows."""
     for _ in range(60):
         kernel, stride, dilation = (tuple(rng.integers(1, high, 2).tolist()) for high in (9, 18, 4))
         padding = tuple(tuple(rng.integers(0, 5, 2).tolist()) for _ in range(2))
@@ -234,13 +236,8 @@ def test_wrong_taps_among_good_ones(isa, place, tap, rng):
     _kernels.max_pool_backward(np.ones((1, 2, 8, 8), np.float32), argmax, dx, *arguments_of(window))
     argmax[0, 1, *place] = tap
     inner = tap == 0 and min(place) > 0
-    try:
+    with nullcontext() if inner else pytest.raises(ValueError, match="argmax"):
         _kernels.max_pool_backward(np.ones((1, 2, 8, 8), np.float32), argmax, dx, *arguments_of(window))
-    except ValueError as error:
-        assert "argmax" in str(error)
-        assert not inner
-    else:
-        assert inner
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
