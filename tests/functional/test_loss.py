@@ -316,3 +316,101 @@ def test_a_nan_score_gives_a_nan_row_of_the_hinge_gradient(on, bad):
     loss, dscores = F.multiclass_hinge(on.asarray(scores), on.asarray(np.array([0, 0])))
     assert np.isnan(on.to_numpy(loss))
     np.testing.assert_array_equal(on.to_numpy(dscores), [[np.nan] * 3, [-0.5, 0.5, 0]])
+
+
+# ---- class weights and probabilities ------------------------------------------------------------------------
+
+
+def _soft_problem(rng, kind):
+    """Scores (7, 5), and labels or rows of probabilities of one class, some of which are exactly 0."""
+    scores, labels = rng.normal(0, 3, (7, 5)), rng.integers(0, 5, 7)
+    if kind == "labels":
+        return scores, labels
+    rows = rng.dirichlet(np.ones(5), 7) * (rng.random((7, 5)) < 0.7)
+    rows[0] = np.eye(5)[2]
+    return scores, rows
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("kind", ["labels", "rows"])
+def test_weights_and_probabilities_are_those_of_pytorch(on, sparing, close, rng, kind, weighted, smoothing):
+    torch = pytest.importorskip("torch", reason="PyTorch is the oracle")
+    sparing(kind == "rows" and weighted and smoothing)
+    scores, labels = _soft_problem(rng, kind)
+    weight = np.array([0.5, 2.0, 0.0, 1.0, 3.0]) if weighted else None
+    wanted = torch.tensor(scores, requires_grad=True)
+    loss = torch.nn.functional.cross_entropy(
+        wanted,
+        torch.tensor(labels),
+        weight=None if weight is None else torch.tensor(weight),
+        label_smoothing=smoothing,
+    )
+    loss.backward()
+    for dtype in on.dtypes:
+        targets = on.asarray(labels) if kind == "labels" else on.asarray(labels, dtype)
+        got, dscores = F.softmax_cross_entropy(
+            on.asarray(scores, dtype),
+            targets,
+            label_smoothing=smoothing,
+            weight=None if weight is None else on.asarray(weight, dtype),
+        )
+        assert got.dtype == dscores.dtype == on.asarray(scores, dtype).dtype
+        close(got, loss.item(), dtype, 4)
+        close(dscores, wanted.grad.numpy(), dtype, 4)
+
+
+def test_one_hot_rows_are_labels(rng):
+    scores, labels = problem(rng)
+    want, gradient = F.softmax_cross_entropy(scores, labels, label_smoothing=0.1)
+    got, dscores = F.softmax_cross_entropy(scores, np.eye(4)[labels].astype(np.float32), label_smoothing=0.1)
+    np.testing.assert_allclose(got, want, rtol=1e-14)
+    np.testing.assert_allclose(dscores, gradient, rtol=1e-12, atol=1e-15)
+
+
+def test_a_class_that_is_excluded_has_no_part_in_a_row():
+    scores = np.array([[0.0, -np.inf, 1.0]])
+    loss, dscores = F.softmax_cross_entropy(scores, np.array([[0.5, 0.0, 0.5]]))
+    p = 1 / (1 + np.e)
+    assert loss == pytest.approx(-0.5 * (np.log(p) + np.log(1 - p)))
+    np.testing.assert_allclose(dscores, [[p - 0.5, 0, 0.5 - p]])
+
+
+def test_weights_of_labels_out_of_range_make_their_row_nan():
+    operands = np.zeros((3, 2)), np.array([0, 5, 1]), np.array([1.0, 2.0])
+    loss, dscores = run(get_backend(), "weighted_cross_entropy", *operands, 0.0)
+    assert np.isnan(loss)
+    assert np.isnan(dscores).any(axis=1).tolist() == [False, True, False]
+
+
+def test_a_list_of_weights(rng):
+    scores, labels = problem(rng)
+    weight = [1.0, 2, 0.5, 0]
+    got = F.softmax_cross_entropy(scores, labels, weight=weight)
+    want = F.softmax_cross_entropy(scores, labels, weight=np.array(weight))
+    assert got[0] == want[0]
+    np.testing.assert_array_equal(got[1], want[1])
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "match"),
+    [
+        ({"weight": np.ones(3)}, ValueError, r"weight: expected shape \(2\) \(K,\), one for each class, got \(3,\)"),
+        ({"weight": np.ones(2, int)}, TypeError, "weight: expected floating-point weights of the classes, got int64"),
+        ({"weight": [1.0, -1.0]}, ValueError, r"weight: expected finite numbers of at least 0, got \[1.0, -1.0\]"),
+        ({"weight": [1.0, math.nan]}, ValueError, "weight: expected finite"),
+        ({"weight": 3.0}, TypeError, "weight: expected an array"),
+        (
+            {"labels": np.ones((3, 3))},
+            ValueError,
+            r"labels: expected shape \(3, 2\) \(N, K\) like scores, got \(3, 3\)",
+        ),
+        ({"labels": np.ones((3, 2), int)}, ValueError, r"labels: expected 1 dimensions \(N,\), one for each row"),
+        ({"labels": np.array([[1, 0], [0.5, 0.5], [1.5, -0.5]])}, ValueError, r"at least 0, got .* in row 2"),
+        ({"labels": np.array([[1, 0], [np.nan, 0.5], [1, 0]])}, ValueError, r"at least 0, got \[nan, 0.5\] in row 1"),
+    ],
+)
+def test_wrong_weights_and_rows(options, error, match):
+    labels = options.pop("labels", np.array([0, 1, 0]))
+    with pytest.raises(error, match=match):
+        F.softmax_cross_entropy(np.zeros((3, 2)), labels, **options)

@@ -26,7 +26,7 @@ from .conv import conv2d, conv2d_backward, conv2d_relu
 from .conv_transpose import conv_transpose2d, conv_transpose2d_backward
 from .dropout import dropout, dropout_backward, dropout_mask
 from .linear import linear, linear_backward
-from .loss import mse, multiclass_hinge, softmax_cross_entropy
+from .loss import mse, multiclass_hinge, softmax_cross_entropy, weighted_cross_entropy
 from .norm import (
     batch_norm,
     batch_norm_backward,
@@ -100,4 +100,5 @@ __all__ = [
     "squared_norm",
     "tanh",
     "tanh_backward",
+    "weighted_cross_entropy",
 ]

@@ -9,7 +9,7 @@ import math
 
 from ..backends.protocol import Array, Backend
 
-__all__ = ["mse", "multiclass_hinge", "softmax_cross_entropy"]
+__all__ = ["mse", "multiclass_hinge", "softmax_cross_entropy", "weighted_cross_entropy"]
 
 
 def _hits(backend: Backend, labels: Array, scores: Array) -> tuple[Array, Array]:
@@ -44,6 +44,40 @@ def softmax_cross_entropy(
     p *= weight
     loss = xp.sum(losses * weight)
     return backend.astype(backend.asarray(loss), scores.dtype), backend.astype(p, scores.dtype)
+
+
+def weighted_cross_entropy(
+    backend: Backend, scores: Array, targets: Array, weight: Array | None, label_smoothing: float
+) -> tuple[Array, Array]:
+    """As `softmax_cross_entropy`, for labels (N,) or probabilities (N, K) and weights (K,) of the classes, or None.
+
+    The mean is that of PyTorch: for labels the sum is divided by the sum of their weights, for probabilities by N.
+    """
+    xp = backend.xp
+    count, classes = scores.shape
+    log_p = backend.astype(scores, backend.accumulator(scores))
+    log_p = log_p - xp.max(log_p, axis=1, keepdims=True)
+    log_p = log_p - xp.log(xp.sum(xp.exp(log_p), axis=1, keepdims=True))
+    wide = log_p.dtype
+    per_class = None if weight is None else backend.astype(weight, wide)[None, :]
+    if backend.is_floating(targets):
+        wanted, share = backend.astype(targets, wide), backend.full((count, 1), 1 / count, wide)
+    else:
+        hits, share = _hits(backend, targets, log_p)
+        wanted = backend.astype(hits, wide)
+        if per_class is not None:
+            total = xp.sum(wanted * per_class)
+            # no weight at all gives 0 / 0, NaN, as in PyTorch; the factor keeps the NaN of an invalid label
+            share = (share * count) / total
+    if label_smoothing:
+        wanted = wanted * (1 - label_smoothing) + label_smoothing / classes
+    if per_class is not None:
+        wanted = wanted * per_class
+    # a score of -inf has the log-probability -inf, which must not meet a factor of zero
+    losses = -xp.sum(wanted * xp.where(wanted != 0, log_p, 0.0), axis=1, keepdims=True)
+    dscores = (xp.exp(log_p) * xp.sum(wanted, axis=1, keepdims=True) - wanted) * share
+    loss = xp.sum(losses * share)
+    return backend.astype(backend.asarray(loss), scores.dtype), backend.astype(dscores, scores.dtype)
 
 
 def multiclass_hinge(backend: Backend, scores: Array, labels: Array, margin: float) -> tuple[Array, Array]:
