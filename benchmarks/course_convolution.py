@@ -1,7 +1,7 @@
 """`xpconv.cs231n.conv_forward_fast` and `conv_backward_fast` against the course's own compiled im2col, on its shape.
 
 The course times its fast layers on 100 images of 3 x 31 x 31 and 25 filters of 3 x 3, stride 2, padding 1, in float64;
-so here, and in float32. Its method, in `course_im2col.pyx` and below: pad, copy windows to columns (the batch last),
+so here, and in float32. Its method, in `benchmarks.course`: pad, copy windows to columns (the batch last),
 one matrix product, add the bias; backwards two products with a transposed copy of the gradient and with the columns
 that the forward pass has kept, and col2im. The loops are compiled for each run, with the compiler's default flags as
 the course does it; that takes Cython and a C compiler.
@@ -9,72 +9,32 @@ the course does it; that takes Cython and a C compiler.
 
 from __future__ import annotations
 
-import functools
-import importlib.util
-import os
-import shutil
-import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 
 from xpconv.cs231n.fast_layers import conv_backward_fast, conv_forward_fast
 
+from . import course
 from .command import Options, main
 from .report import Row, row_of_samples
 from .timing import assert_same, interleave, threads_set
 
-__all__ = ["course_im2col", "measure"]
+__all__ = ["measure"]
 
-SOURCE = Path(__file__).with_name("course_im2col.pyx")
 CONV = {"stride": 2, "pad": 1}
-
-
-@functools.cache
-def course_im2col() -> ModuleType | None:
-    """The compiled loops, or None where there is no Cython or no compiler."""
-    if importlib.util.find_spec("Cython") is None:
-        return None
-    with tempfile.TemporaryDirectory() as folder:
-        source = Path(shutil.copy(SOURCE, folder))
-        flags = f"{os.environ.get('CFLAGS', '')} -I{np.get_include()} -DNPY_NO_DEPRECATED_API=NPY_1_7_API_VERSION"
-        command = [sys.executable, "-m", "Cython.Build.Cythonize", "--inplace", "--quiet", source.name]
-        built = subprocess.run(command, cwd=folder, env={**os.environ, "CFLAGS": flags}, capture_output=True, text=True)
-        binaries = [path for path in source.parent.iterdir() if path.suffix in (".so", ".pyd")]
-        if built.returncode or not binaries:
-            print(built.stderr, file=sys.stderr)
-            return None
-        spec = importlib.util.spec_from_file_location(SOURCE.stem, binaries[0])
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module
 
 
 def _course(module: ModuleType, dy: np.ndarray, x: np.ndarray, w: np.ndarray, b: np.ndarray) -> dict[str, Callable]:
     """Forward and backward pass as the course writes them around its extension."""
-    (n, c, h, width), (f, _, kh, kw), (_, _, out_h, out_w) = x.shape, w.shape, dy.shape
-
-    def forward() -> tuple[np.ndarray, np.ndarray]:
-        cols = module.im2col(x, kh, kw, CONV["pad"], CONV["stride"])
-        y = w.reshape(f, -1).dot(cols) + b.reshape(-1, 1)
-        return y.reshape(f, out_h, out_w, n).transpose(3, 0, 1, 2), cols
-
-    cols = forward()[1]
-
-    def backward() -> tuple[np.ndarray, ...]:
-        db = dy.sum(axis=(0, 2, 3))
-        rows = dy.transpose(1, 2, 3, 0).reshape(f, -1)
-        dw = rows.dot(cols.T).reshape(w.shape)
-        dcols = w.reshape(f, -1).T.dot(rows)
-        return module.col2im(dcols, n, c, h, width, kh, kw, CONV["pad"], CONV["stride"]), dw, db
-
-    return {"forward": lambda: forward()[:1], "backward": backward}
+    stride, padding = CONV["stride"], CONV["pad"]
+    columns = course.forward(module, x, w, b, stride, padding)[1]
+    return {
+        "forward": lambda: course.forward(module, x, w, b, stride, padding)[:1],
+        "backward": lambda: course.backward(module, dy, x.shape, columns, w, stride, padding),
+    }
 
 
 def _xpconv(dy: np.ndarray, x: np.ndarray, w: np.ndarray, b: np.ndarray) -> dict[str, Callable]:
@@ -97,7 +57,7 @@ def measure(options: Options) -> Iterator[Row]:
         shapes = ((batch, 25, out, out), (batch, 3, size, size), (25, 3, 3, 3), (25,))
         arrays = [rng.standard_normal(shape).astype(dtype) for shape in shapes]
         libraries = {"xpconv": _xpconv(*arrays)}
-        module = course_im2col()
+        module = course.course_im2col()
         if module is not None:
             libraries = {"course": _course(module, *arrays), **libraries}
         for operation in ("forward", "backward"):

@@ -19,12 +19,11 @@ import xpconv
 import xpconv.functional as F
 from xpconv._geometry import ConvGeometry, conv_geometry
 
+from .. import course
 from ..command import Options
-from ..course_convolution import course_im2col
 from ..peers import BOTH, FORWARD, jax_pass, optional_jax, optional_torch, torch_pass
 from ..report import Row, left_out, row_of_samples
 from ..timing import allocator, assert_same, interleave, threads_set
-from . import classic
 
 __all__ = ["DW", "DX", "SHAPES", "Shape", "chosen", "geometry_of", "measure", "xpconv_functions"]
 
@@ -183,10 +182,10 @@ def _course(module: ModuleType, arrays: Sequence[np.ndarray], shape: Shape) -> F
     step = (shape.stride, shape.padding)
 
     def both() -> Sequence[np.ndarray]:
-        y, columns = classic.forward(module, x, w, b, *step)
-        return (y, *classic.backward(module, dy, x.shape, columns, w, *step))
+        y, columns = course.forward(module, x, w, b, *step)
+        return (y, *course.backward(module, dy, x.shape, columns, w, *step))
 
-    return {FORWARD: lambda: classic.forward(module, x, w, b, *step)[:1], BOTH: both}
+    return {FORWARD: lambda: course.forward(module, x, w, b, *step)[:1], BOTH: both}
 
 
 def _contenders(options: Options, arrays: Sequence[np.ndarray], shape: Shape) -> dict[str, Functions]:
@@ -203,9 +202,9 @@ def _contenders(options: Options, arrays: Sequence[np.ndarray], shape: Shape) ->
         jax = optional_jax()
         if jax:
             found["jax"] = _jax(jax, arrays, shape)
-        course = course_im2col() if shape.groups == 1 else None
-        if course:
-            found["course"] = _course(course, arrays, shape)
+        module = course.course_im2col() if shape.groups == 1 else None
+        if module:
+            found["course"] = _course(module, arrays, shape)
         if shape.groups == 1:
             only = {operation: ours[operation] for operation in (FORWARD, BOTH)}
             found["im2col"] = with_algorithm("im2col", only)

@@ -18,7 +18,6 @@ from benchmarks.command import Options
 from benchmarks.cpu import (
     accuracy,
     ceilings,
-    classic,
     convolution,
     layers,
     memory,
@@ -147,9 +146,9 @@ def test_errors_are_fractions_of_the_largest_value():
 
 @pytest.mark.parametrize("case", ["A 3->64 k3 @32", "G 3->64 k7 s2 @224"])
 def test_the_course_computes_the_same(case):
-    from benchmarks.course_convolution import course_im2col
+    from benchmarks import course
 
-    module = course_im2col()
+    module = course.course_im2col()
     if module is None:
         pytest.skip("no Cython or no C compiler")
     shape = convolution.tiny(convolution.SHAPES[case])
@@ -158,7 +157,7 @@ def test_the_course_computes_the_same(case):
     got = convolution._course(module, arrays, shape)
     for operation in (FORWARD, BOTH):
         timing.assert_same(case, {"xpconv": want[operation](), "course": got[operation]()}, 1e-12)
-    assert classic.forward(module, *arrays[1:], shape.stride, shape.padding)[1].shape[0] == 3 * shape.kernel**2
+    assert course.forward(module, *arrays[1:], shape.stride, shape.padding)[1].shape[0] == 3 * shape.kernel**2
 
 
 @pytest.mark.parametrize("case", ["E 64->128 k3 s2 @32", "L depthwise 128 k3 @32"])
