@@ -29,7 +29,7 @@ from .backends import (
 )
 
 if TYPE_CHECKING:
-    from . import cs231n, data, functional, layers, models, optim, testing, training
+    from . import cs231n, data, functional, layers, models, onnx, optim, testing, training
     from ._config import show_config
     from ._explain import explain_convolution
     from ._random import manual_seed
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 # loaded when first used, which keeps `import xpconv` about as fast as `import numpy`
-_SUBPACKAGES = ("cs231n", "data", "functional", "layers", "models", "optim", "testing", "training")
+_SUBPACKAGES = ("cs231n", "data", "functional", "layers", "models", "onnx", "optim", "testing", "training")
 _LATE_NAMES = {
     "Parameter": "layers",
     "Trainer": "training",
@@ -73,6 +73,7 @@ __all__ = [
     "layers",
     "manual_seed",
     "models",
+    "onnx",
     "optim",
     "register_backend",
     "set_backend",

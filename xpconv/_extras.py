@@ -1,4 +1,4 @@
-"""Optional packages of the extra ``train``, imported when first needed."""
+"""Optional packages, those of the extras, imported when first needed."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _PACKAGE_OF = {"PIL": "pillow"}
 
 
 class MissingExtraError(ImportError):
-    """A package of the extra ``train`` is not installed; the message has the command that installs it."""
+    """A package of an extra is not installed; the message has the command that installs it."""
 
 
-def require(module: str, purpose: str) -> ModuleType:
+def require(module: str, purpose: str, *, extra: str = "train") -> ModuleType:
     """Import ``module``, which xpconv does not depend on.
 
     Parameters
@@ -23,6 +23,8 @@ def require(module: str, purpose: str) -> ModuleType:
         Full name, such as ``"safetensors.numpy"``.
     purpose
         Subject of the error message: ``"checkpoints"``.
+    extra
+        The extra of xpconv that brings it.
 
     Raises
     ------
@@ -37,5 +39,5 @@ def require(module: str, purpose: str) -> ModuleType:
             raise  # it is installed, and something that it needs is not: the original message says more
         package = _PACKAGE_OF.get(top, top)
         raise MissingExtraError(
-            f'{purpose} need the package {package}, which is not installed: pip install "xpconv[train]"'
+            f'{purpose} need the package {package}, which is not installed: pip install "xpconv[{extra}]"'
         ) from None
