@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any, NamedTuple
 
+import xpconv
 from xpconv import layers, models
 
-__all__ = ["NETWORKS", "Network", "torch_twin"]
+__all__ = ["NETWORKS", "Network", "torch_twin", "twin_with_weights"]
 
 
 class Network(NamedTuple):
@@ -73,6 +74,18 @@ def torch_twin(torch: ModuleType, layer: layers.Layer) -> Any:
         case layers.Dropout():
             return nn.Dropout(layer.p)
     raise TypeError(f"layer: no twin known for {type(layer).__name__}")
+
+
+def twin_with_weights(torch: ModuleType, model: layers.Layer, *, dropout: bool = True) -> Any:
+    """The network in PyTorch, with a copy of its weights."""
+    twin = torch_twin(torch, model)
+    weights = {name: torch.from_numpy(xpconv.to_numpy(a).copy()) for name, a in model.state_dict().items()}
+    twin.load_state_dict(weights, strict=True)
+    if not dropout:
+        for module in twin.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+    return twin
 
 
 def _batch_norm(torch: ModuleType, layer: layers.BatchNorm2d, *, relu: bool = False) -> Any:

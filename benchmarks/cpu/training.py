@@ -19,7 +19,7 @@ import xpconv.functional as F
 from xpconv import layers, models
 
 from ..command import Options
-from ..networks import NETWORKS, Network, torch_twin
+from ..networks import NETWORKS, Network, twin_with_weights
 from ..peers import optional_torch
 from ..report import Row, left_out, row_of_samples
 from ..timing import assert_same, interleave, threads_set
@@ -42,24 +42,12 @@ def images(network: Network, batch: int, size: int) -> tuple[np.ndarray, np.ndar
 # ---- PyTorch's side -----------------------------------------------------------------------------------------------
 
 
-def _twin(torch: ModuleType, model: layers.Layer, *, dropout: bool) -> Any:
-    """The network in PyTorch, with a copy of its weights."""
-    twin = torch_twin(torch, model)
-    weights = {name: torch.from_numpy(xpconv.to_numpy(a).copy()) for name, a in model.state_dict().items()}
-    twin.load_state_dict(weights, strict=True)
-    if not dropout:
-        for module in twin.modules():
-            if isinstance(module, torch.nn.Dropout):
-                module.p = 0.0
-    return twin
-
-
 def torch_step(
     torch: ModuleType, model: layers.Layer, network: Network, x: np.ndarray, labels: np.ndarray, *,
     channels_last: bool = False, dropout: bool = True,
 ) -> Step:  # fmt: skip
     """A function that takes one step and returns the loss, from the weights of ``model``."""
-    twin = _twin(torch, model, dropout=dropout)
+    twin = twin_with_weights(torch, model, dropout=dropout)
     batch, targets = torch.from_numpy(x), torch.from_numpy(labels)
     if channels_last:
         twin = twin.to(memory_format=torch.channels_last)
@@ -132,7 +120,7 @@ def _inference(torch: ModuleType | None, network: Network, size: int) -> dict[st
     model = xpconv_model(network, size).eval()
     found: dict[str, Callable[[], Any]] = {}
     if torch:
-        twin, image = _twin(torch, model, dropout=True).eval(), torch.from_numpy(x)
+        twin, image = twin_with_weights(torch, model, dropout=True).eval(), torch.from_numpy(x)
 
         def theirs() -> Any:
             with torch.inference_mode():
