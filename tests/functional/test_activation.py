@@ -23,6 +23,7 @@ DEFINITIONS = {
     "relu": lambda x: np.where(x > 0, x, 0),
     "leaky_relu": lambda x: np.where(x > 0, x, 0.01 * x),
     "gelu": lambda x: x * normal(x),
+    "hardtanh": lambda x: np.clip(x, -1, 1),
     "silu": lambda x: x * logistic(x),
     "sigmoid": logistic,
     "tanh": np.tanh,
@@ -30,6 +31,7 @@ DEFINITIONS = {
 DERIVATIVES = {
     "relu": lambda x: np.where(x > 0, 1.0, 0),
     "leaky_relu": lambda x: np.where(x > 0, 1.0, 0.01),
+    "hardtanh": lambda x: np.where(np.abs(x) < 1, 1.0, 0),
     "gelu": lambda x: normal(x) + x * np.exp(-x * x / 2) / math.sqrt(2 * math.pi),
     "silu": lambda x: logistic(x) * (1 + x * (1 - logistic(x))),
     "sigmoid": lambda x: logistic(x) * (1 - logistic(x)),
@@ -40,6 +42,7 @@ LIMITS = {
     "relu": (0, 1e4, 0, 1),
     "leaky_relu": (-100, 1e4, 0.01, 1),
     "gelu": (0, 1e4, 0, 1),
+    "hardtanh": (-1, 1, 0, 0),
     "silu": (0, 1e4, 0, 1),
     "sigmoid": (0, 1, 0, 0),
     "tanh": (-1, 1, 0, 0),
@@ -237,6 +240,34 @@ def test_bad_arguments(name):
 def test_bad_slope(slope, error):
     with pytest.raises(error, match="negative_slope: expected a finite number, got"):
         F.leaky_relu(np.ones(2), slope)
+
+
+def test_hardtanh_bounds(on, sparing):
+    """Also infinite ones; a number on a bound has no gradient, as in PyTorch."""
+    sparing(False)
+    x, dy = on.asarray([-7.0, 0.0, 2.5, 6.0, 9.0], "float32"), on.asarray([1.0, 2.0, 3.0, 4.0, math.inf], "float32")
+    for bounds, values, gradients in (
+        ((0, 6), [0, 0, 2.5, 6, 6], [0, 0, 3, 0, 0]),
+        ((-math.inf, 2.5), [-7, 0, 2.5, 2.5, 2.5], [1, 2, 0, 0, 0]),
+        ((-7.5, math.inf), [-7, 0, 2.5, 6, 9], [1, 2, 3, 4, math.inf]),
+    ):
+        y, cache = F.hardtanh(x, *bounds)
+        assert on.to_numpy(y).tolist() == values
+        assert on.to_numpy(F.hardtanh_backward(dy, cache)).tolist() == gradients
+
+
+@pytest.mark.parametrize(
+    ("bounds", "error", "message"),
+    [
+        ((1, 1), ValueError, "must be smaller than the second, got 1.0 and 1.0"),
+        ((math.nan, 1), ValueError, "must be smaller"),
+        ((0, "6"), TypeError, "max_val: expected a number, got '6'"),
+        ((None, 6), TypeError, "min_val: expected a number, got None"),
+    ],
+)
+def test_bad_bounds(bounds, error, message):
+    with pytest.raises(error, match=message):
+        F.hardtanh(np.ones(2), *bounds)
 
 
 def test_inside_jit():

@@ -503,15 +503,15 @@ def linear(draw):
     )
 
 
-def elementwise(name, theirs, slope=None):
-    """An activation of arrays of any rank, with zeros, and values where it saturates."""
+def elementwise(name, theirs, **choices):
+    """An activation of arrays of any rank, with zeros, and values where it saturates; ``choices`` of its arguments."""
 
     def calls(draw):
         rng, shape = generator(draw), draw(st.sampled_from([(), (7,), (3, 5), (2, 3, 2), (0, 3), (2, 2, 2, 3)]))
         x = np.array(rng.normal(size=shape) * draw(st.sampled_from([1, 4, 30])))
         x[rng.random(size=shape) < 0.1] = 0
         x[(0,) * x.ndim if x.size else ...] = 0.5  # not all saturated: the errors are compared with the largest value
-        arguments = {} if slope is None else {"negative_slope": draw(slope)}
+        arguments = {key: draw(values) for key, values in choices.items()}
         return Call({"x": x}, arguments, lambda x: theirs(x, **arguments))
 
     calls.__name__ = name
@@ -519,7 +519,8 @@ def elementwise(name, theirs, slope=None):
 
 
 elementwise("relu", TF.relu)
-elementwise("leaky_relu", TF.leaky_relu, st.sampled_from([0.01, 0.0, 0.3, 1.5]))
+elementwise("hardtanh", TF.hardtanh, min_val=st.sampled_from([-1, 0.0, -30.0]), max_val=st.sampled_from([1, 6.0, 30.0]))
+elementwise("leaky_relu", TF.leaky_relu, negative_slope=st.sampled_from([0.01, 0.0, 0.3, 1.5]))
 elementwise("gelu", TF.gelu)
 elementwise("silu", TF.silu)
 elementwise("sigmoid", torch.sigmoid)

@@ -39,6 +39,8 @@ SHARED = {
     "relu": (lambda nn: nn.ReLU(), (4, 5)),
     "leakyrelu": (lambda nn: nn.LeakyReLU(0.2), (4, 5)),
     "gelu": (lambda nn: nn.GELU(), (4, 5)),
+    "hardtanh": (lambda nn: nn.Hardtanh(-0.5, 0.7), (4, 5)),
+    "relu6": (lambda nn: nn.ReLU6(), (4, 5)),
     "silu": (lambda nn: nn.SiLU(), (4, 5)),
     "sigmoid": (lambda nn: nn.Sigmoid(), (4, 5)),
     "tanh": (lambda nn: nn.Tanh(), (4, 5)),

@@ -36,13 +36,20 @@ class TestBuild:
             "resnet32",
             "resnet56",
             "resnet18",
+            "resnet34",
+            "resnet50",
+            "vgg11-bn",
+            "vgg16-bn",
+            "mobilenet-v2",
         )
 
     @pytest.mark.parametrize("name", models.NAMES)
     @pytest.mark.parametrize(("channels", "size"), [(1, (28, 28)), (3, (16, 20))])
     def test_trains_a_step(self, name, channels, size, rng):
-        if name.startswith("resnet"):  # they take images of any size, and time
+        if name.startswith(("resnet", "mobilenet")):  # they take images of any size, and time
             size = (size[0] // 2, size[1] // 2)
+        elif name.startswith("vgg"):
+            size = (32, 36)
         network = models.build(name, in_channels=channels, image_size=size, num_classes=7, rng=0)
         x = rng.normal(size=(2, channels, *size)).astype(np.float32)
         y = network(x)
@@ -79,9 +86,11 @@ class TestBuild:
             models.build("three-layer-convnet", in_channels=1, image_size=1, num_classes=10)
         for name in models.NAMES:
             with pytest.raises(ValueError, match="must be at least 1, got 0"):
-                models.build(name, in_channels=1, image_size=28, num_classes=0)
+                models.build(name, in_channels=1, image_size=32, num_classes=0)
             with pytest.raises(ValueError, match="must be at least 1, got 0"):
-                models.build(name, in_channels=0, image_size=28, num_classes=10)
+                models.build(name, in_channels=0, image_size=32, num_classes=10)
+        with pytest.raises(ValueError, match="image_size: must be at least 32 x 32, got 28 x 28"):
+            models.build("vgg11-bn", in_channels=1, image_size=28, num_classes=10)
 
     @pytest.mark.parametrize(("name", "size"), [("small-cnn", 8), ("lenet", 12), ("three-layer-convnet", 2)])
     def test_smallest_images(self, name, size):

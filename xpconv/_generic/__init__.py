@@ -9,6 +9,8 @@ parameter and the state, which belong to the optimizer.
 from .activation import (
     gelu,
     gelu_backward,
+    hardtanh,
+    hardtanh_backward,
     leaky_relu,
     leaky_relu_backward,
     relu,
@@ -77,6 +79,8 @@ __all__ = [
     "gelu_backward",
     "group_norm",
     "group_norm_backward",
+    "hardtanh",
+    "hardtanh_backward",
     "im2col",
     "layer_norm",
     "layer_norm_backward",

@@ -16,6 +16,8 @@ from ..backends.protocol import Array, Backend
 __all__ = [
     "gelu",
     "gelu_backward",
+    "hardtanh",
+    "hardtanh_backward",
     "leaky_relu",
     "leaky_relu_backward",
     "relu",
@@ -63,6 +65,17 @@ def leaky_relu_backward(backend: Backend, dy: Array, x: Array, negative_slope: f
         dx *= dy
         return dx
     return xp.where(x > 0, dy, dy * negative_slope)
+
+
+def hardtanh(backend: Backend, x: Array, min_val: float, max_val: float) -> Array:
+    """The number of ``[min_val, max_val]`` that is nearest to x; NaN stays NaN."""
+    xp = backend.xp
+    return xp.minimum(xp.maximum(x, min_val), max_val)
+
+
+def hardtanh_backward(backend: Backend, dy: Array, y: Array, min_val: float, max_val: float) -> Array:
+    """``dy`` where the result y is strictly between the bounds, else 0."""
+    return backend.keep((y > min_val) & (y < max_val), dy)
 
 
 def tanh(backend: Backend, x: Array) -> Array:

@@ -3,6 +3,8 @@
 from .activation import (
     gelu,
     gelu_backward,
+    hardtanh,
+    hardtanh_backward,
     leaky_relu,
     leaky_relu_backward,
     relu,
@@ -67,6 +69,8 @@ __all__ = [
     "global_avg_pool2d_backward",
     "group_norm",
     "group_norm_backward",
+    "hardtanh",
+    "hardtanh_backward",
     "im2col",
     "instance_norm",
     "instance_norm_backward",

@@ -5,16 +5,19 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-from .._checks import check_number
+from .._checks import check_number, is_number
 from ..backends import run
 from ..backends.protocol import Array, Backend
 from ._arguments import check_cache, check_gradient, floating_backend
 
 __all__ = [
     "ActivationCache",
+    "HardtanhCache",
     "LeakyReluCache",
     "gelu",
     "gelu_backward",
+    "hardtanh",
+    "hardtanh_backward",
     "leaky_relu",
     "leaky_relu_backward",
     "relu",
@@ -39,6 +42,14 @@ class LeakyReluCache(NamedTuple):
 
     x: Array
     negative_slope: float
+
+
+class HardtanhCache(NamedTuple):
+    """What `hardtanh_backward` needs of the forward call."""
+
+    y: Array
+    min_val: float
+    max_val: float
 
 
 def _run(backend: Backend, operator: str, *arguments: Any) -> Array:
@@ -231,6 +242,57 @@ def sigmoid_backward(dy: Array, cache: ActivationCache) -> Array:
     """
     check_cache(cache, ActivationCache)
     return _backward("sigmoid_backward", dy, cache.kept)
+
+
+def check_bounds(min_val: object, max_val: object) -> tuple[float, float]:
+    """The bounds of `hardtanh` as floats, which may be infinite; the first must be the smaller one."""
+    for name, value in (("min_val", min_val), ("max_val", max_val)):
+        if not is_number(value):
+            raise TypeError(f"{name}: expected a number, got {value!r:.200}")
+    low, high = float(min_val), float(max_val)  # type: ignore[arg-type]
+    if not low < high:
+        raise ValueError(f"min_val, max_val: the first must be smaller than the second, got {low} and {high}")
+    return low, high
+
+
+def hardtanh(x: Array, min_val: float = -1.0, max_val: float = 1.0) -> tuple[Array, HardtanhCache]:
+    """``min(max(x, min_val), max_val)``; NaN stays NaN. From 0 to 6 it is ReLU6.
+
+    Parameters
+    ----------
+    x : array
+        Of any shape, floating-point.
+    min_val, max_val : float
+        The first smaller than the second; infinite for no bound.
+
+    Returns
+    -------
+    y : array like x
+    cache : HardtanhCache
+        For `hardtanh_backward`. It keeps y, which must not be overwritten before.
+
+    Raises
+    ------
+    TypeError, ValueError
+        x is not a floating-point array, a bound is not a number, or the bounds are in the wrong order.
+    """
+    backend = floating_backend(x=x)
+    low, high = check_bounds(min_val, max_val)
+    y = _run(backend, "hardtanh", x, low, high)
+    return y, HardtanhCache(y, low, high)
+
+
+def hardtanh_backward(dy: Array, cache: HardtanhCache) -> Array:
+    """``dy`` where x was strictly between the bounds, else 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        dy has another shape, dtype or backend than the result.
+    """
+    check_cache(cache, HardtanhCache)
+    y, low, high = cache
+    return _run(check_gradient(dy, y, y.shape), "hardtanh_backward", dy, y, low, high)
 
 
 def tanh(x: Array) -> tuple[Array, ActivationCache]:

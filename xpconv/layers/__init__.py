@@ -1,6 +1,6 @@
 """Layers: parameters, state and containers around the operators of `xpconv.functional`."""
 
-from .activation import GELU, LeakyReLU, ReLU, Sigmoid, SiLU, Tanh
+from .activation import GELU, Hardtanh, LeakyReLU, ReLU, ReLU6, Sigmoid, SiLU, Tanh
 from .base import Layer, LoadResult, Parameter, RandomLayer
 from .binary import BinaryConv2d
 from .containers import Concat, Residual, Sequential
@@ -25,6 +25,7 @@ __all__ = [
     "Flatten",
     "GlobalAvgPool2d",
     "GroupNorm",
+    "Hardtanh",
     "Identity",
     "InstanceNorm2d",
     "Layer",
@@ -36,6 +37,7 @@ __all__ = [
     "Parameter",
     "RandomLayer",
     "ReLU",
+    "ReLU6",
     "Residual",
     "Sequential",
     "SiLU",

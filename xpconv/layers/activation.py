@@ -9,9 +9,10 @@ from typing import Any
 from .. import functional
 from .._checks import check_number
 from ..backends.protocol import Array
+from ..functional.activation import check_bounds
 from .base import Layer
 
-__all__ = ["GELU", "LeakyReLU", "ReLU", "SiLU", "Sigmoid", "Tanh"]
+__all__ = ["GELU", "Hardtanh", "LeakyReLU", "ReLU", "ReLU6", "SiLU", "Sigmoid", "Tanh"]
 
 
 class _Activation(Layer):
@@ -57,6 +58,44 @@ class LeakyReLU(Layer):
     def extra_repr(self) -> str:
         """As PyTorch."""
         return f"negative_slope={self.negative_slope}"
+
+
+class Hardtanh(Layer):
+    """``min(max(x, min_val), max_val)``.
+
+    Parameters
+    ----------
+    min_val, max_val : float
+        The first smaller than the second; infinite for no bound.
+    """
+
+    def __init__(self, min_val: float = -1.0, max_val: float = 1.0) -> None:
+        self.min_val, self.max_val = check_bounds(min_val, max_val)
+
+    def forward(self, x: Array) -> Array:
+        """The function of every number, in the shape of ``x``."""
+        y, cache = functional.hardtanh(x, self.min_val, self.max_val)
+        self.push(cache)
+        return y
+
+    def backward(self, dy: Array) -> Array:
+        """``dy`` where the number was strictly between the bounds, else 0."""
+        return functional.hardtanh_backward(dy, self.pop())
+
+    def extra_repr(self) -> str:
+        """As PyTorch."""
+        return f"min_val={self.min_val}, max_val={self.max_val}"
+
+
+class ReLU6(Hardtanh):
+    """``min(max(x, 0), 6)`` (Howard et al. 2017, arXiv:1704.04861)."""
+
+    def __init__(self) -> None:
+        super().__init__(0.0, 6.0)
+
+    def extra_repr(self) -> str:
+        """Nothing: it has no arguments."""
+        return ""
 
 
 class GELU(_Activation):

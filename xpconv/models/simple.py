@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-import numpy as np
-
 from .._checks import check_integer, check_number
 from .._geometry import IntOrPair, to_pair
 from .._random import as_generator
-from ..backends import backend_of
 from ..layers import (
     BatchNorm1d,
     BatchNorm2d,
@@ -23,22 +20,9 @@ from ..layers import (
     ReLU,
     Sequential,
 )
+from ._initial import Rng, draw_normal
 
 __all__ = ["FullyConnectedNet", "LeNet", "SmallConvNet", "ThreeLayerConvNet"]
-
-Rng = np.random.Generator | int | None
-
-
-def _draw_normal(network: Layer, scale: float, generator: np.random.Generator) -> None:
-    """Weights of N(0, scale**2) and biases of zero for all convolutions and linear layers."""
-    scale = check_number("weight_scale", scale, 0, above=True)
-    for _, layer in network.named_layers():
-        if isinstance(layer, (Conv2d, Linear)):
-            backend = backend_of(weight=layer.weight.data)
-            dtype = backend.dtype_name(layer.weight.data)
-            layer.weight.data = backend.rng(generator).normal(layer.weight.shape, scale=scale, dtype=dtype)
-            if layer.bias is not None:
-                layer.bias.data = backend.zeros(layer.bias.shape, dtype)
 
 
 def _pooled(size: tuple[int, int], times: int, least: int) -> tuple[int, int]:
@@ -108,7 +92,7 @@ class FullyConnectedNet(Sequential):
         layers[f"linear{len(hidden_dims) + 1}"] = Linear(size, num_classes, rng=generator, dtype=dtype)
         super().__init__(layers)
         if weight_scale is not None:
-            _draw_normal(self, weight_scale, generator)
+            draw_normal(self, weight_scale, generator)
 
 
 class ThreeLayerConvNet(Sequential):
@@ -162,7 +146,7 @@ class ThreeLayerConvNet(Sequential):
             }
         )
         if weight_scale is not None:
-            _draw_normal(self, weight_scale, generator)
+            draw_normal(self, weight_scale, generator)
 
 
 class LeNet(Sequential):

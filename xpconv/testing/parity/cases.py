@@ -714,6 +714,7 @@ _Activation = tuple[float, float, Callable[[np.ndarray], Any], Callable[[np.ndar
 _ACTIVATIONS: dict[str, _Activation] = {
     "relu": (0, 0, lambda x: 0.0, lambda x, dy: 0.0),
     "leaky_relu": (2, 2, np.abs, lambda x, dy: np.abs(dy)),
+    "hardtanh": (0, 0, lambda x: 0.0, lambda x, dy: 0.0),
     "sigmoid": (ELEMENTARY + 3, ELEMENTARY + 6, lambda x: 1.0, lambda x, dy: np.abs(dy)),
     "tanh": (ELEMENTARY, 2 * ELEMENTARY + 4, lambda x: 1.0, lambda x, dy: np.abs(dy)),
     "silu": (ELEMENTARY + 4, ELEMENTARY + 8, np.abs, lambda x, dy: np.abs(dy) * (1 + np.abs(x))),
