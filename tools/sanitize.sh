@@ -4,18 +4,23 @@
 #
 #   bash tools/sanitize.sh            both
 #   bash tools/sanitize.sh address    one of them: address or thread
+#   SANITIZE_BUILD=FOLDER bash tools/sanitize.sh    keeps what was built there, for the next time
 #
-# By hand, for one test, after the build below:
+# By hand, for one test, after such a build:
 #   LD_PRELOAD="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libubsan.so)" ASAN_OPTIONS=detect_leaks=0 \
-#     PYTHONPATH=BUILD/lib python -m pytest tests/cpu -k NAME
+#     PYTHONPATH=FOLDER/address/lib python -m pytest tests/cpu -k NAME
 #
 # The interpreter is not instrumented, so the sanitizers' libraries have to be there before it starts. Leaks are not
 # looked for: Python keeps memory until its end. NumPy is not instrumented either: what its threads do is no race of ours.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+if [ -n "${SANITIZE_BUILD:-}" ]; then
+  mkdir -p "$SANITIZE_BUILD" && work=$(cd "$SANITIZE_BUILD" && pwd)
+else
+  work=$(mktemp -d)
+  trap 'rm -rf "$work"' EXIT
+fi
 compiler=${CC:-gcc}
 export OPENBLAS_NUM_THREADS=1 PYTHONMALLOC=malloc
 
@@ -31,6 +36,7 @@ run() { # libraries, name
   for library in $1; do preload+=" $($compiler -print-file-name="$library")"; done
   # pytest -s: what a sanitizer has to say must not end in the capture of a test that it kills
   # away from the source tree, so that the instrumented package is the one that is imported
+  rm -rf "$work/$2/tests"
   cp -r "$root/tests" "$root/pyproject.toml" "$work/$2/"
   cd "$work/$2"
   LD_PRELOAD="${preload# }" PYTHONPATH="$work/$2/lib" python -c '
@@ -45,7 +51,8 @@ for kind in ${1:-address thread}; do
   case $kind in
   address)
     build "-fsanitize=address,undefined -fno-sanitize-recover=undefined" address
-    ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1 run "libasan.so libubsan.so" address
+    # tests ask for more memory than there is, and get the MemoryError of an allocator that returns null
+    ASAN_OPTIONS=detect_leaks=0:abort_on_error=1:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 run "libasan.so libubsan.so" address
     ;;
   thread)
     build "-fsanitize=thread" thread
