@@ -90,6 +90,17 @@ def test_the_same_run_bit_for_bit(train, kind):
     assert state(captured) == state(eager)
 
 
+def test_parts_of_a_batch_and_averaged_weights(train):
+    states = []
+    for capture in (False, True):
+        trainer, recorder = train(capture, accumulate=2, ema=0.9)
+        assert any(recorder.replayed) == capture
+        with trainer.averaged_weights():
+            averaged = [xpconv.to_numpy(p.data).tobytes() for p in trainer.model.parameters()]
+        states.append((state(trainer), recorder.losses, recorder.gradients, averaged))
+    assert states[0] == states[1]
+
+
 def test_every_loss_is_that_of_its_step(train):
     """However late it is read: a slot of the ring that is read for another step would show here."""
 

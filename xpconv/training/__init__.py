@@ -1,24 +1,46 @@
-"""Training: the loop, what watches it, checkpoints, and the folder of a run.
+"""Training: the loop, what watches it, metrics, checkpoints, and the folder of a run.
 
 `Trainer` is the loop; `Callback` the base of what watches it; `RunFolder` and `RunRecorder` keep a run on disk.
 """
 
-from .callbacks import Callback
+from .average import WeightAverage
+from .callbacks import Callback, EarlyStopping
 from .checkpoint import Checkpoint, CheckpointError, read_checkpoint, write_checkpoint
+from .metrics import (
+    ClassReport,
+    Metrics,
+    class_report,
+    confusion_matrix,
+    mean_absolute_error,
+    r2,
+    top_k_accuracy,
+)
+from .mixed import LossScale
 from .run_folder import RunFolder, RunFolderError, RunRecorder
-from .trainer import Metrics, Trainer, TrainingError, load_weights
+from .state import load_weights
+from .sums import TrainingError
+from .trainer import Trainer
 
 __all__ = [
     "Callback",
     "Checkpoint",
     "CheckpointError",
+    "ClassReport",
+    "EarlyStopping",
+    "LossScale",
     "Metrics",
     "RunFolder",
     "RunFolderError",
     "RunRecorder",
     "Trainer",
     "TrainingError",
+    "WeightAverage",
+    "class_report",
+    "confusion_matrix",
     "load_weights",
+    "mean_absolute_error",
+    "r2",
     "read_checkpoint",
+    "top_k_accuracy",
     "write_checkpoint",
 ]

@@ -107,6 +107,8 @@ class CapturedStep:
             raise CaptureError(f"the backend {backend.name} records no graphs")
         if not hasattr(trainer.optimizer, "recording"):
             raise CaptureError(f"the optimizer {type(trainer.optimizer).__name__} has no `recording`")
+        if trainer.loss_scale is not None:
+            raise CaptureError("with mixed precision in float16 the host decides whether a step is taken")
         self._trainer, self._backend = trainer, backend
         self._form = form_of(x, targets)
         self._layers = [layer for _, layer in trainer.model.named_layers()]
@@ -158,7 +160,8 @@ class CapturedStep:
         trainer = self._trainer
         modes = [layer.training for layer in self._layers]
         choices = (get_kernels(), get_matmul_precision(), get_workspace_mb())
-        return trainer.model, trainer.loss, trainer.optimizer, trainer.clip_norm, trainer.seed, modes, choices
+        options = (trainer.clip_norm, trainer.seed, trainer.accumulate, trainer.mixed_precision)
+        return trainer.model, trainer.loss, trainer.optimizer, options, modes, choices
 
     def is_current(self) -> bool:
         """Whether a replay still does what an ordinary step would.

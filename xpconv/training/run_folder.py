@@ -193,6 +193,8 @@ class RunRecorder(Callback):
         Steps between two lines of the log.
     """
 
+    saves = True
+
     def __init__(self, folder: RunFolder, *, log_every: int = 20) -> None:
         if log_every < 1:
             raise ValueError(f"log_every: must be at least 1, got {log_every}")

@@ -7,153 +7,38 @@ import math
 import os
 import time
 import warnings
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .._checks import check_integer
+from .._checks import check_integer, check_number, is_number
 from ..backends import CaptureError, asarray, backend_of, compute, get_backend, to_numpy, use_backend
 from ..backends.protocol import Array, Backend
 from ..data import ArrayDataset, Batches
-from ..optim.clip import check_norm, clip_grad_norm
+from .average import WeightAverage
 from .callbacks import Callback
-from .capture import SLOTS, WARM_UP, CapturedStep, Outcome, form_of
-from .checkpoint import Checkpoint, CheckpointError, read_checkpoint, write_checkpoint
+from .capture import WARM_UP, CapturedStep, Outcome, form_of
+from .checkpoint import CheckpointError, write_checkpoint
 from .interrupt import on_first_interrupt
+from .metrics import Metrics, count_hits, takes_probabilities
+from .mixed import HALF_TYPES, LossScale
 from .pairs import ArrayPairs, check_source
+from .state import AVERAGED, below, load_model, read_trainer
+from .step import clip, gradients
+from .sums import StepResult, Sums, TrainingError
 
 if TYPE_CHECKING:
     from ..layers import Layer
 
-__all__ = ["Metrics", "Trainer", "TrainingError", "load_weights"]
+__all__ = ["Trainer"]
 
 Loss = Callable[[Array, Array], tuple[Any, Array]]
+Metric = Callable[[np.ndarray, np.ndarray], float]
 Data = Any  # Batches, ArrayDataset or a pair of arrays
 
-# So many steps are left unread at most, which bounds how late a loss that is not finite is noticed. The newest ones are
-# left unread then: waiting for them would let the device run out of work.
-_UNREAD = 50
-_NEWEST = 8
-assert _UNREAD < SLOTS
-
-
-def _is_count(value: object, limit: float = math.inf) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < limit
-
-
-def _is_real(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _are_sums(value: Any) -> bool:
-    if not isinstance(value, dict) or set(value) != {"loss", "hits", "images"}:
-        return False
-    hits = value["hits"]
-    return _is_real(value["loss"]) and _is_count(value["images"]) and (hits is None or _is_count(hits))
-
-
-def _is_best(value: Any) -> bool:
-    names = ("epoch", "val_loss", "val_accuracy")
-    return value is None or (isinstance(value, dict) and all(_is_real(value.get(name)) for name in names))
-
-
-_COUNT = (_is_count, "an integer of at least 0")
-
-# What the state of a checkpoint must have; see `Trainer.save`.
-_CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "seed": (lambda v: _is_count(v, 2**64), "an integer from 0 to 2**64 - 1"),
-    "step": _COUNT,
-    "epoch": _COUNT,
-    "epoch_step": _COUNT,
-    "order": (lambda v: v is None or isinstance(v, dict), "a mapping or null"),
-    "sums": (_are_sums, "a mapping of loss, hits and images"),
-    "seconds": (_is_real, "a number"),
-    "history": (lambda v: isinstance(v, list) and all(isinstance(r, dict) for r in v), "a list of mappings"),
-    "best": (_is_best, "a mapping of epoch, val_loss and val_accuracy, or null"),
-    "optimizer": (lambda v: isinstance(v, dict), "a mapping"),
-}
-
-
-class TrainingError(RuntimeError):
-    """Training cannot go on: the loss is no longer a finite number."""
-
-
-class Metrics(NamedTuple):
-    """Means over images.
-
-    Attributes
-    ----------
-    loss
-        Mean loss.
-    accuracy
-        Share of images whose largest score is that of their label; NaN where there are no class labels.
-    """
-
-    loss: float
-    accuracy: float
-
-
-class _Step(NamedTuple):
-    """A step whose loss may still be on the device."""
-
-    number: int
-    images: int
-    loss: Any
-    hits: Any | None
-    lr: float
-    norm: Any | None = None  # of the gradients, where they are clipped
-
-
-class _Sums:
-    """Loss and hits over an epoch.
-
-    Steps are collected as they are and added up, in order and in double precision, when somebody asks: so no step waits
-    for the device, and the sums do not depend on when they are read.
-    """
-
-    def __init__(self, loss: float = 0.0, hits: int | None = 0, images: int = 0) -> None:
-        self.loss, self.hits, self.images = loss, hits, images
-        self.pending: deque[_Step] = deque()
-        self.losses: list[float] = []
-        self._read_older: Callable[[Any], np.ndarray] = to_numpy
-
-    def add(self, step: _Step, backend: Backend) -> None:
-        """Collect a step of a backend; where there are many, the older ones are read."""
-        self.pending.append(step)
-        if len(self.pending) == _UNREAD - _NEWEST:
-            read = backend.mark()
-            self._read_older = lambda value: read(value) if backend.owns(value) else to_numpy(value)
-        elif len(self.pending) >= _UNREAD:
-            self._read(_UNREAD - _NEWEST, self._read_older)
-
-    def read(self) -> Metrics:
-        """Add up what is pending; TrainingError if a loss or a norm is not finite, then and ever after."""
-        self._read(len(self.pending), to_numpy)
-        if not self.images:
-            return Metrics(math.nan, math.nan)
-        return Metrics(self.loss / self.images, math.nan if self.hits is None else self.hits / self.images)
-
-    def _read(self, count: int, bring: Callable[[Any], np.ndarray]) -> None:
-        for _ in range(count):
-            step = self.pending[0]
-            loss = float(bring(step.loss))
-            if not math.isfinite(loss):
-                raise TrainingError(
-                    f"loss became {loss} at step {step.number}, with learning rate {step.lr:g}; try a smaller one, "
-                    "clip_norm, or look for NaN and huge values in the data"
-                )
-            if step.norm is not None:
-                try:
-                    check_norm(float(bring(step.norm)))
-                except FloatingPointError as error:
-                    raise TrainingError(f"step {step.number}, with learning rate {step.lr:g}: {error}") from error
-            self.losses.append(loss)
-            self.loss += loss * step.images
-            self.images += step.images
-            self.hits = None if step.hits is None or self.hits is None else self.hits + int(bring(step.hits))
-            self.pending.popleft()
+_OWN_METRICS = ("loss", "accuracy")
+_LEAST_SCALE = 2.0**-24
 
 
 class _StopTraining(Exception):
@@ -180,6 +65,20 @@ class Trainer:
         Of the order of the data (where `fit` makes the batches) and of dropout. The initial weights are the model's.
     clip_norm : float, optional
         Gradients are scaled down together to at most this norm.
+    ema : float, optional
+        Decay of an exponential moving average of the weights, such as 0.999: see `WeightAverage`. `fit` trains the
+        weights and validates the average, `evaluate` and `predict` use it, checkpoints have both.
+    accumulate : int
+        A batch goes through the net in so many parts, one after the other, whose gradients are added up, each weighted
+        by its examples: the same step in less memory, if the loss is a mean over the examples. Batch normalisation
+        sees a part at a time, and class weights of a loss divide by those of a part.
+    mixed_precision : str, optional
+        ``"float16"`` or ``"bfloat16"``, where the backend has it: forward and backward in that type, normalisation, the
+        loss, weights and their updates in float32. With float16 the loss is scaled, see `LossScale`: a step whose
+        gradients overflow is not taken. Evaluation is in float32.
+    metrics : mapping of callables, optional
+        By name: ``metric(scores, targets) -> number`` for the NumPy arrays of a whole data set, such as
+        `xpconv.training.top_k_accuracy` or, for regression, `xpconv.training.r2`. Measured on validation data.
     capture : bool
         Whether to record a step as a CUDA graph and replay it for every further batch of the same shape, which spares
         the time that Python takes to start each kernel. The first steps of a `fit` and those of other shapes are run
@@ -193,10 +92,12 @@ class Trainer:
         Why the steps of the last `fit` could not be recorded, though that was asked for.
     history : list of dict
         One entry per epoch: ``epoch`` (from 1), ``step``, ``loss``, ``accuracy``, ``lr`` (of the last step),
-        ``seconds``, with validation data also ``val_loss`` and ``val_accuracy``.
+        ``seconds``, with validation data also ``val_loss``, ``val_accuracy`` and ``val_NAME`` for every metric.
     best : dict or None
         ``epoch``, ``val_loss`` and ``val_accuracy`` of the epoch with the best validation accuracy so far; of
-        equals the one with the lowest loss.
+        equals, or where there is no accuracy, the one with the lowest loss.
+    loss_scale : LossScale or None
+        With mixed precision in float16.
     step : int
         Steps done since the start of the first run.
     epoch : int
@@ -227,6 +128,10 @@ class Trainer:
         callbacks: Sequence[Callback] = (),
         seed: int = 0,
         clip_norm: float | None = None,
+        ema: float | None = None,
+        accumulate: int = 1,
+        mixed_precision: str | None = None,
+        metrics: Mapping[str, Metric] | None = None,
         capture: bool = False,
     ) -> None:
         seed = check_integer("seed", seed, 0, 2**64 - 1)  # a plain int: checkpoints are JSON
@@ -235,6 +140,11 @@ class Trainer:
                 raise TypeError(f"clip_norm: expected a positive number or None, got {clip_norm!r}")
             if not clip_norm > 0:
                 raise ValueError(f"clip_norm: must be positive, got {clip_norm}")
+        if ema is not None and not check_number("ema", ema, 0, 1) < 1:
+            raise ValueError(f"ema: must be below 1, got {ema}")
+        for callback in callbacks:
+            if not isinstance(callback, Callback):
+                raise TypeError(f"callbacks: expected instances of Callback, got {callback!r:.200}")
         self.model = model
         self.loss = loss
         self.optimizer = optimizer
@@ -242,6 +152,10 @@ class Trainer:
         self.callbacks = list(callbacks)
         self.seed = seed
         self.clip_norm = clip_norm
+        self.accumulate = check_integer("accumulate", accumulate, 1)
+        self.mixed_precision = mixed_precision
+        self.loss_scale = LossScale() if mixed_precision == "float16" else None
+        self.metrics = _checked_metrics(metrics)
         self.capture = bool(capture)
         self.capture_reason: str | None = None
         self.history: list[dict[str, Any]] = []
@@ -253,14 +167,16 @@ class Trainer:
         self.epochs = 0
         self.batch_images = 0
         self.interrupted = False
-        self._sums = _Sums()
+        self._sums = Sums()
         self._seconds = 0.0
         self._stop = False
         self._interrupt = False
         self._order: dict[str, Any] | None = None  # what the data order of the running epoch depends on
         self._graph: CapturedStep | None = None
         self._warm_up: tuple[Any, int] = (None, 0)  # form of the last batch, and ordinary steps that it has had
+        self._average = None if ema is None else WeightAverage(model, float(ema))
         self._frozen: set[int] = set()
+        self._check_precision()
         self._note_frozen()
 
     # ---- training -------------------------------------------------------------------------------------------
@@ -315,6 +231,7 @@ class Trainer:
                 self._call("on_fit_start")
                 try:
                     self._start_training()
+                    self._leave_if_asked()  # an early stop that was there before a resume
                     while self.epoch < epochs:
                         self._run_epoch(batches, held_out)
                         self._leave_if_asked()
@@ -357,13 +274,19 @@ class Trainer:
             raise _StopTraining
 
     def _call(self, method: str, *arguments: Any) -> None:
-        for callback in self.callbacks:
-            getattr(callback, method)(self, *arguments)
+        # those that save last: what they save has the state of all
+        for callback in sorted(self.callbacks, key=lambda callback: callback.saves):
+            try:
+                getattr(callback, method)(self, *arguments)
+            except Exception as error:
+                error.add_note(f"raised in {type(callback).__name__}.{method}")
+                raise
 
     def _run_epoch(self, batches: Batches | ArrayPairs, held_out: Batches | ArrayPairs | None) -> None:
         clock = time.monotonic()
         self.epoch_steps = len(batches)
         try:
+            self._call("on_epoch_start")
             for x, targets in batches.epoch(self.epoch, start=self.epoch_step):
                 self._train_step(x, targets)
                 self._call("on_step_end")
@@ -372,7 +295,7 @@ class Trainer:
             record["lr"] = self.optimizer.lr
             if held_out is not None:
                 # a Ctrl-C in here leaves an epoch of which only this part is missing
-                metrics = self._measure(held_out, self._leave_if_asked)
+                metrics, more = self._measure(held_out, self._leave_if_asked)
                 if len(held_out) and not math.isfinite(metrics.loss):
                     raise TrainingError(
                         f"validation loss became {metrics.loss} in epoch {self.epoch + 1}, after step {self.step}, "
@@ -380,6 +303,7 @@ class Trainer:
                         "and huge values in the validation data"
                     )
                 record |= {"val_loss": metrics.loss, "val_accuracy": metrics.accuracy}
+                record |= {f"val_{name}": value for name, value in more.items()}
         finally:
             self._seconds += time.monotonic() - clock
         record["seconds"] = round(self._seconds, 3)
@@ -390,8 +314,10 @@ class Trainer:
         self.optimizer.lr = lr
         graph = self._graph_for(x, targets)
         outcome = self._step_on(x, targets, self.step) if graph is None else graph.replay(x, targets)
+        if self._average is not None:
+            self._average.update()
         self.batch_images = x.shape[0]
-        step = _Step(self.step, x.shape[0], outcome.loss, outcome.hits, lr, outcome.norm)
+        step = StepResult(self.step, x.shape[0], outcome.loss, outcome.hits, lr, outcome.norm)
         self.step += 1
         self.epoch_step += 1
         self._sums.add(step, backend_of(x=x))
@@ -401,18 +327,23 @@ class Trainer:
         self.model.begin_step(step, self.seed)
         for _, layer in self.model.named_layers():
             layer._keeps = not layer.training  # it is frozen, and the way back leads through it
-        self.model.zero_grad()
-        scores = self.model.forward(x)
-        loss, dscores = self.loss(scores, targets)
-        self.model.backward(dscores)
-        norm = None
-        if self.clip_norm is not None:
-            try:
-                norm = clip_grad_norm(self.model.parameters(), self.clip_norm)
-            except FloatingPointError as error:
-                raise TrainingError(f"step {self.step}, with learning rate {self.optimizer.lr:g}: {error}") from error
-        self.optimizer.step()
-        return Outcome(loss, _hits(scores, targets), norm)
+        loss, hits = gradients(self, x, targets)
+        norm, finite = clip(self)
+        if self.loss_scale is not None:
+            self._update_scale(finite)
+        if finite:
+            self.optimizer.step()
+        return Outcome(loss, hits, norm)
+
+    def _update_scale(self, finite: bool) -> None:
+        scale = self.loss_scale
+        assert scale is not None
+        scale.update(finite)
+        if scale.scale < _LEAST_SCALE:
+            raise TrainingError(
+                f"step {self.step}: gradients overflow {self.mixed_precision} even with a loss scale of "
+                f"{scale.scale:g}; look for huge values in data or weights, or train in bfloat16 or float32"
+            )
 
     def _graph_for(self, x: Array, targets: Array) -> CapturedStep | None:
         """The recorded step for this batch, recorded now if it is time; None where it takes an ordinary step."""
@@ -437,13 +368,13 @@ class Trainer:
     def _finish_epoch(self, record: dict[str, Any]) -> None:
         self.history.append(record)
         accuracy, loss = record.get("val_accuracy", math.nan), record.get("val_loss", math.nan)
-        if not math.isnan(accuracy) and math.isfinite(loss):
+        if math.isfinite(loss):
             best = self.best
-            if best is None or (accuracy, -loss) > (best["val_accuracy"], -best["val_loss"]):
+            if best is None or _rank(accuracy, loss) > _rank(best["val_accuracy"], best["val_loss"]):
                 self.best = {"epoch": record["epoch"], "val_loss": loss, "val_accuracy": accuracy}
         self.epoch += 1
         self.epoch_step = 0
-        self._sums = _Sums()
+        self._sums = Sums()
         self._seconds = 0.0
         self._call("on_epoch_end", record)
 
@@ -462,7 +393,13 @@ class Trainer:
     def evaluate(self, data: Data, *, batch_size: int = 256) -> Metrics:
         """Loss and accuracy on ``data`` (as for `fit`), the net in evaluation mode and the data not augmented."""
         with self._on_model_backend():
-            return self._measure(self._batches(data, batch_size, training=False), lambda: None)
+            return self._measure(self._batches(data, batch_size, training=False), lambda: None, more=False)[0]
+
+    def report(self, data: Data, *, batch_size: int = 256) -> dict[str, float]:
+        """``loss``, ``accuracy`` and every metric of ``metrics`` on ``data``, as in `evaluate`."""
+        with self._on_model_backend():
+            metrics, more = self._measure(self._batches(data, batch_size, training=False), lambda: None)
+        return metrics._asdict() | more
 
     def predict(self, x: Any, *, batch_size: int = 256) -> Array:
         """Scores of ``x``, an array of the model's backend; in evaluation mode.
@@ -491,19 +428,39 @@ class Trainer:
                 parts.append(self.model.forward(asarray(x[start : start + batch_size], backend=backend)))
             return parts[0] if len(parts) == 1 else compute(backend, "concat", backend.xp.concat, parts)
 
-    def _measure(self, batches: Batches | ArrayPairs, between: Callable[[], None]) -> Metrics:
+    def _measure(
+        self, batches: Batches | ArrayPairs, between: Callable[[], None], *, more: bool = True
+    ) -> tuple[Metrics, dict[str, float]]:
+        """Loss and accuracy, and if ``more`` the metrics of the user, with a call ``between`` two batches."""
         loss_sum, hit_sum, images = 0.0, 0.0, 0
-        pending: list[_Step] = []
+        pending: list[StepResult] = []
+        kept: list[tuple[Array, Array]] = []
         with self._evaluating():
             for x, targets in batches.epoch(0):
                 scores = self.model.forward(x)
-                pending.append(_Step(0, x.shape[0], self.loss(scores, targets)[0], _hits(scores, targets), 0.0))
+                loss, hits = self.loss(scores, targets)[0], self._hits(scores, targets)
+                pending.append(StepResult(0, x.shape[0], loss, hits, 0.0))
+                if more and self.metrics:
+                    kept.append((scores, targets))
                 between()
         for part in pending:
             loss_sum += float(to_numpy(part.loss)) * part.images
             hit_sum += math.nan if part.hits is None else int(to_numpy(part.hits))
             images += part.images
-        return Metrics(loss_sum / images, hit_sum / images) if images else Metrics(math.nan, math.nan)
+        metrics = Metrics(loss_sum / images, hit_sum / images) if images else Metrics(math.nan, math.nan)
+        if not kept:
+            return metrics, {}
+        whole = [np.concatenate([to_numpy(array) for array in arrays]) for arrays in zip(*kept, strict=True)]
+        return metrics, {name: _value_of(name, metric(whole[0], whole[1])) for name, metric in self.metrics.items()}
+
+    def _hits(self, scores: Array, targets: Array) -> Array | None:
+        return count_hits(scores, targets, probabilities=takes_probabilities(self.loss))
+
+    @contextlib.contextmanager
+    def averaged_weights(self) -> Iterator[None]:
+        """Inside the block the model has its averaged weights, where there are some: with ``ema``, after a step."""
+        with contextlib.nullcontext() if self._average is None else self._average.applied():
+            yield
 
     @contextlib.contextmanager
     def _evaluating(self) -> Iterator[None]:
@@ -511,7 +468,8 @@ class Trainer:
         for layer, _, _ in modes:
             layer.training = layer._keeps = False
         try:
-            yield
+            with self.averaged_weights():
+                yield
         finally:
             for layer, training, keeps in modes:  # each its own: some may be frozen
                 layer.training, layer._keeps = training, keeps
@@ -560,6 +518,23 @@ class Trainer:
         if self.optimizer is None:
             raise ValueError(f"optimizer: a trainer that {does} needs one, got None")
 
+    def _check_precision(self) -> None:
+        """Raise unless the model can be trained in the half type that was asked for."""
+        dtype = self.mixed_precision
+        if dtype is None:
+            return
+        if dtype not in HALF_TYPES:
+            raise ValueError(f"mixed_precision: expected {' or '.join(HALF_TYPES)}, got {dtype!r}")
+        for name, parameter in self.model.named_parameters():
+            backend = backend_of(parameter=parameter.data)
+            if backend.dtype_name(parameter.data) != "float32":
+                got = backend.dtype_name(parameter.data)
+                raise TypeError(f"mixed_precision: expected a model in float32, got {name} in {got}")
+            try:
+                backend.dtype(dtype)
+            except TypeError as error:
+                raise ValueError(f"mixed_precision: the backend {backend.name} has no {dtype}") from error
+
     def _check_order(self, batches: Batches | ArrayPairs) -> None:
         """A started epoch can only go on with the batches that it was started with."""
         order = {"batches": len(batches), "batch_size": batches.batch_size, "seed": batches.seed}
@@ -587,7 +562,7 @@ class Trainer:
         optimizer = self.optimizer.state_dict()
         arrays = {f"model.{name}": array for name, array in self.model.state_dict().items()}
         arrays |= {f"optimizer.{name}": array for name, array in optimizer["arrays"].items()}
-        state = {
+        state: dict[str, Any] = {
             "kind": "trainer",
             "seed": self.seed,
             "step": self.step,
@@ -600,6 +575,15 @@ class Trainer:
             "best": self.best,
             "optimizer": optimizer["settings"],
         }
+        if self._average is not None:
+            state["ema"] = {"decay": self._average.decay, "count": self._average.count}
+            with self.averaged_weights():
+                arrays |= {f"{AVERAGED}{name}": array for name, array in self.model.state_dict().items()}
+        if self.loss_scale is not None:
+            state["loss_scale"] = self.loss_scale.state_dict()
+        states = [(type(callback).__name__, callback.state_dict()) for callback in self.callbacks]
+        if any(kept for _, kept in states):
+            state["callbacks"] = [{"kind": kind, "state": kept} for kind, kept in states if kept]
         write_checkpoint(path, arrays, state)
 
     @classmethod
@@ -613,6 +597,10 @@ class Trainer:
         schedule: Callable[[int], float] | None = None,
         callbacks: Sequence[Callback] = (),
         clip_norm: float | None = None,
+        ema: float | None = None,
+        accumulate: int = 1,
+        mixed_precision: str | None = None,
+        metrics: Mapping[str, Metric] | None = None,
         capture: bool = False,
     ) -> Trainer:
         """A trainer that continues from a checkpoint of `save`, bit for bit on the same backend.
@@ -621,15 +609,17 @@ class Trainer:
         ----------
         path
             The checkpoint.
-        model, loss, optimizer, schedule, callbacks, clip_norm, capture
-            As they were (but for capture, which changes no result); of model and optimizer the state is overwritten.
+        model, loss, optimizer, schedule, callbacks, clip_norm, ema, accumulate, mixed_precision, metrics, capture
+            As they were (but for capture, which changes no result); of model, optimizer and callbacks the state is
+            overwritten. The state of callbacks is given to those of the same class, in order; one for which there is
+            none starts anew.
 
         Raises
         ------
         CheckpointError
             The file cannot be read or does not fit the model or the optimizer; both are then unchanged.
         """
-        checkpoint = _read_trainer(path)
+        checkpoint = read_trainer(path)
         state = checkpoint.state
         trainer = cls(
             model,
@@ -639,76 +629,60 @@ class Trainer:
             callbacks=callbacks,
             seed=state["seed"],
             clip_norm=clip_norm,
+            ema=ema,
+            accumulate=accumulate,
+            mixed_precision=mixed_precision,
+            metrics=metrics,
             capture=capture,
         )
         trainer._check_optimizer("continues")
-        before = model.state_dict()
-        _load_model(path, model, checkpoint.arrays)
+        trainer._load_extras(path, state, checkpoint.arrays)
+        before = model.state_dict(), optimizer.state_dict()
+        load_model(path, model, checkpoint.arrays)
         try:
             optimizer.load_state_dict(
-                {"arrays": _below("optimizer.", checkpoint.arrays), "settings": state["optimizer"]}
+                {"arrays": below("optimizer.", checkpoint.arrays), "settings": state["optimizer"]}
             )
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            model.load_state_dict(before)
+            model.load_state_dict(before[0])
             raise CheckpointError(f"{os.fspath(path)}: does not fit the optimizer: {error}") from error
+        try:
+            trainer._load_callbacks(state.get("callbacks", []))
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            model.load_state_dict(before[0])
+            optimizer.load_state_dict(before[1])
+            raise CheckpointError(f"{os.fspath(path)}: does not fit the callbacks: {error}") from error
         for name in ("step", "epoch", "epoch_step", "history", "best"):
             setattr(trainer, name, state[name])
         trainer._order = state["order"]
-        trainer._sums = _Sums(**state["sums"])
+        trainer._sums = Sums(**state["sums"])
         trainer._seconds = state["seconds"]
         return trainer
 
+    def _load_extras(self, path: str | os.PathLike[str], state: dict[str, Any], arrays: dict[str, Any]) -> None:
+        """Averaged weights and the loss scale, which the checkpoint and this trainer must either both have or not."""
+        for entry, mine, argument in (
+            ("ema", self._average, "ema"),
+            ("loss_scale", self.loss_scale, "mixed_precision"),
+        ):
+            if (mine is None) != (entry not in state):
+                without = "without" if entry not in state else "with"
+                raise CheckpointError(f"{os.fspath(path)}: is of a run {without} {argument}, which must stay as it was")
+        if self._average is not None:
+            try:
+                self._average.load(below(AVERAGED, arrays), state["ema"]["count"])
+            except ValueError as error:
+                raise CheckpointError(f"{os.fspath(path)}: does not fit the model: {error}") from error
+        if self.loss_scale is not None:
+            self.loss_scale = LossScale(**state["loss_scale"])
 
-def load_weights(path: str | os.PathLike[str], model: Layer) -> dict[str, Any]:
-    """Load the weights of a checkpoint of `Trainer.save` into ``model``; returns its ``step``, ``epoch`` and ``best``.
-
-    Raises
-    ------
-    CheckpointError
-        The file cannot be read or does not fit the model, which is then unchanged.
-    """
-    checkpoint = _read_trainer(path)
-    _load_model(path, model, checkpoint.arrays)
-    return {name: checkpoint.state[name] for name in ("step", "epoch", "best")}
-
-
-def _read_trainer(path: str | os.PathLike[str]) -> Checkpoint:
-    checkpoint = read_checkpoint(path)
-    if checkpoint.state.get("kind") != "trainer":
-        raise CheckpointError(f"{os.fspath(path)}: not a checkpoint of a Trainer")
-    for name in _CHECKS:
-        if name not in checkpoint.state:
-            raise CheckpointError(f"{os.fspath(path)}: its training state has no {name!r}")
-    for name, (test, words) in _CHECKS.items():
-        value = checkpoint.state[name]
-        if not test(value):
-            raise CheckpointError(
-                f"{os.fspath(path)}: {name!r} of its training state: expected {words}, got {value!r:.60}"
-            )
-    return checkpoint
-
-
-def _below(prefix: str, arrays: dict[str, Any]) -> dict[str, Any]:
-    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
-
-
-def _load_model(path: str | os.PathLike[str], model: Layer, arrays: dict[str, Any]) -> None:
-    try:
-        model.load_state_dict(_below("model.", arrays))
-    except (ValueError, TypeError, KeyError) as error:
-        raise CheckpointError(f"{os.fspath(path)}: does not fit the model: {error}") from error
-
-
-def _hits(scores: Array, targets: Array) -> Array | None:
-    """How many of the largest scores (N, K) are those of the labels (N,); None where targets are no labels."""
-    if len(scores.shape) != 2 or len(targets.shape) != 1:
-        return None
-    backend = backend_of(scores=scores, targets=targets)
-    if backend.is_floating(targets):
-        return None
-    with backend.running():
-        guess = backend.xp.argmax(scores, axis=1)
-        return backend.xp.sum(backend.xp.astype(guess == backend.astype(targets, guess.dtype), guess.dtype))
+    def _load_callbacks(self, entries: list[dict[str, Any]]) -> None:
+        left = list(entries)
+        for callback in self.callbacks:
+            mine = next((entry for entry in left if entry["kind"] == type(callback).__name__), None)
+            if mine is not None:
+                left.remove(mine)
+                callback.load_state_dict(mine["state"])
 
 
 def _is_labelled_images(images: Any, targets: Any) -> bool:
@@ -719,3 +693,24 @@ def _is_labelled_images(images: Any, targets: Any) -> bool:
         and images.ndim == 4
         and (not isinstance(targets, np.ndarray) or (targets.ndim == 1 and targets.dtype.kind in "iu"))
     )
+
+
+def _rank(accuracy: float, loss: float) -> tuple[float, float]:
+    """The larger the better; without an accuracy by the loss alone."""
+    return (-math.inf if math.isnan(accuracy) else accuracy), -loss
+
+
+def _checked_metrics(metrics: Mapping[str, Metric] | None) -> dict[str, Metric]:
+    checked = {} if metrics is None else dict(metrics)
+    for name, metric in checked.items():
+        if not isinstance(name, str) or not callable(metric):
+            raise TypeError(f"metrics: expected functions by name, got {name!r}: {metric!r:.100}")
+        if name in _OWN_METRICS:
+            raise ValueError(f"metrics: {name} is there already; choose another name")
+    return checked
+
+
+def _value_of(name: str, value: Any) -> float:
+    if not is_number(value):
+        raise TypeError(f"metrics: {name} must give a number, got {value!r:.100}")
+    return float(value)
