@@ -6,6 +6,7 @@
 from .average import WeightAverage
 from .callbacks import Callback, EarlyStopping
 from .checkpoint import Checkpoint, CheckpointError, read_checkpoint, write_checkpoint
+from .lr_finder import LearningRates
 from .metrics import (
     ClassReport,
     Metrics,
@@ -16,6 +17,7 @@ from .metrics import (
     top_k_accuracy,
 )
 from .mixed import LossScale
+from .profile import LayerTime, Profile
 from .run_folder import RunFolder, RunFolderError, RunRecorder
 from .state import load_weights
 from .sums import TrainingError
@@ -27,8 +29,11 @@ __all__ = [
     "CheckpointError",
     "ClassReport",
     "EarlyStopping",
+    "LayerTime",
+    "LearningRates",
     "LossScale",
     "Metrics",
+    "Profile",
     "RunFolder",
     "RunFolderError",
     "RunRecorder",

@@ -1,4 +1,4 @@
-"""Loss and accuracy of a run as a picture."""
+"""Loss and accuracy of a run, and the loss over learning rates, as pictures."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from .._extras import require
 
-__all__ = ["draw_curves"]
+__all__ = ["draw_curves", "draw_learning_rates"]
 
 _TRAINING, _VALIDATION = "#1f5fa8", "#d1622b"
 
@@ -66,6 +66,35 @@ def draw_curves(records: Iterable[Mapping[str, Any]], title: str) -> bytes:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph", UserWarning)  # a character that the font lacks becomes a box
         figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+def draw_learning_rates(rates: Any, losses: Any, smoothed: Any, suggestion: float | None) -> bytes:
+    """A PNG with the loss over the learning rate, see `LearningRates`.
+
+    Raises
+    ------
+    MissingExtraError
+        matplotlib is not installed.
+    """
+    require("matplotlib", "curves")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4.2), dpi=120, layout="tight")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    axes.plot(rates, losses, color=_TRAINING, alpha=0.25, linewidth=0.8, label="one batch")
+    axes.plot(rates, smoothed, color=_TRAINING, label="smoothed")
+    if suggestion is not None:
+        axes.axvline(suggestion, color=_VALIDATION, linestyle="--", label=f"suggestion {suggestion:.2g}")
+    axes.set_xscale("log")
+    axes.set_xlabel("learning rate")
+    axes.set_ylabel("loss")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
     return buffer.getvalue()
 
 

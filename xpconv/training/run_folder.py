@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .._checks import check_integer
 from ._files import remove_leftovers, write_atomically
 from .callbacks import Callback
 from .curves import draw_curves
@@ -191,15 +192,17 @@ class RunRecorder(Callback):
         Where to.
     log_every
         Steps between two lines of the log.
+    save_every
+        Steps between two checkpoints within an epoch; None saves at the end of every epoch only. A run that is killed
+        loses the steps since the last one.
     """
 
     saves = True
 
-    def __init__(self, folder: RunFolder, *, log_every: int = 20) -> None:
-        if log_every < 1:
-            raise ValueError(f"log_every: must be at least 1, got {log_every}")
+    def __init__(self, folder: RunFolder, *, log_every: int = 20, save_every: int | None = None) -> None:
         self.folder = folder
-        self.log_every = log_every
+        self.log_every = check_integer("log_every", log_every, 1)
+        self.save_every = None if save_every is None else check_integer("save_every", save_every, 1)
         self._clock = time.monotonic()
         self._images = 0
         self._drawn = time.monotonic()
@@ -212,10 +215,15 @@ class RunRecorder(Callback):
         self._clock = time.monotonic()
 
     def on_step_end(self, trainer: Trainer) -> None:
-        """A line of the log, every `log_every` steps."""
+        """A line of the log every `log_every` steps, a checkpoint every `save_every`."""
         self._images += trainer.batch_images
-        if trainer.step % self.log_every:
-            return
+        if trainer.step % self.log_every == 0:
+            self._append(trainer)
+        within = trainer.epoch_step < trainer.epoch_steps  # the end of the epoch saves too
+        if within and self.save_every is not None and trainer.step % self.save_every == 0:
+            trainer.save(self.folder.last)
+
+    def _append(self, trainer: Trainer) -> None:
         running = trainer.running()
         now = time.monotonic()
         self.folder.append(

@@ -30,6 +30,8 @@ from .sums import StepResult, Sums, TrainingError
 
 if TYPE_CHECKING:
     from ..layers import Layer
+    from .lr_finder import LearningRates
+    from .profile import Profile
 
 __all__ = ["Trainer"]
 
@@ -427,6 +429,60 @@ class Trainer:
             for start in range(0, max(x.shape[0], 1), batch_size):
                 parts.append(self.model.forward(asarray(x[start : start + batch_size], backend=backend)))
             return parts[0] if len(parts) == 1 else compute(backend, "concat", backend.xp.concat, parts)
+
+    # ---- before a run ---------------------------------------------------------------------------------------
+
+    def find_lr(
+        self, data: Data, *, start: float = 1e-6, end: float = 10.0, steps: int = 100, batch_size: int = 128
+    ) -> LearningRates:
+        """The loss in steps whose learning rate grows: a range test (Smith 2015, arXiv:1506.01186).
+
+        Everything, the weights and the state of the optimizer included, is afterwards as it was.
+
+        Parameters
+        ----------
+        data, batch_size
+            As for `fit`.
+        start, end : float
+            The first and the last rate; between them it grows by the same factor from step to step.
+        steps : int
+            At least 10. It ends sooner where the loss is 4 times its smallest, or no longer finite.
+
+        Returns
+        -------
+        LearningRates
+            With a ``suggestion`` and a picture, ``draw(path)``.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Naming the argument that is wrong; or the trainer has no optimizer.
+        """
+        from .lr_finder import find_learning_rate
+
+        return find_learning_rate(self, data, start=start, end=end, steps=steps, batch_size=batch_size)
+
+    def profile(self, data: Data, *, steps: int = 10, batch_size: int = 128) -> Profile:
+        """Where the time of a training step goes, layer by layer.
+
+        After two steps to warm up, ``steps`` steps are measured; then everything is as it was, as after `find_lr`. On a
+        device every layer is waited for, so that its time is its own: the steps take longer than those of a run.
+
+        Parameters
+        ----------
+        data, batch_size
+            As for `fit`.
+        steps : int
+            At least 1.
+
+        Returns
+        -------
+        Profile
+            With a ``table()`` and ``write_trace(path)``, for chrome://tracing.
+        """
+        from .profile import profile_steps
+
+        return profile_steps(self, data, steps=steps, batch_size=batch_size)
 
     def _measure(
         self, batches: Batches | ArrayPairs, between: Callable[[], None], *, more: bool = True
