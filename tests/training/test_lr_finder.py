@@ -97,7 +97,10 @@ def _line():
 def test_the_suggestion_trains_and_the_end_is_seen():
     trainer, pairs = _line()
     found = trainer.find_lr(pairs, start=1e-5, end=100.0, steps=120, batch_size=16)
-    assert 0.005 < found.suggestion < 0.1
+    assert 0.005 < found.suggestion < 0.5
+    trainer.optimizer.lr = found.suggestion
+    history = trainer.fit(pairs, epochs=20, batch_size=16)
+    assert history[-1]["loss"] < 0.15 < history[0]["loss"]  # down to the noise, 0.3**2
     assert found.rates[-1] < 20  # it ended when the loss was 4 times as large, or not finite
     assert len(found.rates) == len(found.losses) == len(found.smoothed) < 120
     assert np.isfinite(found.losses).all()
