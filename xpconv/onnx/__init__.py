@@ -5,5 +5,7 @@ The file format's package ``onnx`` comes with ``pip install "xpconv[onnx]"``; no
 
 from ._errors import OnnxError
 from ._export import export
+from ._graph import Graph
+from ._load import load
 
-__all__ = ["OnnxError", "export"]
+__all__ = ["Graph", "OnnxError", "export", "load"]

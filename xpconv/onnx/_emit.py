@@ -12,6 +12,7 @@ from .. import layers
 from .._geometry import Window, conv1d_arguments, conv_transpose_geometry, conv_window, pool_window, to_pair
 from ..backends import to_numpy
 from ..layers import Layer
+from . import _layers as more
 from ._builder import Builder
 
 __all__ = ["Emitter", "find_emitter"]
@@ -296,6 +297,91 @@ def _nothing(graph: Builder, layer: Layer, x: str, shape: tuple[int, ...]) -> st
     return x
 
 
+# ---- the layers of loaded files -----------------------------------------------------------------------------
+
+
+def _operands(graph: Builder, layer: Any, given: tuple[str, ...]) -> list[str]:
+    """The names of both, in order."""
+    if layer.value is None:
+        return list(given)
+    own = layer.value.data if isinstance(layer.value, layers.Parameter) else layer.value
+    constant = graph.constant("value", to_numpy(own))
+    return [constant, *given] if layer.first else [*given, constant]
+
+
+def _arithmetic(graph: Builder, layer: more.Arithmetic, x: str, shape: tuple[int, ...], *others: str) -> str:
+    return graph.add(layer.operator, *_operands(graph, layer, (x, *others)))
+
+
+def _matmul(graph: Builder, layer: more.MatMul, x: str, shape: tuple[int, ...], *others: str) -> str:
+    return graph.add("MatMul", *_operands(graph, layer, (x, *others)))
+
+
+def _function(graph: Builder, layer: more.Function, x: str, shape: tuple[int, ...]) -> str:
+    options = layer.options
+    if layer.operator == "Clip":
+        return graph.add(
+            "Clip", x, graph.constant("min", np.array(options["min"])), graph.constant("max", np.array(options["max"]))
+        )
+    if layer.operator == "Pow":
+        return graph.add("Pow", x, graph.constant("exponent", np.array(options["exponent"])))
+    if layer.operator == "GeluTanh":  # 0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x**3)))
+        cube = graph.add("Mul", graph.add("Mul", graph.add("Mul", x, x), x), graph.number(0.044715))
+        inner = graph.add("Mul", graph.add("Add", x, cube), graph.number(math.sqrt(2 / math.pi)))
+        y = graph.add("Mul", x, graph.add("Add", graph.add("Tanh", inner), graph.number(1)))
+        return graph.add("Mul", y, graph.number(0.5))
+    return graph.add(layer.operator, x, **options)
+
+
+def _softmax(graph: Builder, layer: more.Softmax, x: str, shape: tuple[int, ...]) -> str:
+    return graph.add("LogSoftmax" if layer.log else "Softmax", x, axis=layer.axis)
+
+
+def _prelu(graph: Builder, layer: more.PReLU, x: str, shape: tuple[int, ...]) -> str:
+    return graph.add("PRelu", x, graph.constant("slope", _numpy(layer.slope)))
+
+
+def _reshape(graph: Builder, layer: more.Reshape, x: str, shape: tuple[int, ...]) -> str:
+    wanted = list(layer.shape or ())
+    if layer.batch is not None and wanted and wanted[0] == layer.batch:
+        wanted[0] = 0
+    return graph.add("Reshape", x, graph.integers("shape", wanted), allowzero=int(layer.allow_zero))
+
+
+def _reshaped(graph: Builder, layer: more.Reshaped, x: str, shape: tuple[int, ...]) -> str:
+    if layer.operator == "Flatten":
+        return graph.add("Flatten", x, axis=(layer.axes or (1,))[0])
+    axes = layer.axes if layer.axes is not None else [i for i, length in enumerate(shape) if length == 1]
+    return graph.add(layer.operator, x, graph.integers("axes", axes))
+
+
+def _permuted(graph: Builder, layer: more.Permuted, x: str, shape: tuple[int, ...]) -> str:
+    return graph.transpose(x, layer.axes if layer.axes is not None else tuple(range(len(shape)))[::-1])
+
+
+def _mean(graph: Builder, layer: more.Mean, x: str, shape: tuple[int, ...]) -> str:
+    axes = list(range(len(shape)) if layer.axes is None else layer.axes)
+    if layer.total:
+        return graph.add("ReduceSum", x, graph.integers("axes", axes), keepdims=int(layer.keepdims))
+    return graph.add("ReduceMean", x, axes=axes, keepdims=int(layer.keepdims))
+
+
+def _joined(graph: Builder, layer: more.Joined, x: str, shape: tuple[int, ...], *others: str) -> str:
+    return graph.add("Concat", x, *others, axis=layer.axis)
+
+
+def _part(graph: Builder, layer: more.Part, x: str, shape: tuple[int, ...]) -> str:
+    axes, starts, stops = (list(column) for column in zip(*layer.ranges, strict=True))
+    bounds = [graph.integers(name, values) for name, values in (("starts", starts), ("ends", stops), ("axes", axes))]
+    return graph.add("Slice", x, *bounds)
+
+
+def _pad(graph: Builder, layer: more.Pad, x: str, shape: tuple[int, ...]) -> str:
+    before, behind = zip(*layer.frame(shape), strict=True)
+    pads = graph.integers("pads", [*before, *behind])
+    return graph.add("Pad", x, pads, graph.constant("frame", np.array(layer.value)), mode="constant")
+
+
 _EMITTERS: dict[type[Layer], Emitter] = {
     layers.AdaptiveAvgPool2d: _adaptive_avg_pool2d,
     layers.AvgPool2d: _avg_pool2d,
@@ -319,6 +405,18 @@ _EMITTERS: dict[type[Layer], Emitter] = {
     layers.SiLU: _silu,
     layers.Sigmoid: _operator("Sigmoid"),
     layers.Tanh: _operator("Tanh"),
+    more.Arithmetic: _arithmetic,
+    more.Function: _function,
+    more.Joined: _joined,
+    more.MatMul: _matmul,
+    more.Mean: _mean,
+    more.PReLU: _prelu,
+    more.Pad: _pad,
+    more.Part: _part,
+    more.Permuted: _permuted,
+    more.Reshape: _reshape,
+    more.Reshaped: _reshaped,
+    more.Softmax: _softmax,
 }
 
 # what a subclass may define anew, since it is asked for it

@@ -15,6 +15,8 @@ from ..training._files import write_atomically
 from ._builder import Builder
 from ._emit import does_as, find_emitter
 from ._errors import OnnxError
+from ._layers import Reshape
+from ._shapes import target_shape
 
 __all__ = ["export"]
 
@@ -196,6 +198,11 @@ class _Walk:
                 copy.__dict__[name] = recorded(child, _join(where, name))
 
             def forward(*arrays: Array) -> Array:
+                if type(part) is Reshape and len(arrays) == 2:
+                    return call(_fixed(part, *arrays, where), arrays[0])
+                return call(part, *arrays)
+
+            def call(part: Layer, *arrays: Array) -> Array:
                 values = [known.get(id(array)) for array in arrays if array is not None]
                 if None in values:
                     raise OnnxError(
@@ -225,6 +232,17 @@ class _Walk:
                 "array than they do"
             )
         return known[id(y)]
+
+
+def _fixed(layer: Reshape, x: Array, shape: Any, path: str) -> Reshape:
+    """A layer for a shape that was computed in the forward, from that of a batch of two."""
+    old, new = tuple(x.shape), target_shape(tuple(x.shape), shape, allow_zero=layer.allow_zero)
+    if not new or not old or new[0] != old[0]:
+        raise OnnxError(
+            f"{_title(layer, path)} cannot be written: its shape is computed, and gives {old} the shape {new}, "
+            "which does not begin with the batch"
+        )
+    return Reshape([0, *new[1:]])
 
 
 def _join(path: str, name: str) -> str:
