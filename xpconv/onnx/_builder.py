@@ -55,11 +55,14 @@ class Builder:
     # ---- what layers add ------------------------------------------------------------------------------------
 
     def add(self, op: str, *inputs: str, **attributes: Any) -> str:
-        """Append a node; returns the name of its result."""
+        """Append a node, "" for inputs that are left out; returns the name of its result."""
         stem = f"{self.path}/{op}" if self.path else op
         self._uses[stem] += 1
         name = stem if self._uses[stem] == 1 else f"{stem}_{self._uses[stem]}"
-        self.nodes.append(Node(op, name, list(inputs), f"{name}:0", attributes))
+        given = list(inputs)
+        while not given[-1]:  # left out
+            given.pop()
+        self.nodes.append(Node(op, name, given, f"{name}:0", attributes))
         return f"{name}:0"
 
     def constant(self, name: str, values: np.ndarray) -> str:

@@ -121,6 +121,8 @@ class _Converter:
         if operator.subgraph or not (handler or operator.kind in _SIMPLE or foldable or operator.kind == "Shape"):
             inside = " with a graph inside" if operator.subgraph else ""
             raise _Lacking(operator.kind + inside)
+        if operator.kind != "Constant" and not (operator.inputs and operator.inputs[0]):
+            raise OnnxError(f"damaged: {operator} has no input")
         if self._unknown.intersection(given):
             self._unknown.update(operator.outputs)
             return
@@ -172,6 +174,8 @@ class _Converter:
         if len(outputs) != 1 and not isinstance(layer, more.Split):
             raise _Lacking(f"{operator.kind} with {len(outputs)} results")
         for name in inputs:
+            if not name:
+                raise OnnxError("lacks an input")
             if name in self._constants:
                 raise _Lacking(f"{operator.kind} of a constant")
         place = self._graph._place(layer, path or _path_of(operator))
@@ -547,8 +551,8 @@ class _Converter:
             bound = attributes.pop(name, default) if given is None else given.reshape(()).item()
             bounds.append(default if abs(bound) > 3e38 else float(bound))
         low, high = bounds
-        layer = nn.ReLU() if bounds == [0.0, math.inf] else more.Function("Clip", min=low, max=high)
-        self._layer(operator, layer)
+        usual: dict[tuple[float, float], Callable[[], Layer]] = {(0.0, math.inf): nn.ReLU, (0.0, 6.0): nn.ReLU6}
+        self._layer(operator, usual[low, high]() if (low, high) in usual else nn.Hardtanh(low, high))
 
     def _softmax(self, operator: Operator, attributes: dict[str, Any]) -> None:
         late = self._file.opset >= 13

@@ -278,6 +278,14 @@ def _leaky_relu(graph: Builder, layer: layers.LeakyReLU, x: str, shape: tuple[in
     return graph.add("LeakyRelu", x, alpha=layer.negative_slope)
 
 
+def _hardtanh(graph: Builder, layer: layers.Hardtanh, x: str, shape: tuple[int, ...]) -> str:
+    low, high = (
+        graph.constant(name, np.array(bound)) if math.isfinite(bound) else ""
+        for name, bound in (("min", layer.min_val), ("max", layer.max_val))
+    )
+    return graph.add("Clip", x, low, high)
+
+
 def _gelu(graph: Builder, layer: Layer, x: str, shape: tuple[int, ...]) -> str:
     # Gelu came with opset 20; onnxruntime knows this pattern
     y = graph.add("Erf", graph.add("Div", x, graph.number(math.sqrt(2))))
@@ -319,10 +327,6 @@ def _matmul(graph: Builder, layer: more.MatMul, x: str, shape: tuple[int, ...], 
 
 def _function(graph: Builder, layer: more.Function, x: str, shape: tuple[int, ...]) -> str:
     options = layer.options
-    if layer.operator == "Clip":
-        return graph.add(
-            "Clip", x, graph.constant("min", np.array(options["min"])), graph.constant("max", np.array(options["max"]))
-        )
     if layer.operator == "Pow":
         return graph.add("Pow", x, graph.constant("exponent", np.array(options["exponent"])))
     if layer.operator == "GeluTanh":  # 0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x**3)))
@@ -395,6 +399,7 @@ _EMITTERS: dict[type[Layer], Emitter] = {
     layers.GELU: _gelu,
     layers.GlobalAvgPool2d: _global_avg_pool2d,
     layers.GroupNorm: _group_norm,
+    layers.Hardtanh: _hardtanh,
     layers.Identity: _nothing,
     layers.InstanceNorm2d: _instance_norm2d,
     layers.LayerNorm: _layer_norm,
@@ -402,6 +407,7 @@ _EMITTERS: dict[type[Layer], Emitter] = {
     layers.Linear: _linear,
     layers.MaxPool2d: _max_pool2d,
     layers.ReLU: _operator("Relu"),
+    layers.ReLU6: _hardtanh,
     layers.SiLU: _silu,
     layers.Sigmoid: _operator("Sigmoid"),
     layers.Tanh: _operator("Tanh"),

@@ -11,6 +11,7 @@ from .._extras import require
 from ..backends import backend_of, compute, get_backend
 from ..backends.protocol import Array
 from ..layers import Concat, Layer, Residual, Sequential
+from ..models import InvertedResidual
 from ..training._files import write_atomically
 from ._builder import Builder
 from ._emit import does_as, find_emitter
@@ -156,6 +157,8 @@ class _Walk:
             for name, child in layer._own(layer._layer_names):
                 x = self.run(child, _join(path, name), x)
             return x
+        if does_as(layer, InvertedResidual):
+            return self._inverted(layer, path, x)
         if does_as(layer, Residual):
             return self._residual(layer, path, x)
         if does_as(layer, Concat):
@@ -172,6 +175,13 @@ class _Walk:
             )
         self._graph.path = path
         return _Value(self._graph.add("Add", y.name, straight.name), y.array + straight.array)
+
+    def _inverted(self, layer: Any, path: str, x: _Value) -> _Value:
+        y = self.run(layer.conv, _join(path, "conv"), x)
+        if not layer.use_res_connect:
+            return y
+        self._graph.path = path
+        return _Value(self._graph.add("Add", x.name, y.name), x.array + y.array)
 
     def _concat(self, layer: Any, path: str, x: _Value) -> _Value:
         parts = [self.run(branch, _join(path, name), x) for name, branch in layer._own(layer._layer_names)]

@@ -163,10 +163,6 @@ class MatMul(_WithConstant):
 # name -> (function of (namespace, x, options), its derivative from (namespace, x, y, options))
 _FUNCTIONS: dict[str, tuple[Callable[..., Array], Callable[..., Array]]] = {
     "Abs": (lambda xp, x, o: xp.abs(x), lambda xp, x, y, o: xp.sign(x)),
-    "Clip": (
-        lambda xp, x, o: xp.minimum(xp.maximum(x, _like(xp, x, o["min"])), _like(xp, x, o["max"])),
-        lambda xp, x, y, o: _ones_where(xp, (x > o["min"]) & (x < o["max"]), x),
-    ),
     "Elu": (
         lambda xp, x, o: xp.where(x > 0, x, o["alpha"] * xp.expm1(xp.minimum(x, _like(xp, x, 0)))),
         lambda xp, x, y, o: xp.where(x > 0, _like(xp, x, 1), y + o["alpha"]),

@@ -128,33 +128,34 @@ class _Reader:
             raise OnnxError("it has sparse tensors, which xpconv does not read")
         constants: dict[str, np.ndarray] = {}
         for tensor in graph.initializer:
-            if not tensor.name or tensor.name in constants:
+            if not _text(tensor.name) or tensor.name in constants:
                 raise OnnxError(f"damaged: two constants, or none, have the name {tensor.name!r}")
             constants[tensor.name] = self._tensor(tensor, f"constant {tensor.name!r}")
         inputs: dict[str, list[int | None] | None] = {}
         for value in graph.input:
-            if value.name in constants:
+            if _text(value.name) in constants:
                 continue  # older files list constants among the inputs too
             if not value.name or value.name in inputs:
                 raise OnnxError(f"damaged: two inputs, or none, have the name {value.name!r}")
             inputs[value.name] = _shape(value)
-        outputs = [value.name for value in graph.output]
+        outputs = [_text(value.name) for value in graph.output]
         operators = [self._operator(node) for node in graph.node]
         ordered = _ordered(operators, {*constants, *inputs})
         known = {*constants, *inputs, *(name for operator in operators for name in operator.outputs)}
         missing = [name for name in outputs if name not in known]
         if missing or not outputs:
             raise OnnxError(f"damaged: nothing gives the result {', '.join(map(repr, missing)) or '(none is named)'}")
-        metadata = {entry.key: entry.value for entry in model.metadata_props}
+        metadata = {_text(entry.key): _text(entry.value) for entry in model.metadata_props}
         return File(opset, inputs, outputs, constants, ordered, metadata)
 
     def _operator(self, node: Any) -> Operator:
-        kind = node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
-        operator = Operator(kind, node.name, list(node.input), list(node.output))
+        kind, domain = _text(node.op_type), _text(node.domain)
+        kind = kind if domain in ("", "ai.onnx") else f"{domain}.{kind}"
+        operator = Operator(kind, _text(node.name), [*map(_text, node.input)], [*map(_text, node.output)])
         if not node.op_type or not any(operator.outputs):
             raise OnnxError(f"damaged: node {node.name!r} has no operator or no result")
         for attribute in node.attribute:
-            if not attribute.name or attribute.name in operator.attributes:
+            if not _text(attribute.name) or attribute.name in operator.attributes:
                 raise OnnxError(f"damaged: {operator} has two attributes, or none, of the name {attribute.name!r}")
             operator.attributes[attribute.name] = self._attribute(operator, attribute)
         return operator
@@ -162,7 +163,7 @@ class _Reader:
     def _attribute(self, operator: Operator, attribute: Any) -> Any:
         kinds = self._onnx.AttributeProto
         if attribute.type == kinds.FLOAT:
-            return float(attribute.f)
+            return _float(attribute.f)
         if attribute.type == kinds.INT:
             return int(attribute.i)
         if attribute.type == kinds.STRING:
@@ -170,7 +171,7 @@ class _Reader:
         if attribute.type == kinds.TENSOR:
             return self._tensor(attribute.t, f"the value of {operator}")
         if attribute.type == kinds.FLOATS:
-            return [float(value) for value in attribute.floats]
+            return [_float(value) for value in attribute.floats]
         if attribute.type == kinds.INTS:
             return [int(value) for value in attribute.ints]
         operator.subgraph = True  # or of a type that no operator known here has
@@ -208,7 +209,7 @@ class _Reader:
 
     def _external(self, tensor: Any, what: str, size: int) -> bytes:
         """``size`` bytes of another file, which must lie in the folder of this one or below."""
-        said = {entry.key: entry.value for entry in tensor.external_data}
+        said = {_text(entry.key): _text(entry.value) for entry in tensor.external_data}
         location = said.get("location", "")
         if self._folder is None:
             raise OnnxError(
@@ -234,6 +235,18 @@ class _Reader:
                 return file.read(length)
         except OSError as error:
             raise OnnxError(f"{what}: cannot read {location!r}: {error.strerror or error}") from error
+
+
+def _text(value: str | bytes) -> str:
+    """A string of the file, of which the package gives bytes where they are no UTF-8."""
+    if isinstance(value, bytes):
+        raise OnnxError(f"damaged: the name {value!r:.200} is no text")
+    return value
+
+
+def _float(value: float) -> float:
+    """The number that was meant: a file has 1e-5 as a float32, which is another number in float64."""
+    return float(str(np.float32(value)))
 
 
 def _from_numbers(numbers: Any, dtype: str, stored: np.dtype, what: str) -> np.ndarray:
