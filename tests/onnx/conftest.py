@@ -26,6 +26,7 @@ def randomised(rng):
     """``randomised(model)`` gives it parameters and statistics that are nothing special."""
 
     def fill(model):
+        state = {}
         for name, values in model.state_dict().items():
             if name.endswith("running_var"):
                 fresh = rng.uniform(0.5, 2, values.shape)
@@ -34,7 +35,8 @@ def randomised(rng):
                 fresh = rng.normal(0.3 if values.ndim == 1 else 0, 1 / np.sqrt(fan), values.shape)
             else:
                 continue
-            model.load_state_dict({name: fresh.astype(values.dtype)}, strict=False)
+            state[name] = fresh.astype(values.dtype)
+        model.load_state_dict(state, strict=False)
         return model
 
     return fill
