@@ -10,8 +10,7 @@ import pytest
 from PIL import Image
 
 import xpconv
-from xpconv.cli.predict import read_image
-from xpconv.data import DataError
+from xpconv.data import DataError, read_image
 from xpconv.training import Metrics
 
 

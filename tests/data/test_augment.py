@@ -13,8 +13,8 @@ def generator():
 def crop_oracle(x, far_y, far_x):
     """Pad with zeros, crop at random, image by image; draws as ShiftCrop does."""
     rng = generator()
-    dy = rng.integers(-far_y, far_y + 1, len(x))
-    dx = rng.integers(-far_x, far_x + 1, len(x))
+    shifts = np.floor(rng.random((len(x), 2)) * [2 * far_y + 1, 2 * far_x + 1]).astype(int) - [far_y, far_x]
+    dy, dx = shifts.T
     padded = np.pad(x, ((0, 0), (0, 0), (far_y, far_y), (far_x, far_x)))
     height, width = x.shape[2:]
     windows = [
@@ -50,7 +50,7 @@ def test_every_shift_occurs():
 
 def test_flip_mirrors_whole_images(on):
     got = on.to_numpy(RandomFlip(0.4)(on.asarray(X), generator(), True))
-    flipped = generator().random(len(X)) < 0.4
+    flipped = generator().random((len(X), 1))[:, 0] < 0.4
     assert 0 < flipped.sum() < len(X)
     np.testing.assert_array_equal(got, np.where(flipped[:, None, None, None], X[:, :, :, ::-1], X))
 

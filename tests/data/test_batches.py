@@ -346,7 +346,7 @@ def test_the_backend_is_the_default_one_when_the_epoch_begins():
         ({"seed": None}, TypeError, "seed: expected an integer, got None"),
         ({"dtype": "int32"}, ValueError, "dtype: expected float16, bfloat16, float32 or float64, got 'int32'"),
         ({"transform": 3}, TypeError, "transform: expected a callable or None, got 3"),
-        ({"dataset": (X, [0])}, TypeError, "dataset: expected an ArrayDataset, got tuple"),
+        ({"dataset": (X, [0])}, TypeError, "dataset: expected an ArrayDataset or another Dataset, got tuple"),
         ({"placement": "gpu"}, ValueError, "placement: expected one of auto, device, host, got 'gpu'"),
         ({"backend": "abacus"}, ValueError, "backend: unknown 'abacus'; known are"),
         ({"backend": 3}, TypeError, "backend: expected a name such as 'numpy', got 3"),

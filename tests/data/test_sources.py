@@ -299,13 +299,16 @@ def test_a_file(small_idx, tmp_path):
     np.savez(tmp_path / "set.npz", images=np.zeros((10, 5, 4), np.uint8), labels=np.arange(10))
     assert len(load(tmp_path / "set.npz").train) == 8
     (tmp_path / "readme").write_text("hello")
-    with pytest.raises(DataError, match=r"readme: expected a .npz file, an archive of CIFAR-10"):
+    with pytest.raises(DataError, match=r"readme: expected a .npz, .npy, .h5 or .csv file, an archive of CIFAR-10"):
         load(tmp_path / "readme")
 
 
 def test_a_folder_with_something_else(tmp_path):
     (tmp_path / "data").mkdir()
-    with pytest.raises(DataError, match=r"data: expected IDX files .* or CIFAR-10 .*; it has nothing"):
+    with pytest.raises(
+        DataError,
+        match=r"data: expected a folder of images for each class, .* or CIFAR-10 .*; it has nothing",
+    ):
         load(tmp_path / "data")
     (tmp_path / "data" / "cat.jpeg").touch()
     with pytest.raises(DataError, match=r"; it has cat.jpeg$"):

@@ -267,7 +267,7 @@ def test_not_of_a_trainer(saved, make_net):
 
 def test_load_weights(saved, make_net, make_trainer, train_set):
     net = make_net()
-    assert load_weights(saved, net) == {"step": 6, "epoch": 1, "best": None}
+    assert load_weights(saved, net) == {"step": 6, "epoch": 1, "best": None, "classes": None}
     assert Trainer(net, softmax_cross_entropy, None).evaluate(train_set) == make_trainer(saved).evaluate(train_set)
     with pytest.raises(CheckpointError, match="does not fit the model"):
         load_weights(saved, layers.Linear(3, 4))

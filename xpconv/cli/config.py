@@ -68,11 +68,42 @@ class TrainConfig:
     data: str = _option(
         "fashion-mnist-small",
         "name of a data set (fashion-mnist-small, which is part of the package, fashion-mnist, mnist, cifar10), or "
-        "path of an .npz file or of a folder with IDX or CIFAR-10 files",
+        "path: a folder that has a folder of images for each class, a CSV file that lists images, an .npz, .npy or "
+        "HDF5 file, a folder with IDX or CIFAR-10 files",
         metavar="NAME",
     )
     data_dir: str | None = _option(
         None, "folder with the files of the data set; no other place is looked at", metavar="DIR"
+    )
+    labels: str | None = _option(None, "file with the labels of an .npy file", metavar="FILE")
+    image_size: int | None = _option(
+        None, "height and width that image files are brought to", metavar="N", check=_at_least(1)
+    )
+    channels: int | None = _option(
+        None,
+        "of image files: 1 (grey) or 3 (default: 1 if all are grey)",
+        metavar="N",
+        check=lambda v: None if v in (1, 3) else "must be 1 or 3",
+    )
+    bad_files: str = _option(
+        "refuse",
+        "image files that cannot be read: refuse ends with a list of them, skip goes on without them and lists them in "
+        "the run folder",
+        metavar="WHAT",
+        check=_one_of(("refuse", "skip")),
+    )
+    allow_outside: bool = _option(False, "follow paths and links that lead out of the folder of the data")
+    workers: int = _option(
+        1,
+        "threads that read and augment images ahead; the batches are the same for any number, 0 is without",
+        metavar="N",
+        check=_at_least(0, 1025),
+    )
+    statistics: str | None = _option(
+        None,
+        "JSON file where mean and deviation of the training images are kept, so that they are computed once for "
+        "several runs",
+        metavar="FILE",
     )
     model: str = _option("small-cnn", "network: {models}", metavar="NAME", check=_model)
     backend: str | None = _option(None, "where to compute: numpy, cupy, cupy:1, torch, jax, ...", metavar="NAME")
@@ -104,6 +135,27 @@ class TrainConfig:
         check=_one_of(SCHEDULES),
     )
     augment: bool = _option(True, "shift and, where it keeps the class, mirror the training images at random")
+    mirror: bool = _option(False, "mirror the training images at random, whatever the data set")
+    jitter: float = _option(
+        0.0,
+        "change brightness, contrast and saturation of the training images at random by up to so much, and hue by up "
+        "to a quarter of it",
+        metavar="X",
+        check=lambda v: None if 0 <= v <= 1 else "must be from 0 to 1",
+    )
+    cutout: int = _option(0, "hide a square of so many pixels in each training image", metavar="N", check=_at_least(0))
+    mixup: float = _option(
+        0.0,
+        "mix each training image with another, in a ratio from Beta(X, X)",
+        metavar="X",
+        check=lambda v: None if 0 <= v < math.inf else "must be at least 0",
+    )
+    class_weights: str = _option(
+        "none",
+        "balanced: in the loss, images of rare classes count more",
+        metavar="WHAT",
+        check=_one_of(("none", "balanced")),
+    )
     validation: float = _option(
         0.1,
         "part of the training images that is held out to choose the best epoch; with 0 the last epoch is tested",

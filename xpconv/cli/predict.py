@@ -8,14 +8,13 @@ from typing import Any
 import numpy as np
 
 from .. import asarray, to_numpy
-from .._extras import require
-from ..data import DataError
+from ..data import read_image
 from ..functional import softmax_cross_entropy
 from ..training import Trainer, load_weights
 from .config import add_options, flags_of
 from .run import build_model, choose_weights, machine, open_run
 
-__all__ = ["add_command", "read_image"]
+__all__ = ["add_command"]
 
 _SHOWN = 3
 _BATCH = 256
@@ -47,51 +46,6 @@ def add_command(commands: Any) -> None:
     parser.set_defaults(run=run)
 
 
-def read_image(path: str, image_shape: tuple[int, int, int], *, invert: bool = False) -> np.ndarray:
-    """An image file as uint8 array of ``image_shape`` (C, H, W).
-
-    An image of just this size and kind keeps its pixels; others are scaled to fit and filled up with black. What is
-    transparent becomes black.
-
-    Raises
-    ------
-    DataError
-        It cannot be read as an image; the message names it.
-    ValueError
-        The network takes neither grey nor coloured images.
-    """
-    image_module, operations = require("PIL.Image", "pictures"), require("PIL.ImageOps", "pictures")
-    channels, height, width = image_shape
-    mode = {1: "L", 3: "RGB"}.get(channels)
-    if mode is None:
-        raise ValueError(f"the network takes images of {channels} channels, an image file has 1 or 3")
-    try:
-        with image_module.open(path) as opened:
-            image = operations.exif_transpose(opened)
-            if image.mode.startswith("I;16"):
-                # Pillow would cut off all above 255 instead of scaling
-                image = image_module.fromarray((np.asarray(image, dtype=np.uint16) >> 8).astype(np.uint8))
-            elif image.mode in ("I", "F"):
-                raise DataError(f"{path}: pixels of 32 bits have no known range; save it with 8 or 16 bits")
-            if image.has_transparency_data:
-                image = image.convert("RGBA")
-                image = image_module.alpha_composite(image_module.new("RGBA", image.size, (0, 0, 0, 255)), image)
-            image = image.convert(mode)
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
-    except (OSError, ValueError, SyntaxError, image_module.DecompressionBombError) as error:
-        # SyntaxError is what Pillow raises for a broken PNG
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{path}: cannot be read as an image: {error}") from error
-    if invert:
-        image = operations.invert(image)
-    if image.size != (width, height):
-        image = operations.pad(image, (width, height), method=image_module.Resampling.BILINEAR)
-    pixels = np.asarray(image, dtype=np.uint8).reshape(height, width, channels)
-    return np.ascontiguousarray(np.moveaxis(pixels, 2, 0))
-
-
 def run(options: argparse.Namespace) -> int:
     """Do what the command line says; returns the exit status."""
     folder, config, info = open_run(options.folder, flags_of(options))
@@ -102,7 +56,8 @@ def run(options: argparse.Namespace) -> int:
         )
     with machine(config):
         model = build_model(config, info)
-        load_weights(choose_weights(folder, options.weights), model)
+        # the names that the weights were trained with; those of the folder where the classes have only numbers
+        classes = load_weights(choose_weights(folder, options.weights), model)["classes"] or info.classes
         trainer = Trainer(model, softmax_cross_entropy, None)
         normalize, rng = info.normalize(config.dtype), np.random.default_rng()  # which nothing is drawn from
         for start in range(0, len(options.images), _BATCH):
@@ -113,5 +68,5 @@ def run(options: argparse.Namespace) -> int:
                 odds = np.exp(row - row.max())
                 odds /= odds.sum()
                 best = np.argsort(-odds, kind="stable")[:_SHOWN]
-                print(f"{path}: {', '.join(f'{info.classes[k]} {odds[k]:.3f}' for k in best)}", flush=True)
+                print(f"{path}: {', '.join(f'{classes[k]} {odds[k]:.3f}' for k in best)}", flush=True)
     return 0

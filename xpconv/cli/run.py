@@ -14,11 +14,12 @@ import numpy as np
 from .. import data, get_num_threads, models, set_num_threads, use_matmul_precision
 from .._extras import require
 from ..backends import Backend, get_backend, use_backend
+from ..data.sources import has_image_files
 from ..layers import Layer
 from ..training import RunFolder, RunFolderError
 from .config import TrainConfig, restore
 
-__all__ = ["DataInfo", "build_model", "choose_weights", "machine", "open_run", "say"]
+__all__ = ["DataInfo", "build_model", "choose_weights", "machine", "open_data", "open_run", "say"]
 
 _BLAS_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "OMP_NUM_THREADS")
 
@@ -75,6 +76,23 @@ class DataInfo:
     def normalize(self, dtype: str) -> data.Normalize:
         """The normalisation of the training images, without their augmentation."""
         return data.Normalize(self.mean, self.std, dtype)
+
+
+def open_data(config: TrainConfig, image_shape: tuple[int, int, int] | None = None) -> data.Splits:
+    """The data of a run, with what it has been told about them; image files in a shape (C, H, W), if one is given."""
+    image_size: Any = config.image_size
+    channels = config.channels
+    if image_shape is not None and has_image_files(config.data):
+        image_size, channels = image_shape[1:], image_shape[0]
+    return data.load(
+        config.data,
+        config.data_dir,
+        labels=config.labels,
+        image_size=image_size,
+        channels=channels,
+        bad=None if config.bad_files == "refuse" else config.bad_files,
+        allow_outside=config.allow_outside or None,
+    )
 
 
 def build_model(config: TrainConfig, info: DataInfo) -> Layer:

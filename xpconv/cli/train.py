@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import csv
 import dataclasses
+import functools
+import io
 import math
 import os
 import re
@@ -20,9 +23,10 @@ from .._extras import require
 from ..functional import softmax_cross_entropy
 from ..layers import Layer
 from ..training import RunFolder, RunFolderError, RunRecorder, Trainer, TrainingError, load_weights
+from ..training._files import write_atomically
 from .config import TrainConfig, add_options, collect, flags_of, key_of, read_toml
 from .progress import LiveProgress, progress_for
-from .run import DataInfo, build_model, machine, open_run, say
+from .run import DataInfo, build_model, machine, open_data, open_run, say
 
 __all__ = ["add_command"]
 
@@ -30,7 +34,7 @@ _RUNS = "runs"
 _INTERRUPTED = 130
 
 # What may differ when a run goes on: the rest would make it another run.
-_RESUMABLE = ("epochs", "data_dir", "backend", "threads", "capture")
+_RESUMABLE = ("epochs", "data_dir", "workers", "backend", "threads", "capture")
 
 _DESCRIPTION = """\
 Train a network on images and test it.
@@ -78,7 +82,7 @@ def add_command(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Do what the command line says; returns the exit status."""
-    for package in ("rich", "matplotlib", "threadpoolctl"):
+    for package in ("safetensors", "rich", "matplotlib", "threadpoolctl"):
         require(package, "training runs")  # now, not after the first epoch
     given = flags_of(options)
     file = read_toml(options.config) if options.config else {}
@@ -89,15 +93,14 @@ def run(options: argparse.Namespace) -> int:
     if out is not None:
         RunFolder.check_free(out)
     with machine(config):
-        train, held_out, test, transform = _load_data(config)
-        info = _describe(train, held_out, test, transform)
+        parts, transform, info = _load_data(config)
         model = build_model(config, info)
         stored = _stored(config, info)
         if out is not None:
             folder = RunFolder.create(out, stored)
         else:
             folder = RunFolder.create_numbered(_RUNS, f"{config.model}-{_stem(config.data)}", stored)
-        return _train(config, folder, model, train, held_out, test, transform)
+        return _train(config, folder, model, parts, transform)
 
 
 def _resume(options: argparse.Namespace, changes: dict[str, Any]) -> int:
@@ -115,13 +118,12 @@ def _resume(options: argparse.Namespace, changes: dict[str, Any]) -> int:
     changes = {name: value for name, value in changes.items() if name in _RESUMABLE}
     config = dataclasses.replace(before, **changes)
     with machine(config):
-        train, held_out, test, transform = _load_data(config)
-        info = _describe(train, held_out, test, transform)
+        parts, transform, info = _load_data(config, known)
         if info != known:
             raise ValueError(f"--data: {config.data} is not what the run in {folder.path} was started with")
         if config != before:
             folder.write_config(_stored(config, info))
-        return _train(config, folder, build_model(config, info), train, held_out, test, transform)
+        return _train(config, folder, build_model(config, info), parts, transform)
 
 
 def _stored(config: TrainConfig, info: DataInfo) -> dict[str, Any]:
@@ -129,8 +131,9 @@ def _stored(config: TrainConfig, info: DataInfo) -> dict[str, Any]:
     # as seen from everywhere: a run may be evaluated or resumed from another folder than this one
     if config.data not in data.data_sets():
         values["data"] = os.path.abspath(config.data)
-    if config.data_dir is not None:
-        values["data_dir"] = os.path.abspath(config.data_dir)
+    for name in ("data_dir", "labels", "statistics"):
+        if values[name] is not None:
+            values[name] = os.path.abspath(values[name])
     return {"xpconv": __version__, "config": values, "data": dataclasses.asdict(info)}
 
 
@@ -153,12 +156,15 @@ def _latest_run() -> str:
 # ---- the parts of a run -----------------------------------------------------------------------------------------
 
 Transform = Callable[..., Any]
-Dataset = data.ArrayDataset
 
 
-def _load_data(config: TrainConfig) -> tuple[Dataset, Dataset | None, Dataset, data.Compose]:
-    """Training, validation and test images, and the transform of the first."""
-    train, test = data.load(config.data, config.data_dir)
+def _load_data(config: TrainConfig, known: DataInfo | None = None) -> tuple[data.Splits, data.Compose, DataInfo]:
+    """The data in three parts, what is done to the images of the first, and what to know of it all.
+
+    ``known`` is what a run that goes on has found earlier: images that are not in memory are not all read again.
+    """
+    whole = open_data(config)
+    train, test, held_out = whole.train, whole.test, whole.validation
     if test.image_shape != train.image_shape:
         raise data.DataError(
             f"{config.data}: training images are {train.image_shape}, test images {test.image_shape} (C, H, W)"
@@ -167,30 +173,65 @@ def _load_data(config: TrainConfig) -> tuple[Dataset, Dataset | None, Dataset, d
         raise data.DataError(
             f"{config.data}: the test set has {test.num_classes} classes, the training set {train.num_classes}"
         )
-    held_out = None
     count = round(len(train) * config.validation)
-    if count:
+    if count and held_out is None:
         order = np.random.default_rng((config.seed, _SPLIT)).permutation(len(train))
         # sorted: the images stay in the order of the file, whichever they are
         held_out, train = train.subset(np.sort(order[:count])), train.subset(np.sort(order[count:]))
-    return train, held_out, test, data.standard_transform(train, config.augment, dtype=config.dtype)
+    if known is not None and not isinstance(train, data.ArrayDataset):
+        statistics = data.Statistics(known.mean, known.std, *known.pixel_range)
+    else:
+        statistics = data.compute_statistics(train, workers=config.workers, keep_in=config.statistics)
+    parts = data.Splits(train, test, held_out)
+    return parts, _transform(config, train, statistics), _describe(parts, statistics)
 
 
 _SPLIT = 0x5EED  # keeps the draw of the split apart from those of epochs, which start from (seed, epoch)
 
 
-def _describe(train: Dataset, held_out: Dataset | None, test: Dataset, transform: data.Compose) -> DataInfo:
-    normalize = transform.transforms[-1]
-    assert isinstance(normalize, data.Normalize)
-    scale = 255 if train.images.dtype == np.uint8 else 1
+def _transform(config: TrainConfig, train: data.Dataset, statistics: data.Statistics) -> data.Compose:
+    standard = data.standard_transform(train, config.augment, dtype=config.dtype, statistics=statistics)
+    *steps, normalize = standard.transforms
+    if config.mirror and not any(isinstance(step, data.RandomFlip) for step in steps):
+        steps.append(data.RandomFlip())
+    if config.jitter:
+        steps.append(data.ColorJitter(config.jitter, config.jitter, config.jitter, config.jitter / 4))
+    steps.append(normalize)
+    if config.cutout:
+        steps.append(data.Cutout(config.cutout))
+    return data.Compose(steps)
+
+
+def _describe(parts: data.Splits, statistics: data.Statistics) -> DataInfo:
+    train, test, held_out = parts.train, parts.test, parts.validation
     return DataInfo(
         tuple(train.classes),
         train.image_shape,
-        tuple(normalize.mean),  # type: ignore[arg-type]
-        tuple(normalize.std),  # type: ignore[arg-type]
-        (float(train.images.min()) / scale, float(train.images.max()) / scale),
+        statistics.mean,
+        statistics.std,
+        (statistics.low, statistics.high),
         (len(train), len(held_out) if held_out is not None else 0, len(test)),
     )
+
+
+def _skipped(parts: data.Splits) -> list[data.BadFile]:
+    """What the parts were made without; parts of one set have it in common."""
+    sets = [part for part in (*parts, parts.validation) if part is not None]
+    return list(dict.fromkeys(file for part in sets for file in part.skipped))
+
+
+def _write_skipped(folder: RunFolder, skipped: list[data.BadFile]) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(data.BadFile._fields)
+    writer.writerows(skipped)
+    write_atomically(folder.skipped, [text.getvalue().encode(errors="surrogateescape")])
+
+
+def _loss(config: TrainConfig, train: data.Dataset) -> Callable[..., Any]:
+    if config.class_weights == "none":
+        return softmax_cross_entropy
+    return functools.partial(softmax_cross_entropy, weight=data.class_weights(train).tolist())
 
 
 def _optimizer(config: TrainConfig, model: Layer) -> Any:
@@ -219,27 +260,33 @@ def _train(
     config: TrainConfig,
     folder: RunFolder,
     model: Layer,
-    train: Dataset,
-    held_out: Dataset | None,
-    test: Dataset,
+    parts: data.Splits,
     transform: data.Compose,
 ) -> int:
-    batches = data.Batches(train, config.batch_size, seed=config.seed, transform=transform, dtype=config.dtype)
+    skipped = _skipped(parts)
+    if skipped:
+        _write_skipped(folder, skipped)
+    batches = data.Batches(
+        parts.train,
+        config.batch_size,
+        seed=config.seed,
+        transform=transform,
+        dtype=config.dtype,
+        workers=config.workers,
+        mixup=config.mixup,
+    )
+    loss = _loss(config, parts.train)
     progress = progress_for()
     optimizer, schedule = _optimizer(config, model), _schedule(config, config.epochs * len(batches))
     # the progress first: its line of an epoch should not wait for the checkpoint
     callbacks = [progress, RunRecorder(folder)]
     options: dict[str, Any] = {"schedule": schedule, "callbacks": callbacks, "capture": config.capture}
     if folder.last.exists():
-        trainer = Trainer.resume(folder.last, model, softmax_cross_entropy, optimizer, **options)
+        trainer = Trainer.resume(folder.last, model, loss, optimizer, **options)
     else:
-        trainer = Trainer(model, softmax_cross_entropy, optimizer, seed=config.seed, **options)
-    _announce(config, folder, trainer, batches, held_out, test)
-    validation = (
-        None
-        if held_out is None
-        else data.Batches(held_out, 256, shuffle=False, transform=transform, dtype=config.dtype)
-    )
+        trainer = Trainer(model, loss, optimizer, seed=config.seed, **options)
+    _announce(config, folder, trainer, batches, parts, skipped)
+    validation = None if parts.validation is None else _in_order(config, parts.validation, transform)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="capture: ")  # said below
@@ -254,7 +301,7 @@ def _train(
             progress.close()
     if trainer.capture_reason is not None:
         say("capture", f"steps were not recorded: {trainer.capture_reason}")
-    _test(config, folder, trainer, test, transform)
+    _test(folder, trainer, _in_order(config, parts.test, transform))
     return 0
 
 
@@ -263,16 +310,18 @@ def _announce(
     folder: RunFolder,
     trainer: Trainer,
     batches: data.Batches,
-    held_out: Dataset | None,
-    test: Dataset,
+    parts: data.Splits,
+    skipped: list[data.BadFile],
 ) -> None:
-    train = batches.dataset
+    train, test, held_out = parts.train, parts.test, parts.validation
     shape = "x".join(str(size) for size in train.image_shape)
     held = f"{len(held_out)} validation and " if held_out is not None else ""
     say(
         "data",
         f"{config.data}: {len(train)} training, {held}{len(test)} test images of {shape}, {train.num_classes} classes",
     )
+    if skipped:
+        say("skipped", f"{len(skipped)} files, listed in {folder.skipped}")
     size = sum(parameter.size for parameter in trainer.model.parameters())
     say("model", f"{config.model}, {size:,} parameters, {config.dtype}")
     backend, threads = get_backend(), get_num_threads()
@@ -307,14 +356,17 @@ def _say_how_to_go_on(folder: RunFolder, trainer: Trainer) -> None:
     print(f"to go on: xpconv train --resume {shlex.quote(str(folder.path))}", flush=True)
 
 
-def _test(config: TrainConfig, folder: RunFolder, trainer: Trainer, test: Dataset, transform: data.Compose) -> None:
+def _in_order(config: TrainConfig, part: data.Dataset, transform: data.Compose) -> data.Batches:
+    return data.Batches(part, 256, shuffle=False, transform=transform, dtype=config.dtype, workers=config.workers)
+
+
+def _test(folder: RunFolder, trainer: Trainer, batches: data.Batches) -> None:
     if trainer.best is None:
         weights, epoch, text = "last", trainer.epoch, "the weights of the last epoch"
     else:
         loaded = load_weights(folder.best, trainer.model)
         weights, epoch = "best", loaded["epoch"]
         text = f"the weights of epoch {epoch}, the best on the validation images: {loaded['best']['val_accuracy']:.4f}"
-    batches = data.Batches(test, 256, shuffle=False, transform=transform, dtype=config.dtype)
     metrics = trainer.evaluate(batches)
     if not math.isfinite(metrics.loss):
         raise TrainingError(f"test loss is {metrics.loss} with {text}; look for NaN and huge values in the test images")

@@ -1,7 +1,8 @@
 """Augmentation and normalisation on the device, in the pure array API.
 
 A transform is called as ``transform(images, rng, training)`` with images (N, C, H, W) of any backend. Random numbers
-come from the host generator ``rng``, so that all backends make the same choices. Shifts and flips come first, on the
+come from the host generator ``rng``, so that all backends make the same choices; that of a batch has numbers for each
+image, which do not depend on the batch (`uniforms`). Shifts and flips come first, on the
 bytes; `Normalize` makes floating-point numbers of them at the end. `Batches` takes the three together where an array
 library computes on a device: see `Recipe`.
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Union
 
 import numpy as np
 
@@ -19,21 +20,28 @@ from .._checks import check_number
 from .._geometry import IntOrPair, to_pair
 from ..backends import backend_of
 from ..backends.protocol import Array, Backend
-from .dataset import ArrayDataset
+from .dataset import Dataset
+from .order import ImageRandom, uniforms
+from .statistics import Statistics, compute_statistics
 
 __all__ = [
     "Compose",
+    "Cutout",
     "Normalize",
+    "Random",
     "RandomFlip",
     "Recipe",
     "ShiftCrop",
     "Transform",
     "check_dtype",
+    "checked_images",
     "standard_transform",
+    "work_dtype",
 ]
 
 # the name in quotes: looking it up would import numpy.random, a fifth of what importing NumPy takes
 Transform = Callable[[Array, "np.random.Generator", bool], Array]
+Random = Union["np.random.Generator", ImageRandom]
 
 
 def check_dtype(dtype: object) -> None:
@@ -42,7 +50,8 @@ def check_dtype(dtype: object) -> None:
         raise ValueError(f"dtype: expected float16, bfloat16, float32 or float64, got {dtype!r}")
 
 
-def _checked(images: Array) -> Backend:
+def checked_images(images: Array) -> Backend:
+    """The backend of images (N, C, H, W)."""
     backend = backend_of(images=images)
     if images.ndim != 4:
         raise ValueError(
@@ -112,12 +121,12 @@ class Normalize:
 
     def __call__(self, images: Array, rng: np.random.Generator, training: bool) -> Array:
         """Images of the same shape, floating-point; ``rng`` and ``training`` are not used."""
-        backend = _checked(images)
+        backend = checked_images(images)
         is_bytes = backend.dtype_name(images) == "uint8"
         if not is_bytes and not backend.is_floating(images):
             raise TypeError(f"images: expected uint8 or floating-point, got {backend.dtype_name(images)}")
         dtype = self.dtype if is_bytes else backend.dtype_name(images)
-        work = _work_dtype(dtype)  # shorter floats are rounded once, at the end
+        work = work_dtype(dtype)  # shorter floats are rounded once, at the end
         scale, shift = (
             backend.asarray(np.reshape(values, (1, -1, 1, 1)).astype(work))
             for values in self.constants(images.shape[1], is_bytes)
@@ -154,7 +163,7 @@ class ShiftCrop:
 
     def __call__(self, images: Array, rng: np.random.Generator, training: bool) -> Array:
         """Images of the same shape and dtype."""
-        backend = _checked(images)
+        backend = checked_images(images)
         count, channels, height, width = images.shape
         far_y, far_x = self.limits((height, width))
         if not training or count == 0 or far_y == far_x == 0:
@@ -185,10 +194,10 @@ class ShiftCrop:
             raise ValueError(f"padding: must be smaller than the images, {height} x {width}, got {self.padding}")
         return far_y, far_x
 
-    def draw(self, rng: np.random.Generator, count: int) -> np.ndarray:
+    def draw(self, rng: Random, count: int) -> np.ndarray:
         """Shifts (count, 2)."""
-        far = to_pair("padding", self.padding, minimum=0)
-        return np.stack([rng.integers(-length, length + 1, count) for length in far], axis=1)
+        far = np.asarray(to_pair("padding", self.padding, minimum=0))
+        return np.floor(uniforms(rng, count, 2) * (2 * far + 1)).astype(np.int64) - far
 
 
 @dataclass
@@ -208,7 +217,7 @@ class RandomFlip:
 
     def __call__(self, images: Array, rng: np.random.Generator, training: bool) -> Array:
         """Images of the same shape and dtype."""
-        backend = _checked(images)
+        backend = checked_images(images)
         count = images.shape[0]
         if not training or count == 0:
             return images
@@ -219,12 +228,48 @@ class RandomFlip:
             both = xp.concat([images, xp.flip(images, axis=-1)], axis=0)
             return xp.take(both, chosen, axis=0)
 
-    def draw(self, rng: np.random.Generator, count: int) -> np.ndarray:
+    def draw(self, rng: Random, count: int) -> np.ndarray:
         """Which of so many images are mirrored."""
-        return rng.random(count) < self.probability
+        return uniforms(rng, count, 1)[:, 0] < self.probability
 
 
-# ---- the three together -----------------------------------------------------------------------------------------
+@dataclass
+class Cutout:
+    """Sets a square of each image to zero, the same in all channels; without ``training`` images stay as they are.
+
+    T. DeVries, G. W. Taylor, *Improved Regularization of Convolutional Neural Networks with Cutout*, 2017: the centre
+    is any pixel, so that a part of the square may be outside. Behind `Normalize` zero is the mean.
+
+    Parameters
+    ----------
+    size : int or pair
+        Height and width of the square.
+    """
+
+    size: IntOrPair
+
+    def __post_init__(self) -> None:
+        self.size = to_pair("size", self.size, minimum=1)
+
+    def __call__(self, images: Array, rng: np.random.Generator, training: bool) -> Array:
+        """Images of the same shape and dtype."""
+        backend = checked_images(images)
+        count, _, *sides = images.shape
+        if not training or count == 0:
+            return images
+        lengths = to_pair("size", self.size, minimum=1)
+        centres = np.floor(uniforms(rng, count, 2) * sides)
+        hidden = []
+        for axis, (side, length) in enumerate(zip(sides, lengths, strict=True)):
+            first = centres[:, axis, None] - length // 2
+            places = np.arange(side)
+            hidden.append((places >= first) & (places < first + length))
+        seen = ~(hidden[0][:, None, :, None] & hidden[1][:, None, None, :])
+        with backend.running():
+            return images * backend.astype(backend.asarray(seen.astype(np.uint8)), images.dtype)
+
+
+# ---- crop, flip and normalisation together ----------------------------------------------------------------------
 
 
 class Recipe(NamedTuple):
@@ -248,8 +293,8 @@ class Recipe(NamedTuple):
         """Whether it augments, in training."""
         return self.crop is not None or self.flip is not None
 
-    def draw(self, rng: np.random.Generator, image_size: tuple[int, int], choices: np.ndarray) -> None:
-        """Draw what the transform would draw for a batch, into the last columns (dy, dx, mirrored) of its choices."""
+    def draw(self, rng: Random, image_size: tuple[int, int], choices: np.ndarray) -> None:
+        """Draw what the transform would draw for images, into the last columns (dy, dx, mirrored) of their choices."""
         if self.crop is not None and any(self.crop.limits(image_size)):
             choices[:, 1:3] = self.crop.draw(rng, len(choices))
         if self.flip is not None:
@@ -269,11 +314,12 @@ class Recipe(NamedTuple):
         else:
             scale, shift = self.normalize.constants(channels, True)
             dtype = self.normalize.dtype
-        scale, shift = (np.broadcast_to(a, (channels,)).astype(_work_dtype(dtype)) for a in (scale, shift))
+        scale, shift = (np.broadcast_to(a, (channels,)).astype(work_dtype(dtype)) for a in (scale, shift))
         return scale, shift, dtype
 
 
-def _work_dtype(dtype: str) -> str:
+def work_dtype(dtype: str) -> str:
+    """In which to compute what has ``dtype`` in the end."""
     return "float64" if dtype == "float64" else "float32"
 
 
@@ -286,40 +332,16 @@ _AUGMENTATION = {
     "mnist": (2, False),
     "cifar10": (4, True),
 }
-_CHUNK = 1000  # images
 
 
-def _channel_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel, of bytes as fractions of 255; a constant channel gets 1.
-
-    Bytes are counted, value by value, and the rest goes over a thousand images at a time: no second copy of the set.
-    """
-    channels = images.shape[1]
-    chunks = [images[start : start + _CHUNK] for start in range(0, len(images), _CHUNK)]
-    if images.dtype == np.uint8:
-        values = np.arange(256) / 255
-        weights = np.zeros((channels, 256), np.int64)
-        for chunk in chunks:
-            for c in range(channels):
-                weights[c] += np.bincount(np.ravel(chunk[:, c]), minlength=256)
-        pixels = weights[0].sum()
-        mean = weights @ values / pixels
-        variance = np.sum(weights * (values - mean[:, None]) ** 2, axis=1) / pixels
-    else:
-        pixels = images.size // channels
-        mean = sum(np.sum(chunk, axis=(0, 2, 3), dtype=np.float64) for chunk in chunks) / pixels
-        centre = mean[:, None, None]
-        variance = sum(np.sum((chunk - centre) ** 2, axis=(0, 2, 3)) for chunk in chunks) / pixels
-    std = np.sqrt(variance)
-    return tuple(mean.tolist()), tuple(np.where(std > 0, std, 1.0).tolist())
-
-
-def standard_transform(dataset: ArrayDataset, augment: bool = True, *, dtype: str = "float32") -> Compose:
+def standard_transform(
+    dataset: Dataset, augment: bool = True, *, dtype: str = "float32", statistics: Statistics | None = None
+) -> Compose:
     """Augmentation that suits the data set, then normalisation by the mean and deviation of its pixels.
 
     Parameters
     ----------
-    dataset : ArrayDataset
+    dataset : Dataset
         The training set. Its name decides: shifts by up to 1 pixel and mirroring for Fashion-MNIST, shifts by up to
         2 for MNIST, shifts by up to 4 and mirroring for CIFAR-10. Other sets: shifts by up to an eighth of the shorter
         side; whether mirroring keeps the class is for you to know.
@@ -327,13 +349,15 @@ def standard_transform(dataset: ArrayDataset, augment: bool = True, *, dtype: st
         False normalises only.
     dtype : str
         Of the result, for uint8 images.
+    statistics : Statistics, optional
+        What `compute_statistics` has found earlier; without it all images are read once.
 
     Returns
     -------
     Compose
         For `Batches`, of the training set and of the test set: it augments in training only.
     """
-    mean, std = _channel_statistics(dataset.images)
+    known = compute_statistics(dataset) if statistics is None else statistics
     steps: list[Transform] = []
     if augment:
         shift, mirror = _AUGMENTATION.get(dataset.name, (min(dataset.image_shape[1:]) // 8, False))
@@ -341,4 +365,4 @@ def standard_transform(dataset: ArrayDataset, augment: bool = True, *, dtype: st
             steps.append(ShiftCrop(shift))
         if mirror:
             steps.append(RandomFlip())
-    return Compose([*steps, Normalize(mean, std, dtype)])
+    return Compose([*steps, Normalize(known.mean, known.std, dtype)])

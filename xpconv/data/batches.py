@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import operator
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from .._checks import check_integer
+from .._checks import check_integer, check_number
 from ..backends import compute, get_backend, load_backend, run
 from ..backends.protocol import Array, Backend
 from .augment import Recipe, Transform, check_dtype
-from .dataset import ArrayDataset
-from .order import count_steps, epoch_order, sent_ahead, step_generator
+from .background import in_background
+from .dataset import ArrayDataset, Dataset
+from .mixup import draw_mixture, mix
+from .order import ImageRandom, count_steps, epoch_order, sent_ahead, step_generator
 
 __all__ = ["PLACEMENTS", "Batches"]
 
@@ -28,14 +31,14 @@ _IMAGES_AT_ONCE = 1 << 16
 
 
 class _Resident(NamedTuple):
-    """A data set's images on a device, and the host's that they are a copy of."""
+    """A data set's images on a device, and what they are a copy of: the host's, or a set that is read."""
 
-    source: np.ndarray
+    source: Any
     images: Array
 
 
 # by the name of the backend and the dtype there; a set that nobody has any more leaves its devices
-_residents: WeakKeyDictionary[ArrayDataset, dict[tuple[str, str], _Resident]] = WeakKeyDictionary()
+_residents: WeakKeyDictionary[Dataset, dict[tuple[str, str], _Resident]] = WeakKeyDictionary()
 _ITEM_SIZE = {"uint8": 1, "float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
 
 
@@ -43,20 +46,22 @@ class Batches:
     """Cuts a data set into batches, on a backend.
 
     The order of the images and all random choices of the augmentation are drawn on the host and depend on ``seed``, the
-    epoch and the step alone: a run that is resumed in the middle of an epoch continues bit for bit, and all backends
-    see the same batches.
+    epoch and the image (or, for transforms that do not ask for it, the step) alone: a run that is resumed in the middle
+    of an epoch continues bit for bit, and all backends see the same batches, whatever the number of workers.
 
     Where the backend is a device with memory of its own, the images are copied there once and batches are put together
     there, if the set takes at most a quarter of the memory that is free; else each batch is on its way to the device
     while the one before it is being used. `ShiftCrop`, `RandomFlip` and `Normalize`, in this order and with any left
     out, are one kernel for sets of uint8. Nothing of this changes a batch. What is written into the arrays of a set
-    once it was copied has no effect on the device; other arrays in their place have.
+    once it was copied has no effect on the device; other arrays in their place have. Sets that lie in files are read
+    batch by batch, unless ``placement`` is ``"device"``.
 
     Iterating goes through epoch 0 the first time, epoch 1 the second time, and so on; `epoch` gives any one.
 
     Parameters
     ----------
-    dataset : ArrayDataset
+    dataset : Dataset
+        An `ArrayDataset`, `LazyDataset` or `ImageFiles`.
     batch_size : int
         The last batch of an epoch may be smaller, unless ``drop_last``.
     shuffle : bool
@@ -77,18 +82,30 @@ class Batches:
     placement : str
         ``"device"``: the set is copied to the backend in the first epoch there, once for all `Batches` of this set;
         ``"host"``: it stays on the host; ``"auto"``: see above.
+    workers : int
+        Threads that read images and, where the arrays are on the host, transform them, while earlier batches are being
+        used; 0: none. A transform runs in several threads at once then.
+    prefetch : int, optional
+        So many batches are ready or being made while one is used: at least one for each worker, which None means
+        twice.
+    mixup : float
+        In training, each batch is mixed with itself in another order, in a ratio drawn from Beta(mixup, mixup) (Zhang
+        et al., *mixup: Beyond Empirical Risk Minimization*, 2018), and labels are rows (n, K) of ``dtype``: what each
+        class's share is. 0: no mixture.
 
     Raises
     ------
     TypeError, ValueError
         Naming the argument that is wrong and its value.
+    DataError
+        When a batch is made: an image cannot be read. The error names it.
     BackendUnavailableError
         The backend that is named cannot start here.
     """
 
     def __init__(
         self,
-        dataset: ArrayDataset,
+        dataset: Dataset,
         batch_size: int,
         *,
         shuffle: bool = True,
@@ -99,9 +116,12 @@ class Batches:
         backend: str | None = None,
         training: bool | None = None,
         placement: str = "auto",
+        workers: int = 0,
+        prefetch: int | None = None,
+        mixup: float = 0.0,
     ) -> None:
-        if not isinstance(dataset, ArrayDataset):
-            raise TypeError(f"dataset: expected an ArrayDataset, got {type(dataset).__name__}")
+        if not isinstance(dataset, Dataset):
+            raise TypeError(f"dataset: expected an ArrayDataset or another Dataset, got {type(dataset).__name__}")
         if transform is not None and not callable(transform):
             raise TypeError(f"transform: expected a callable or None, got {transform!r}")
         check_dtype(dtype)
@@ -119,6 +139,9 @@ class Batches:
         self.backend = backend
         self.training = self.shuffle if training is None else bool(training)
         self.placement = placement
+        self.workers = check_integer("workers", workers, 0, 1024)
+        self.prefetch = 2 * self.workers if prefetch is None else check_integer("prefetch", prefetch, 0)
+        self.mixup = check_number("mixup", mixup, 0)
         self._next_epoch = 0
         if len(self) == 0:
             raise ValueError(f"batch_size: {self.batch_size} with drop_last leaves nothing of {len(dataset)} images")
@@ -132,6 +155,21 @@ class Batches:
         self._next_epoch += 1
         return self.epoch(number)
 
+    def for_evaluation(self) -> Batches:
+        """Batches of the same set in its own order, neither augmented nor mixed, and none left out."""
+        return Batches(
+            self.dataset,
+            self.batch_size,
+            shuffle=False,
+            transform=self.transform,
+            dtype=self.dtype,
+            backend=self.backend,
+            training=False,
+            placement=self.placement,
+            workers=self.workers,
+            prefetch=self.prefetch,
+        )
+
     def epoch(self, number: int, start: int = 0) -> Iterator[tuple[Array, Array]]:
         """The batches of epoch ``number`` from step ``start`` on.
 
@@ -140,7 +178,7 @@ class Batches:
         images : array (n, C, H, W)
             Of ``dtype``; never memory of the data set.
         labels : array (n,)
-            Of the backend's integer dtype: int64, int32 with JAX's defaults.
+            Of the backend's integer dtype: int64, int32 with JAX's defaults. With ``mixup`` rows (n, K) of ``dtype``.
         """
         number = check_integer("number", number, 0)
         start = check_integer("start", start, 0)
@@ -149,13 +187,15 @@ class Batches:
         backend = self._backend()
         epoch = _Epoch(self, backend, number, start)
         if self.is_resident():
-            return epoch.of_resident(self._resident(backend))
-        return epoch.on_host() if backend.on_host else epoch.sent()
+            pairs = epoch.of_resident(self._resident(backend))
+        else:
+            pairs = epoch.on_host() if backend.on_host else epoch.sent()
+        return epoch.mixed(pairs, self.mixup) if self.mixup and self.training else pairs
 
     def is_resident(self) -> bool:
         """Whether an epoch that begins now takes its batches from a copy of the whole set on the backend."""
         backend = self._backend()
-        if self.placement != "auto" or backend.on_host:
+        if self.placement != "auto" or backend.on_host or not isinstance(self.dataset, ArrayDataset):
             return self.placement == "device"
         dtype = self._resident_dtype()
         if (backend.name, dtype) in _residents.get(self.dataset, ()):
@@ -167,15 +207,18 @@ class Batches:
         return get_backend() if self.backend is None else load_backend(self.backend)
 
     def _resident_dtype(self) -> str:
-        return "uint8" if self.dataset.images.dtype == np.uint8 else self.dtype
+        return "uint8" if self.dataset.is_bytes else self.dtype
 
     def _resident(self, backend: Backend) -> Array:
         """The images of the set on the backend."""
-        known, source = _residents.setdefault(self.dataset, {}), self.dataset.images
+        known = _residents.setdefault(self.dataset, {})
+        # not the set itself, which would never be forgotten then
+        source: Any = self.dataset.images if isinstance(self.dataset, ArrayDataset) else type(self.dataset)
         key = backend.name, self._resident_dtype()
         if key not in known or known[key].source is not source:
             known.pop(key, None)  # its memory may be needed
-            known[key] = _Resident(source, compute(backend, "data set", backend.asarray, source, dtype=key[1]))
+            images = source if isinstance(source, np.ndarray) else self.dataset.read(np.arange(len(self.dataset)))
+            known[key] = _Resident(source, compute(backend, "data set", backend.asarray, images, dtype=key[1]))
         return known[key].images
 
 
@@ -190,17 +233,20 @@ class _Epoch:
         self.steps = range(start, len(batches))
         self.batch_size = batches.batch_size
         self.order = epoch_order(len(self.dataset), shuffle=batches.shuffle, seed=self.seed, number=number)
-        self.is_bytes = self.dataset.images.dtype == np.uint8
+        self.is_bytes = self.dataset.is_bytes
+        self.workers, self.prefetch = batches.workers, batches.prefetch
         fits = self.is_bytes and len(self.dataset) < 2**31  # what int32 can number
         self.recipe = Recipe.of(self.transform) if fits else None
 
     def on_host(self) -> Iterator[tuple[Array, Array]]:
         """For arrays in the host's memory."""
-        for step in self.steps:
-            chosen = self._chosen(step)
-            # indexing copies, so that a backend that shares memory with NumPy does not share the data set's
-            x = self.backend.asarray(self.dataset.images[chosen], dtype=None if self.is_bytes else self.dtype)
-            yield self._transformed(x, step), self.backend.asarray(self.dataset.labels[chosen])
+        return in_background(self._host_pair, self.steps, self.workers, self.prefetch)
+
+    def mixed(self, pairs: Iterator[tuple[Array, Array]], alpha: float) -> Iterator[tuple[Array, Array]]:
+        """Each batch mixed with itself in another order, with rows of shares as labels."""
+        for step, (x, labels) in zip(self.steps, pairs, strict=True):
+            ratio, partners = draw_mixture(alpha, x.shape[0], self.seed, self.number, step)
+            yield mix(self.backend, x, labels, self.dataset.num_classes, ratio, partners)
 
     def of_resident(self, images: Array) -> Iterator[tuple[Array, Array]]:
         """From the whole set on the backend."""
@@ -210,12 +256,9 @@ class _Epoch:
         for first in range(self.steps.start, self.steps.stop, at_once):
             steps = range(first, min(first + at_once, self.steps.stop))
             chosen = [self._chosen(step) for step in steps]
-            labels = backend.asarray(self.dataset.labels[np.concatenate(chosen)])
-            if self.recipe is not None:
-                chosen = [
-                    self._choices(self.recipe, indices, step) for indices, step in zip(chosen, steps, strict=True)
-                ]
-            choices = backend.asarray(np.concatenate(chosen))
+            indices = np.concatenate(chosen)
+            labels = backend.asarray(self.dataset.labels[indices])
+            choices = backend.asarray(indices if self.recipe is None else self._choices(self.recipe, indices, indices))
             for step in steps:
                 part = slice((step - first) * size, (step - first) * size + len(chosen[step - first]))
                 if fused is not None:
@@ -228,7 +271,8 @@ class _Epoch:
     def sent(self) -> Iterator[tuple[Array, Array]]:
         """From the host, each batch on its way to the device before the one ahead of it is handed out."""
         fused = None if self.recipe is None else self._fused(self.recipe)
-        arrived = sent_ahead(self.backend, map(self._host_arrays, self.steps))
+        made = in_background(self._host_arrays, self.steps, self.workers, self.prefetch)
+        arrived = sent_ahead(self.backend, made)
         for step, (images, labels, *choices) in zip(self.steps, arrived, strict=True):
             if fused is not None:
                 x = fused(images, *choices)
@@ -239,23 +283,33 @@ class _Epoch:
     def _chosen(self, step: int) -> np.ndarray:
         return self.order[step * self.batch_size : (step + 1) * self.batch_size]
 
-    def _choices(self, recipe: Recipe, indices: np.ndarray, step: int) -> np.ndarray:
-        """Choices (n, 4) of the operator ``crop_flip_normalize``."""
+    def _choices(self, recipe: Recipe, rows: np.ndarray, indices: np.ndarray) -> np.ndarray:
+        """Choices (n, 4) of the operator ``crop_flip_normalize`` for images of these indices, in these rows."""
         choices = np.zeros((len(indices), 4), np.int32)
-        choices[:, 0] = indices
+        choices[:, 0] = rows
         if self.training and recipe.is_random:
-            recipe.draw(step_generator(self.seed, self.number, step), self.dataset.image_shape[1:], choices)
+            recipe.draw(ImageRandom(self.seed, self.number, indices), self.dataset.image_shape[1:], choices)
         return choices
+
+    def _host_pair(self, step: int) -> tuple[Array, Array]:
+        """The batch of a step, on a backend in the host's memory."""
+        chosen = self._chosen(step)
+        with _naming(self.number, step, chosen):
+            # memory of its own, so that a backend that shares memory with NumPy does not share the data set's
+            images = self.dataset.read(chosen)
+            x = self.backend.asarray(images, dtype=None if self.is_bytes else self.dtype)
+            return self._transformed(x, step), self.backend.asarray(self.dataset.labels[chosen])
 
     def _host_arrays(self, step: int) -> list[np.ndarray]:
         """What has to be sent for a step: images, labels, and for a recipe its choices of these images."""
         chosen = self._chosen(step)
-        images = self.dataset.images[chosen]
+        with _naming(self.number, step, chosen):
+            images = self.dataset.read(chosen)
         if not self.is_bytes and self.dtype != "bfloat16":  # which NumPy does not have
             images = images.astype(self.dtype, copy=False)
         arrays = [images, self.dataset.labels[chosen]]
         if self.recipe is not None:
-            arrays.append(self._choices(self.recipe, np.arange(len(chosen)), step))
+            arrays.append(self._choices(self.recipe, np.arange(len(chosen)), chosen))
         return arrays
 
     def _fused(self, recipe: Recipe) -> Callable[[Array, Array], Array]:
@@ -275,7 +329,8 @@ class _Epoch:
         backend, count = self.backend, x.shape[0]
         if self.transform is not None:
             with backend.running():
-                x = self.transform(x, step_generator(self.seed, self.number, step), self.training)
+                rng = step_generator(self.seed, self.number, step, self._chosen(step))
+                x = self.transform(x, rng, self.training)
             if not backend.owns(x) or x.ndim != 4 or x.shape[0] != count:
                 got = f"shape {tuple(x.shape)}" if hasattr(x, "shape") else ""
                 raise ValueError(
@@ -289,3 +344,14 @@ class _Epoch:
         if not backend.is_floating(x):
             raise TypeError(f"transform: expected images of uint8 or floating-point, got {backend.dtype_name(x)}")
         return backend.astype(x, self.dtype)
+
+
+@contextlib.contextmanager
+def _naming(epoch: int, step: int, indices: np.ndarray) -> Iterator[None]:
+    """Adds to an error, which may come from a thread, what was being made."""
+    try:
+        yield
+    except Exception as error:
+        some = ", ".join(map(str, indices[:8])) + (", ..." if len(indices) > 8 else "")
+        error.add_note(f"while making the batch of step {step} of epoch {epoch}, of the images {some}")
+        raise

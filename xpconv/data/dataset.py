@@ -1,13 +1,25 @@
-"""A labelled set of images in host memory."""
+"""Labelled sets of images: what every kind of them can do, and those in host memory."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-__all__ = ["ArrayDataset", "DataError", "Splits", "checked_dataset", "same_classes"]
+__all__ = [
+    "ArrayDataset",
+    "BadFile",
+    "DataError",
+    "Dataset",
+    "Splits",
+    "check_classes",
+    "checked_dataset",
+    "checked_labels",
+    "hold_out",
+    "same_classes",
+]
 
 
 # Labels without class names are the classes' numbers; a stray label must not become a net of that many outputs.
@@ -18,7 +30,165 @@ class DataError(ValueError):
     """A data file that is missing, damaged or of another kind; the message names it."""
 
 
-class ArrayDataset:
+class BadFile(NamedTuple):
+    """A file, or a row of a manifest, that a set was made without.
+
+    Attributes
+    ----------
+    source
+        Its path; for a row also the manifest and the number of the line.
+    reason
+        What is wrong with it.
+    """
+
+    source: str
+    reason: str
+
+
+class Dataset(ABC):
+    """Labelled images, wherever they are: what `Batches` takes.
+
+    A kind of set gives `image_shape`, `is_bytes`, `read` and `_choose`, and calls ``_set_labels`` when it is made.
+
+    Attributes
+    ----------
+    labels : numpy.ndarray (N,), int64
+    classes : tuple of str
+    num_classes : int
+    image_shape : tuple (C, H, W)
+    is_bytes : bool
+    name : str
+    skipped : tuple of BadFile
+        What was left out when the set was made.
+    """
+
+    labels: np.ndarray
+    num_classes: int
+    name: str = ""
+    skipped: tuple[BadFile, ...] = ()
+    _classes: tuple[str, ...] | None = None
+
+    @property
+    @abstractmethod
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of every image."""
+
+    @property
+    @abstractmethod
+    def is_bytes(self) -> bool:
+        """Whether images are uint8, 0 to 255; else they are floating-point."""
+
+    @abstractmethod
+    def read(self, indices: np.ndarray) -> np.ndarray:
+        """Images (n, C, H, W) of these indices (n,), in memory of their own; called by several threads at once.
+
+        Raises
+        ------
+        DataError
+            An image cannot be had; the message names it.
+        """
+
+    @abstractmethod
+    def _choose(self, indices: Any) -> None:
+        """Keep the images of these indices alone; called on a copy of the object, whose labels are chosen already."""
+
+    @abstractmethod
+    def identity(self) -> bytes:
+        """What changes with the images and their order: what is kept about a set is kept under it."""
+
+    def subset(self, indices: Any) -> Any:
+        """The chosen images, with the same classes and name: a set of the same kind.
+
+        Parameters
+        ----------
+        indices
+            A slice, integers, or N booleans.
+        """
+        part = object.__new__(type(self))
+        part.__dict__.update(self.__dict__)
+        part.labels = self.labels[indices]
+        if part.labels.ndim != 1 or len(part.labels) == 0:
+            raise ValueError(f"indices: choose at least one image of {len(self)}, got {indices!r}")
+        part._choose(indices)
+        return part
+
+    def renumbered(self, classes: Sequence[str]) -> Any:
+        """The same images with the labels that the names of their classes have among ``classes``, which may be more.
+
+        Labels of a set without names stay.
+
+        Raises
+        ------
+        DataError
+            A class that is not among them; for a set without names, a label too large.
+        """
+        names = check_classes(classes)
+        if self._classes is None:
+            if self.num_classes > len(names):
+                raise DataError(f"{self!r}: {self.num_classes} classes, expected at most {len(names)}")
+            numbers = list(range(self.num_classes))
+        else:
+            unknown = [name for name in self._classes if name not in names]
+            if unknown:
+                raise DataError(f"{self!r}: unknown classes {', '.join(unknown)}; known are {', '.join(names)}")
+            numbers = [names.index(name) for name in self._classes]
+        part = self.subset(slice(None))
+        part.labels = np.asarray(numbers, np.int64)[self.labels]
+        part._classes, part.num_classes = names, len(names)
+        return part
+
+    def in_memory(self) -> ArrayDataset:
+        """The whole set as arrays."""
+        images = self.read(np.arange(len(self)))
+        whole = ArrayDataset(images, self.labels, classes=self._classes, name=self.name)
+        whole.num_classes, whole.skipped = self.num_classes, self.skipped
+        return whole
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """Names of the classes, by label; None where they have numbers alone."""
+        return self._classes
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, by label; their numbers where they have no names."""
+        return tuple(str(k) for k in range(self.num_classes)) if self._classes is None else self._classes
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: Any) -> Any:
+        """``dataset[i]`` is the pair (image, label); ``dataset[a:b]`` is `subset` of the slice."""
+        if isinstance(index, slice):
+            return self.subset(index)
+        label = int(self.labels[index])  # raises IndexError, which ends a loop over the set
+        return self.read(np.atleast_1d(np.arange(len(self))[index]))[0], label
+
+    def __repr__(self) -> str:
+        shape = "x".join(str(s) for s in self.image_shape)
+        name = self.name or "unnamed"
+        return f"<{type(self).__name__} {name}: {len(self)} images {shape}, {self.num_classes} classes>"
+
+    def _set_labels(self, labels: Any, count: int, classes: Sequence[str] | None) -> None:
+        """Check and keep the labels of so many images and the names of their classes."""
+        self.labels = checked_labels(labels, count)
+        highest = int(self.labels.max())
+        index = int(self.labels.argmax())
+        if classes is None:
+            if highest >= _MAX_UNNAMED_CLASSES:
+                raise DataError(
+                    f"labels: expected 0 to {_MAX_UNNAMED_CLASSES - 1}, got {highest} for image {index}, which would "
+                    f"make {highest + 1} classes; with classes=... there may be more"
+                )
+            self.num_classes = highest + 1
+        else:
+            self._classes = check_classes(classes)
+            self.num_classes = len(self._classes)
+            if highest >= self.num_classes:
+                raise ValueError(f"labels: expected 0 to {self.num_classes - 1}, got {highest} for image {index}")
+
+
+class ArrayDataset(Dataset):
     """Images and their labels, as NumPy arrays on the host; nothing is copied or converted that need not be.
 
     Parameters
@@ -56,30 +226,8 @@ class ArrayDataset:
         self, images: np.ndarray, labels: Any, *, classes: Sequence[str] | None = None, name: str = ""
     ) -> None:
         self.images = _checked_images(images)
-        self.labels = _checked_labels(labels, len(self.images))
-        highest = int(self.labels.max())
-        if classes is None:
-            if highest >= _MAX_UNNAMED_CLASSES:
-                index = int(self.labels.argmax())
-                raise DataError(
-                    f"labels: expected 0 to {_MAX_UNNAMED_CLASSES - 1}, got {highest} for image {index}, which would "
-                    f"make {highest + 1} classes; with classes=... there may be more"
-                )
-            self.num_classes = highest + 1
-        else:
-            if isinstance(classes, str) or not all(isinstance(c, str) for c in classes):
-                raise TypeError(f"classes: expected a sequence of names, got {classes!r}")
-            self.num_classes = len(classes)
-            if highest >= self.num_classes:
-                index = int(self.labels.argmax())
-                raise ValueError(f"labels: expected 0 to {self.num_classes - 1}, got {highest} for image {index}")
-        self._classes = None if classes is None else tuple(classes)
+        self._set_labels(labels, len(self.images), classes)
         self.name = name
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Names of the classes, by label."""
-        return tuple(str(k) for k in range(self.num_classes)) if self._classes is None else self._classes
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -87,40 +235,79 @@ class ArrayDataset:
         _, channels, height, width = self.images.shape
         return channels, height, width
 
-    def __len__(self) -> int:
-        return len(self.images)
+    @property
+    def is_bytes(self) -> bool:
+        """Whether images are uint8, 0 to 255; else they are floating-point."""
+        return self.images.dtype == np.uint8
+
+    def read(self, indices: np.ndarray) -> np.ndarray:
+        """Images (n, C, H, W) of these indices (n,)."""
+        return self.images[indices]  # indexing by an array copies
+
+    def _choose(self, indices: Any) -> None:
+        self.images = self.images[indices]  # what was checked once needs no second pass over all pixels
+
+    def identity(self) -> bytes:
+        """Of every pixel."""
+        import hashlib
+
+        digest = hashlib.sha256(repr((self.images.shape, self.images.dtype.str)).encode())
+        for image in self.images:
+            digest.update(np.ascontiguousarray(image).data)
+        return digest.digest()
+
+    def in_memory(self) -> ArrayDataset:
+        """Itself."""
+        return self
 
     def __getitem__(self, index: Any) -> Any:
-        """``dataset[i]`` is the pair (image, label); ``dataset[a:b]`` is `subset` of the slice."""
+        """``dataset[i]`` is the pair (image, label); ``dataset[a:b]`` is `subset` of the slice, of views."""
         if isinstance(index, slice):
             return self.subset(index)
         return self.images[index], int(self.labels[index])
 
-    def subset(self, indices: Any) -> ArrayDataset:
-        """The chosen images, with the same classes and name.
 
-        Parameters
-        ----------
-        indices
-            A slice (then the arrays are views), integers, or N booleans.
-        """
-        part = object.__new__(ArrayDataset)  # what was checked once needs no second pass over all pixels
-        part.images, part.labels = self.images[indices], self.labels[indices]
-        if part.images.ndim != 4 or len(part.images) == 0:
-            raise ValueError(f"indices: choose at least one image of {len(self)}, got {indices!r}")
-        part.num_classes, part._classes, part.name = self.num_classes, self._classes, self.name
-        return part
-
-    def __repr__(self) -> str:
-        shape = "x".join(str(s) for s in self.image_shape)
-        return f"<ArrayDataset {self.name or 'unnamed'}: {len(self)} images {shape}, {self.num_classes} classes>"
+class _Pair(NamedTuple):
+    train: Any
+    test: Any
 
 
-class Splits(NamedTuple):
-    """A set in the two parts that it is published in."""
+class Splits(_Pair):
+    """A set in the parts that it is published in; as a tuple it is the pair of ``train`` and ``test``.
 
-    train: ArrayDataset
-    test: ArrayDataset
+    Attributes
+    ----------
+    train, test : Dataset
+    validation : Dataset or None
+        Images that were set aside to choose by, where the set has such a part.
+    """
+
+    validation: Any
+
+    def __new__(cls, train: Any, test: Any, validation: Any = None) -> Splits:
+        """The pair; `validation` is no part of the tuple."""
+        splits = super().__new__(cls, train, test)
+        splits.validation = validation
+        return splits
+
+
+_HOLD_OUT = 5
+AnyDataset = TypeVar("AnyDataset", bound=Dataset)
+
+
+def hold_out(source: object, whole: AnyDataset) -> Splits:
+    """A set in one part, of which every fifth image becomes the test part."""
+    if len(whole) < _HOLD_OUT:
+        raise DataError(f"{source}: expected at least {_HOLD_OUT} images, of which every fifth is for testing")
+    held = np.arange(len(whole)) % _HOLD_OUT == _HOLD_OUT - 1
+    return Splits(whole.subset(~held), whole.subset(held))
+
+
+def check_classes(classes: Any) -> tuple[str, ...]:
+    """Names of classes as a tuple; TypeError for anything else."""
+    if isinstance(classes, str) or not all(isinstance(c, str) for c in classes):
+        raise TypeError(f"classes: expected a sequence of names, got {classes!r}")
+    return tuple(classes)
 
 
 def _checked_images(images: Any) -> np.ndarray:
@@ -147,7 +334,8 @@ def _checked_images(images: Any) -> np.ndarray:
     return images
 
 
-def _checked_labels(labels: Any, count: int) -> np.ndarray:
+def checked_labels(labels: Any, count: int) -> np.ndarray:
+    """Labels (N,) as int64 of their own, checked to be that many integers from 0 on."""
     if type(labels) not in (np.ndarray, np.memmap, list, tuple, range):
         raise TypeError(f"labels: expected a numpy.ndarray or a sequence of integers, got {type(labels).__name__}")
     labels = np.asarray(labels)
@@ -176,7 +364,7 @@ def checked_dataset(
         raise DataError(f"{source}: {error}") from error
 
 
-def same_classes(source: object, train: ArrayDataset, test: ArrayDataset) -> Splits:
+def same_classes(source: object, train: Dataset, test: Dataset) -> Splits:
     """Both parts of a set without class names, as of the same K classes: a part may lack the last ones."""
     if train.image_shape != test.image_shape:
         raise DataError(f"{source}: images of {train.image_shape} for training but of {test.image_shape} for testing")

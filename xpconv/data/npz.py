@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from .dataset import ArrayDataset, DataError, Splits, checked_dataset, same_classes
+from .dataset import DataError, Splits, checked_dataset, hold_out, same_classes
 from .idx import DEFLATE_RATIO
 
-__all__ = ["read_npz"]
+__all__ = ["axes_of", "flat_labels", "parts_in", "read_npz", "to_images"]
 
 # the (images, labels) of each part: as in Keras' mnist.npz, the same with words, one set alone
 _LAYOUTS: tuple[tuple[tuple[str, str], ...], ...] = (
@@ -22,7 +22,6 @@ _LAYOUTS: tuple[tuple[tuple[str, str], ...], ...] = (
     (("x", "y"),),
 )
 _CHANNELS = (1, 3, 4)
-_HOLD_OUT = 5
 
 
 def read_npz(path: str | os.PathLike[str]) -> Splits:
@@ -51,27 +50,22 @@ def read_npz(path: str | os.PathLike[str]) -> Splits:
     """
     arrays = _read_arrays(path)
     sets = [
-        checked_dataset(path, _images(path, key, arrays.pop(key)), _labels(arrays.pop(label)), classes=None, name="")
-        for key, label in _parts_in(arrays)
+        checked_dataset(
+            path, _images(path, key, arrays.pop(key)), flat_labels(arrays.pop(label)), classes=None, name=""
+        )
+        for key, label in parts_in(arrays)
     ]
     if len(sets) == 1:
-        return _hold_out(path, sets[0])
+        return hold_out(path, sets[0])
     return same_classes(path, *sets)
 
 
-def _parts_in(keys: Iterable[str]) -> tuple[tuple[str, str], ...]:
+def parts_in(keys: Iterable[str]) -> tuple[tuple[str, str], ...]:
     """The (images, labels) keys of the first layout that is complete; none if there is no such layout."""
     for parts in _LAYOUTS:
         if all(key in keys for part in parts for key in part):
             return parts
     return ()
-
-
-def _hold_out(path: Any, whole: ArrayDataset) -> Splits:
-    if len(whole) < _HOLD_OUT:
-        raise DataError(f"{path}: expected at least {_HOLD_OUT} images, of which every fifth is for testing")
-    held = np.arange(len(whole)) % _HOLD_OUT == _HOLD_OUT - 1
-    return Splits(whole.subset(~held), whole.subset(held))
 
 
 def _read_arrays(path: Any) -> dict[str, np.ndarray]:
@@ -83,7 +77,7 @@ def _read_arrays(path: Any) -> dict[str, np.ndarray]:
         try:
             with np.load(stream, allow_pickle=False) as file:
                 keys = list(file.keys())
-                chosen = [key for part in _parts_in(keys) for key in part]
+                chosen = [key for part in parts_in(keys) for key in part]
                 for key in chosen:
                     _check_room(path, file.zip, key)
                 arrays = {key: file[key] for key in chosen}
@@ -113,23 +107,39 @@ def _check_room(path: Any, archive: Any, key: str) -> None:
 
 
 def _images(path: Any, key: str, images: np.ndarray) -> np.ndarray:
+    source = f"{path}: {key}"
+    if images.ndim not in (3, 4):
+        return images  # ArrayDataset says what is wrong
+    return to_images(source, images, axes_of(source, images.shape))
+
+
+def axes_of(source: str, shape: tuple[int, ...]) -> str:
+    """What the axes of images of that shape are: ``"NHW"``, ``"NCHW"`` or ``"NHWC"``; DataError where none fits."""
+    if len(shape) == 3:
+        return "NHW"
+    if len(shape) != 4:
+        raise DataError(f"{source}: expected images (N, H, W), (N, C, H, W) or (N, H, W, C), got shape {shape}")
+    first, last = shape[1] in _CHANNELS, shape[3] in _CHANNELS
+    if first == last:
+        raise DataError(
+            f"{source}: cannot tell which axis of {shape} is the channels: expected 1, 3 or 4 of them, "
+            "first or last; xpconv.data.ArrayDataset takes any (N, C, H, W)"
+        )
+    return "NCHW" if first else "NHWC"
+
+
+def to_images(source: str, images: np.ndarray, axes: str) -> np.ndarray:
+    """Images (N, C, H, W), integers of 0 to 255 as uint8; DataError for others."""
     if images.dtype.kind in "iu" and images.dtype != np.uint8 and images.size:
         low, high = int(images.min()), int(images.max())
         if low < 0 or high > 255:
-            raise DataError(f"{path}: {key}: expected pixels of 0 to 255, got {images.dtype} of {low} to {high}")
+            raise DataError(f"{source}: expected pixels of 0 to 255, got {images.dtype} of {low} to {high}")
         images = images.astype(np.uint8)
-    if images.ndim == 3:
+    if axes == "NHW":
         return images[:, None]
-    if images.ndim == 4:
-        first, last = images.shape[1] in _CHANNELS, images.shape[3] in _CHANNELS
-        if first == last:
-            raise DataError(
-                f"{path}: {key}: cannot tell which axis of {images.shape} is the channels: expected 1, 3 or 4 of them, "
-                "first or last; xpconv.data.ArrayDataset takes any (N, C, H, W)"
-            )
-        return images if first else np.ascontiguousarray(np.moveaxis(images, 3, 1))
-    return images
+    return images if axes == "NCHW" else np.ascontiguousarray(np.moveaxis(images, 3, 1))
 
 
-def _labels(labels: np.ndarray) -> np.ndarray:
+def flat_labels(labels: np.ndarray) -> np.ndarray:
+    """Labels (N, 1), as some files have them, as (N,)."""
     return labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels

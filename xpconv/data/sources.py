@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .._geometry import IntOrPair
 from .cifar import (
     BINARY_FILES,
     BINARY_FOLDER,
@@ -26,9 +27,12 @@ from .cifar import (
 from .dataset import DataError, Splits, checked_dataset, same_classes
 from .download import fetch
 from .idx import read_idx, sha256_of_content
+from .images import read_image_folder
+from .lazy import read_hdf5, read_npy
+from .manifest import read_manifest
 from .npz import read_npz
 
-__all__ = ["FASHION_CLASSES", "data_sets", "load"]
+__all__ = ["FASHION_CLASSES", "data_sets", "has_image_files", "load"]
 
 FASHION_CLASSES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
@@ -108,14 +112,22 @@ def load(
     *,
     download: bool | None = None,
     progress: bool = True,
+    labels: str | os.PathLike[str] | None = None,
+    image_size: IntOrPair | None = None,
+    channels: int | None = None,
+    bad: str | None = None,
+    allow_outside: bool | None = None,
+    workers: int | None = None,
 ) -> Splits:
-    """Load a data set.
+    """Load a data set, or open one whose images stay in its files.
 
     Parameters
     ----------
     name
         ``"fashion-mnist-small"`` (part of the package), ``"fashion-mnist"``, ``"mnist"``, ``"cifar10"``; or the path of
-        a ``.npz`` file, of an archive of CIFAR-10, or of a folder that holds IDX files or CIFAR-10.
+        a ``.npz`` file (`read_npz`), of a ``.npy`` file (`read_npy`), of an HDF5 file (``.h5``; `read_hdf5`), of a
+        CSV file that lists images (``.csv``, ``.tsv``; `read_manifest`), of an archive of CIFAR-10, or of a folder that
+        holds IDX files, CIFAR-10, or a folder of images for each class (`read_image_folder`).
     data_dir
         Folder with the files of a named set, or with a subfolder of its name; no other place is looked at then.
         Without it: the folder in ``XPCONV_DATA``, the system's, the cache.
@@ -124,6 +136,10 @@ def load(
         given.
     progress
         Show on standard error how a download goes on.
+    labels
+        Of a ``.npy`` file: the file with its labels.
+    image_size, channels, bad, allow_outside, workers
+        Of image files: see `read_image_folder`.
 
     Returns
     -------
@@ -134,10 +150,21 @@ def load(
     Raises
     ------
     ValueError
-        Neither a known name nor a path.
+        Neither a known name nor a path; an option that such a set does not have.
     DataError
         Files missing (it lists where they were looked for), damaged, or not those that were published.
     """
+    options = {
+        "labels": labels,
+        "image_size": image_size,
+        "channels": channels,
+        "bad": bad,
+        "allow_outside": allow_outside,
+        "workers": workers,
+    }
+    given = {option: value for option, value in options.items() if value is not None}
+    if name in data_sets():
+        _check_options(os.fspath(name), given, ())
     if name == BUNDLED:
         if data_dir is not None:
             raise ValueError(
@@ -155,7 +182,17 @@ def load(
         )
     if data_dir is not None:
         raise ValueError(f"data_dir: is for the sets {', '.join(_SOURCES)}, not for the path {os.fspath(name)!r}")
-    return _load_path(path)
+    return _load_path(path, given)
+
+
+_OF_IMAGE_FILES = ("image_size", "channels", "bad", "allow_outside", "workers")
+
+
+def _check_options(name: str, given: Mapping[str, Any], known: tuple[str, ...]) -> None:
+    for option, value in given.items():
+        if option not in known and option != "workers":  # which changes no result
+            kind = "a .npy file" if option == "labels" else "image files"
+            raise ValueError(f"{option}: is for {kind}, not for {name!r}, got {value!r}")
 
 
 def _load_bundled() -> Splits:
@@ -351,23 +388,55 @@ def _read_cifar(path: Path) -> Splits | None:
     return None
 
 
+def _has_cifar(path: Path) -> bool:
+    return any(
+        os.path.isdir(path / folder) or os.path.isfile(path / names[0]) or os.path.isfile(path / archive)
+        for folder, names, archive, _ in _CIFAR_LAYOUTS
+    )
+
+
 def _read_folder(folder: Path, source: _Source) -> Splits | None:
     return _read_cifar(folder) if source.name == "cifar10" else _read_idx_folder(folder, source)
 
 
-def _load_path(path: Path) -> Splits:
+def _load_path(path: Path, given: Mapping[str, Any]) -> Splits:
+    kind = path.suffix.lower()
     if path.is_dir():
+        if has_image_files(path):
+            _check_options(str(path), given, _OF_IMAGE_FILES)
+            return read_image_folder(path, **given)
         splits = _read_cifar(path) or _read_idx_folder(path, None)
         if splits is None:
             raise DataError(
-                f"{path}: expected IDX files (train-images-idx3-ubyte[.gz], train-labels-idx1-ubyte[.gz], and t10k- or "
-                f"test- likewise) or CIFAR-10 ({', '.join(_expected(_SOURCES['cifar10']))}); it {_listing(path)}"
+                f"{path}: expected a folder of images for each class, IDX files (train-images-idx3-ubyte[.gz], "
+                "train-labels-idx1-ubyte[.gz], and t10k- or test- likewise) or CIFAR-10 "
+                f"({', '.join(_expected(_SOURCES['cifar10']))}); it {_listing(path)}"
             )
+        _check_options(str(path), given, ())
         return splits
+    if kind in (".csv", ".tsv"):
+        _check_options(str(path), given, _OF_IMAGE_FILES)
+        return read_manifest(path, **given)
+    if kind == ".npy":
+        _check_options(str(path), given, ("labels",))
+        return read_npy(path, given.get("labels"))
+    _check_options(str(path), given, ())
     with open(path, "rb") as file:
-        start = file.read(4)
-    if start == b"PK\x03\x04" or path.suffix == ".npz":
+        start = file.read(8)
+    if start == b"\x89HDF\r\n\x1a\n" or kind in (".h5", ".hdf5"):
+        return read_hdf5(path)
+    if start[:4] == b"PK\x03\x04" or kind == ".npz":
         return read_npz(path)
     if ".tar" in path.suffixes or path.suffix == ".tgz":
         return (read_cifar10_python if "python" in path.name else read_cifar10_binary)(path)
-    raise DataError(f"{path}: expected a .npz file, an archive of CIFAR-10 (.tar.gz) or a folder")
+    raise DataError(f"{path}: expected a .npz, .npy, .h5 or .csv file, an archive of CIFAR-10 (.tar.gz) or a folder")
+
+
+def has_image_files(name: str | os.PathLike[str]) -> bool:
+    """Whether `load` would read image files, listed or in folders."""
+    path = Path(name).expanduser()
+    if name in data_sets() or not path.is_dir():
+        return name not in data_sets() and path.suffix.lower() in (".csv", ".tsv")
+    if _has_cifar(path) or _find_pair(path, "train") is not None:
+        return False
+    return any(entry.is_dir() and not entry.name.startswith(".") for entry in path.iterdir())

@@ -6,6 +6,7 @@
 ``last.safetensors``      the newest checkpoint: a resumed run continues from it
 ``best.safetensors``      the checkpoint of the epoch with the best validation accuracy
 ``curves.png``            loss and accuracy over the epochs
+``skipped.csv``           files that the data set was made without, and why; only if there are any
 ========================  =============================================================================================
 """
 
@@ -51,7 +52,7 @@ class RunFolder:
     Attributes
     ----------
     path : Path
-        The folder; the files are ``config``, ``log``, ``last``, ``best`` and ``curves``.
+        The folder; the files are ``config``, ``log``, ``last``, ``best``, ``curves`` and ``skipped``.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -61,6 +62,7 @@ class RunFolder:
         self.last = self.path / "last.safetensors"
         self.best = self.path / "best.safetensors"
         self.curves = self.path / "curves.png"
+        self.skipped = self.path / "skipped.csv"
 
     @classmethod
     def create(cls, path: str | os.PathLike[str], config: Mapping[str, Any]) -> RunFolder:

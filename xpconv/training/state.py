@@ -79,6 +79,7 @@ _CHECKS: dict[str, _Check] = {
 
 # What it may have: entries of what not every run has.
 _OPTIONAL: dict[str, _Check] = {
+    "classes": (lambda v: isinstance(v, list) and all(isinstance(c, str) for c in v), "a list of names"),
     "ema": (_is_average, "a mapping of decay and count"),
     "loss_scale": (_is_scale, "a mapping of scale, growth_interval, good_steps and skipped"),
     "callbacks": (_are_callbacks, "a list of mappings of kind and state"),
@@ -88,7 +89,8 @@ _OPTIONAL: dict[str, _Check] = {
 def load_weights(path: str | os.PathLike[str], model: Layer) -> dict[str, Any]:
     """Load the weights of a checkpoint of `Trainer.save` into ``model``; returns its ``step``, ``epoch`` and ``best``.
 
-    Of a run with ``ema`` they are the averaged ones, which its validation has judged.
+    Of a run with ``ema`` they are the averaged ones, which its validation has judged. It returns ``classes`` too: the
+    names of the classes, or None where they have none.
 
     Raises
     ------
@@ -97,7 +99,9 @@ def load_weights(path: str | os.PathLike[str], model: Layer) -> dict[str, Any]:
     """
     checkpoint = read_trainer(path)
     load_model(path, model, checkpoint.arrays, averaged=True)
-    return {name: checkpoint.state[name] for name in ("step", "epoch", "best")}
+    found = {name: checkpoint.state[name] for name in ("step", "epoch", "best")}
+    names = checkpoint.state.get("classes")
+    return {**found, "classes": None if names is None else tuple(names)}
 
 
 def read_trainer(path: str | os.PathLike[str]) -> Checkpoint:

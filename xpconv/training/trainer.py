@@ -15,7 +15,7 @@ import numpy as np
 from .._checks import check_integer, check_number, is_number
 from ..backends import CaptureError, asarray, backend_of, compute, get_backend, to_numpy, use_backend
 from ..backends.protocol import Array, Backend
-from ..data import ArrayDataset, Batches
+from ..data import ArrayDataset, Batches, Dataset
 from .average import WeightAverage
 from .callbacks import Callback
 from .capture import WARM_UP, CapturedStep, Outcome, form_of
@@ -37,7 +37,7 @@ __all__ = ["Trainer"]
 
 Loss = Callable[[Array, Array], tuple[Any, Array]]
 Metric = Callable[[np.ndarray, np.ndarray], float]
-Data = Any  # Batches, ArrayDataset or a pair of arrays
+Data = Any  # Batches, a Dataset or a pair of arrays
 
 _OWN_METRICS = ("loss", "accuracy")
 _LEAST_SCALE = 2.0**-24
@@ -92,6 +92,8 @@ class Trainer:
     ----------
     capture_reason : str or None
         Why the steps of the last `fit` could not be recorded, though that was asked for.
+    classes : tuple of str or None
+        Names of the classes of the data of the last `fit`, where they have names; kept in checkpoints.
     history : list of dict
         One entry per epoch: ``epoch`` (from 1), ``step``, ``loss``, ``accuracy``, ``lr`` (of the last step),
         ``seconds``, with validation data also ``val_loss``, ``val_accuracy`` and ``val_NAME`` for every metric.
@@ -173,6 +175,7 @@ class Trainer:
         self._seconds = 0.0
         self._stop = False
         self._interrupt = False
+        self.classes: tuple[str, ...] | None = None
         self._order: dict[str, Any] | None = None  # what the data order of the running epoch depends on
         self._graph: CapturedStep | None = None
         self._warm_up: tuple[Any, int] = (None, 0)  # form of the last batch, and ordinary steps that it has had
@@ -197,7 +200,7 @@ class Trainer:
 
         Parameters
         ----------
-        data : Batches, ArrayDataset, or pair of arrays (images, labels)
+        data : Batches, Dataset, or pair of arrays (images, labels)
             A pair may be NumPy arrays or arrays of the model's backend. Batches are made on the model's backend.
         epochs : int
             Total number of epochs.
@@ -229,6 +232,8 @@ class Trainer:
             batches = self._batches(data, batch_size, training=True)
             held_out = None if validation is None else self._batches(validation, batch_size, training=False)
             self._check_order(batches)
+            if isinstance(batches, Batches) and batches.dataset.class_names is not None:
+                self.classes = batches.dataset.class_names
             with on_first_interrupt(self._request_interrupt):
                 self._call("on_fit_start")
                 try:
@@ -546,19 +551,10 @@ class Trainer:
         if isinstance(data, Batches):
             if training:
                 return data
-            return Batches(
-                data.dataset,
-                data.batch_size,
-                shuffle=False,
-                transform=data.transform,
-                dtype=data.dtype,
-                backend=data.backend,
-                training=False,
-                placement=data.placement,
-            )
+            return data.for_evaluation()
         parameter = next(iter(self.model.parameters()), None)
         dtype = "float32" if parameter is None else get_backend().dtype_name(parameter.data)
-        if not isinstance(data, ArrayDataset):
+        if not isinstance(data, Dataset):
             try:
                 images, targets = data
             except (TypeError, ValueError):
@@ -631,6 +627,8 @@ class Trainer:
             "best": self.best,
             "optimizer": optimizer["settings"],
         }
+        if self.classes is not None:
+            state["classes"] = list(self.classes)
         if self._average is not None:
             state["ema"] = {"decay": self._average.decay, "count": self._average.count}
             with self.averaged_weights():
@@ -710,6 +708,7 @@ class Trainer:
             raise CheckpointError(f"{os.fspath(path)}: does not fit the callbacks: {error}") from error
         for name in ("step", "epoch", "epoch_step", "history", "best"):
             setattr(trainer, name, state[name])
+        trainer.classes = None if state.get("classes") is None else tuple(state["classes"])
         trainer._order = state["order"]
         trainer._sums = Sums(**state["sums"])
         trainer._seconds = state["seconds"]
