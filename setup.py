@@ -21,7 +21,7 @@ from setuptools.command.build_ext import build_ext
 KERNELS = "kernels/cpu"
 SOURCES = [
     "_kernels.pyx", "threads.c", "arena.c", "isa.c", "columns.c", "direct.c", "depthwise.c", "winograd.c", "blocked.c",
-    "pool.c", "norm.c", "norm_rows.c", "dropout.c", "activation.c", "optim.c", "loss.c",
+    "pool.c", "norm.c", "norm_rows.c", "dropout.c", "activation.c", "optim.c", "loss.c", "linear.c",
 ]  # fmt: skip
 
 # No -march: a wheel has to run on every machine of its architecture. No fast-math either; these two flags only say

@@ -3,6 +3,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "ahead.h"
 #include "arena.h"
 #include "isa.h"
 #include "threads.h"

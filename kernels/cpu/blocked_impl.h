@@ -279,20 +279,14 @@ INLINE xpc_range NAME(taps_seen)(const plan *p, const piece *it, ptrdiff_t a, pt
     return seen;
 }
 
-/* The input of the next piece, fetched into the second-level cache a few lines at a time. */
-typedef struct {
-    const char *from;
-    ptrdiff_t channel, length; /* bytes from channel to channel, and of one */
-    ptrdiff_t left, at;        /* channels, and bytes of the first of them that are done */
-} NAME(ahead);
-
-INLINE NAME(ahead) NAME(look_ahead)(const plan *p, ptrdiff_t number, const xpc_planes *x, ptrdiff_t first,
+/* The input of piece `number`. */
+INLINE xpc_ahead NAME(look_ahead)(const plan *p, ptrdiff_t number, const xpc_planes *x, ptrdiff_t first,
                                     ptrdiff_t channels)
 {
     piece it = piece_of(p, number);
     ptrdiff_t top = xpc_max(it.row * p->v.split - p->v.pad, 0);
     ptrdiff_t bottom = xpc_min((it.row + it.rows + p->v.more) * p->v.split - p->v.pad, p->v.size);
-    NAME(ahead) next;
+    xpc_ahead next;
     next.from = (const char *)((const REAL *)x->data + it.image * x->image + first * x->channel + top * p->h.size);
     next.channel = x->channel * (ptrdiff_t)sizeof(REAL);
     next.length = xpc_max(bottom - top, 0) * p->h.size * (ptrdiff_t)sizeof(REAL);
@@ -301,24 +295,11 @@ INLINE NAME(ahead) NAME(look_ahead)(const plan *p, ptrdiff_t number, const xpc_p
     return next;
 }
 
-INLINE void NAME(fetch)(NAME(ahead) *next, int lines)
-{
-    for (; lines > 0 && next->left > 0; lines--) {
-        __builtin_prefetch(next->from + next->at, 0, 2);
-        next->at += LINE;
-        if (next->at >= next->length) {
-            next->at = 0;
-            next->left--;
-            next->from += next->channel;
-        }
-    }
-}
-
 /* One phase of the outputs of a piece, for some channels of the result: into y, and what is no whole tile of one image,
  * or has to be woven, into `sums` [channel][output]. */
 TARGET static void NAME(phase_of_piece)(const NAME(forward_job) *job, const piece *it, ptrdiff_t a, ptrdiff_t b,
                                         ptrdiff_t before, ptrdiff_t first_m, ptrdiff_t last_m, const REAL *band,
-                                        REAL *columns, REAL *sums, NAME(ahead) *next)
+                                        REAL *columns, REAL *sums, xpc_ahead *next)
 {
     const plan *p = job->p;
     int weaves = p->v.weave * p->h.weave > 1;
@@ -347,7 +328,7 @@ TARGET static void NAME(phase_of_piece)(const NAME(forward_job) *job, const piec
             REAL *y = job->y + (it->image + image) * p->result + inside;
             for (ptrdiff_t m = first_m, mr; m < last_m; m += mr) {
                 mr = NAME(panel)(last_m - m);
-                NAME(fetch)(next, (int)(n * nv / 32) + 1); /* some lines for some hundred cycles of work */
+                xpc_fetch(next, (int)(n * nv / 32) + 1); /* some lines for some hundred cycles of work */
                 const REAL *w = job->packed + before * p->outputs + m * depth + low * mr;
                 REAL *to = straight ? y + m * size : sums + (m - first_m) * job->pitch + begin;
                 NAME(tile)((int)mr, (int)nv, n, w, columns, to, straight ? size : job->pitch, part > 0,
@@ -422,7 +403,7 @@ TARGET static void NAME(forward_items)(const void *argument, ptrdiff_t begin, pt
             band = NAME(band_of)(p, &it, &job->x, 0, p->channels, (REAL *)memory);
         filled = item / job->parts;
         ptrdiff_t before = 0, step = job->part * job->pitch, phase = 0;
-        NAME(ahead) next = {0};
+        xpc_ahead next = {0};
         if (item + 1 < end && (item + 1) / job->parts != filled)
             next = NAME(look_ahead)(p, filled + 1, &job->x, 0, p->channels);
         for (ptrdiff_t a = 0; a < p->v.weave; a++)
@@ -779,19 +760,19 @@ TARGET static void NAME(turn_gradient)(const NAME(gradient_job) *job, const piec
 }
 
 /* What of dy the block after `end` of a piece needs, or the first of the next piece. */
-INLINE NAME(ahead) NAME(next_gradient)(const NAME(gradient_job) *job, ptrdiff_t number, ptrdiff_t share,
+INLINE xpc_ahead NAME(next_gradient)(const NAME(gradient_job) *job, ptrdiff_t number, ptrdiff_t share,
                                        const piece *it, ptrdiff_t end)
 {
     const plan *p = job->p;
     piece next = *it;
     if (end == it->outputs) {
         if (number + 1 == p->pieces * (share + 1) / job->shares)
-            return (NAME(ahead)){0};
+            return (xpc_ahead){0};
         next = piece_of(p, number + 1);
         end = 0;
     }
     ptrdiff_t of_image = next.rows * p->h.outputs, inside = end % of_image;
-    NAME(ahead) ahead;
+    xpc_ahead ahead;
     ahead.from = (const char *)((const REAL *)job->dy.data + (next.image + end / of_image) * job->dy.image +
                                 next.row * p->h.outputs + inside);
     ahead.channel = job->dy.channel * (ptrdiff_t)sizeof(REAL);
@@ -820,7 +801,7 @@ TARGET static void NAME(gradient_items)(const void *argument, ptrdiff_t begin, p
             const REAL *band = NAME(band_of)(p, &it, &job->x, first, channels, (REAL *)memory);
             ptrdiff_t blocks = xpc_ceil_div(it.outputs, NAME(PIXELS));
             ptrdiff_t panels = xpc_ceil_div(job->lanes, NAME(DV) * LANES);
-            NAME(ahead) images = {0}, gradients;
+            xpc_ahead images = {0}, gradients;
             if (n + 1 < p->pieces * (share + 1) / job->shares)
                 images = NAME(look_ahead)(p, n + 1, &job->x, first, channels);
             for (ptrdiff_t b = 0; b < blocks; b++) {
@@ -838,8 +819,8 @@ TARGET static void NAME(gradient_items)(const void *argument, ptrdiff_t begin, p
                     NAME(gather)(p, band, tab + k, rows, runs, found, columns, NAME(PIXELS));
                     for (ptrdiff_t f = 0; f < job->lanes; f += NAME(DV) * LANES) {
                         int nv = (int)xpc_min((job->lanes - f) / LANES, NAME(DV));
-                        NAME(fetch)(&images, of_images);
-                        NAME(fetch)(&gradients, of_gradients);
+                        xpc_fetch(&images, of_images);
+                        xpc_fetch(&gradients, of_gradients);
                         NAME(rows)((int)rows, nv, count, columns, gradient + f * NAME(PIXELS),
                                    sums + f * depth + k * nv * LANES);
                     }

@@ -13,7 +13,7 @@ from typing import Any
 import xpconv._cpu._kernels as _kernels  # spelled so, a missing module is called missing, and not a circular import
 
 from .. import _threads
-from . import activation, columns, conv, dropout, loss, norm, optim, pool
+from . import activation, columns, conv, dropout, linear, loss, norm, optim, pool
 from ._memory import empty
 
 __all__ = ["ENGINES", "empty", "trim_memory"]
@@ -62,6 +62,8 @@ ENGINES: dict[str, tuple[tuple[str, Callable[..., Any], Callable[[str, Any], boo
     "dropout_backward": (("cpu", dropout.dropout_backward, _real),),
     "dropout_mask": (("cpu", dropout.dropout_mask, _real),),
     "softmax_cross_entropy": (("cpu", loss.softmax_cross_entropy, _real),),
+    "linear": (("cpu", linear.linear, _real),),
+    "linear_backward": (("cpu", linear.linear_backward, _real),),
     "relu": (("cpu", activation.relu, _real),),
     "relu_backward": (("cpu", activation.relu_backward, _real),),
     "leaky_relu": (("cpu", activation.leaky_relu, _real),),

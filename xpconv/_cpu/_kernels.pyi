@@ -396,3 +396,17 @@ def adam_steps(
     decoupled: bool,
 ) -> None: ...
 def squared_norm(grads: list[NDArray]) -> float: ...
+def linear_forward(
+    x: NDArray, w: NDArray, b: NDArray | None, y: NDArray, batch: int, inputs: int, outputs: int
+) -> None: ...
+def linear_backward(
+    dy: NDArray,
+    x: NDArray,
+    w: NDArray,
+    dx: NDArray | None,
+    dw: NDArray,
+    db: NDArray | None,
+    batch: int,
+    inputs: int,
+    outputs: int,
+) -> None: ...
