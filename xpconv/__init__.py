@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 # loaded when first used, which keeps `import xpconv` about as fast as `import numpy`
-_SUBPACKAGES = ("cs231n", "data", "functional", "layers", "models", "onnx", "optim", "testing", "training")
+_SUBPACKAGES = ("cs231n", "data", "functional", "layers", "models", "onnx", "optim", "sklearn", "testing", "training")
 _LATE_NAMES = {
     "Parameter": "layers",
     "Trainer": "training",

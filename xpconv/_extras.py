@@ -7,7 +7,7 @@ from types import ModuleType
 
 __all__ = ["MissingExtraError", "require"]
 
-_PACKAGE_OF = {"PIL": "pillow"}
+_PACKAGE_OF = {"PIL": "pillow", "sklearn": "scikit-learn"}
 
 
 class MissingExtraError(ImportError):
