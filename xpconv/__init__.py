@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from ._threads import get_num_threads, set_num_threads
     from .layers import Parameter
     from .training import Trainer
+    from .weights import load_weights, save_weights
 
 __version__ = "0.1.0"
 
@@ -46,7 +47,9 @@ _LATE_NAMES = {
     "Trainer": "training",
     "explain_convolution": "_explain",
     "get_num_threads": "_threads",
+    "load_weights": "weights",
     "manual_seed": "_random",
+    "save_weights": "weights",
     "set_num_threads": "_threads",
     "show_config": "_config",
 }
@@ -71,11 +74,13 @@ __all__ = [
     "get_num_threads",
     "get_workspace_mb",
     "layers",
+    "load_weights",
     "manual_seed",
     "models",
     "onnx",
     "optim",
     "register_backend",
+    "save_weights",
     "set_backend",
     "set_conv_algorithm",
     "set_matmul_precision",

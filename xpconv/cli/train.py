@@ -82,7 +82,7 @@ def add_command(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Do what the command line says; returns the exit status."""
-    for package in ("safetensors", "rich", "matplotlib", "threadpoolctl"):
+    for package in ("rich", "matplotlib", "threadpoolctl"):
         require(package, "training runs")  # now, not after the first epoch
     given = flags_of(options)
     file = read_toml(options.config) if options.config else {}

@@ -10,12 +10,11 @@ import json
 import os
 import zlib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from .._extras import require
+from .. import _safetensors
 from ..backends import to_numpy
 from ..backends.protocol import Array
 from ._files import write_atomically
@@ -70,16 +69,12 @@ def write_checkpoint(path: str | os.PathLike[str], arrays: Mapping[str, Array], 
     ------
     CheckpointError
         It cannot be written: a full disk, a folder that is missing or not writable. An earlier file stays whole.
-    MissingExtraError
-        safetensors is not installed.
     """
-    safetensors = require("safetensors.numpy", "checkpoints")
-    # contiguous, because safetensors takes the memory of a strided view as if it were
     ready = {name: np.array(to_numpy(array), order="C", copy=None) for name, array in arrays.items()}
     text = json.dumps(dict(state))
     metadata = {"xpconv.version": str(FORMAT_VERSION), "xpconv.state": text, "xpconv.checksum": _checksum(text, ready)}
     try:
-        write_atomically(path, [safetensors.save(ready, metadata=metadata)])
+        write_atomically(path, _safetensors.encode(ready, metadata))
     except OSError as error:
         raise CheckpointError(
             f"{os.fspath(path)}: cannot write the checkpoint: {error.strerror or error}; an earlier file of this name "
@@ -94,25 +89,16 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     ------
     CheckpointError
         No such file, not a safetensors file, not one of xpconv, truncated, damaged, or of a newer xpconv.
-    MissingExtraError
-        safetensors is not installed.
     """
-    safetensors = require("safetensors.numpy", "checkpoints")
-    safetensors_error = require("safetensors", "checkpoints").SafetensorError
     name = os.fspath(path)
     try:
-        contents = Path(path).read_bytes()
+        with _safetensors.Reader(path) as reader:
+            metadata = reader.metadata
+            arrays = {key: reader.read(key) for key in reader.tensors}
     except OSError as error:
         raise CheckpointError(f"{name}: cannot read the checkpoint: {error.strerror or error}") from error
-    try:
-        arrays = safetensors.load(contents)
-    except (safetensors_error, KeyError, ValueError, TypeError) as error:
-        # KeyError: a dtype that NumPy has not
-        raise CheckpointError(
-            f"{name}: not a safetensors file, truncated or damaged ({str(error) or type(error).__name__})"
-        ) from error
-    header_length = int.from_bytes(contents[:8], "little")
-    metadata = json.loads(contents[8 : 8 + header_length]).get("__metadata__") or {}
+    except _safetensors.FormatError as error:
+        raise CheckpointError(f"{name}: not a safetensors file, truncated or damaged: {error}") from error
     version = metadata.get("xpconv.version")
     if version is None:
         raise CheckpointError(f"{name}: a safetensors file, but not a checkpoint of xpconv: it has no training state")
