@@ -9,6 +9,7 @@ from .dropout import Dropout
 from .linear import Flatten, Identity, Linear
 from .norm import BatchNorm1d, BatchNorm2d, GroupNorm, InstanceNorm2d, LayerNorm
 from .pooling import AdaptiveAvgPool2d, AvgPool2d, GlobalAvgPool2d, MaxPool2d
+from .summary import Operations, Summary, SummaryRow, count_operations
 
 __all__ = [
     "GELU",
@@ -34,6 +35,7 @@ __all__ = [
     "Linear",
     "LoadResult",
     "MaxPool2d",
+    "Operations",
     "Parameter",
     "RandomLayer",
     "ReLU",
@@ -42,5 +44,8 @@ __all__ = [
     "Sequential",
     "SiLU",
     "Sigmoid",
+    "Summary",
+    "SummaryRow",
     "Tanh",
+    "count_operations",
 ]

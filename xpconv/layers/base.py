@@ -25,9 +25,9 @@ Parameters, buffers and child layers are found by the attributes they are assign
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
 import numpy as np
 
@@ -36,9 +36,19 @@ from .._random import as_generator, is_step_on_device
 from ..backends import Backend, BackendMismatchError, asarray, backend_of, compute, load_backend
 from ..backends.protocol import Array
 
+if TYPE_CHECKING:
+    from .summary import Summary
+
 __all__ = ["Layer", "LoadResult", "Parameter", "RandomLayer"]
 
 _MAX_WORD = 1 << 16  # the layer word of a key holds the layer's index and its uses, 16 bits each
+
+
+class SupportsWrite(Protocol):
+    """What `print` prints to."""
+
+    def write(self, text: str, /) -> object:
+        """Take ``text``."""
 
 
 def _copy(array: Array) -> Array:
@@ -484,6 +494,47 @@ class Layer:
         return self
 
     # ---- text -----------------------------------------------------------------------------------------------
+
+    def summary(
+        self,
+        input_shape: Sequence[int],
+        *,
+        batch_size: int = 1,
+        depth: int | None = None,
+        file: SupportsWrite | None = None,
+    ) -> Summary:
+        """Print a table of all layers: shapes of results, parameters, operations and memory; and return what it says.
+
+        One image of ones goes through the network in evaluation mode (a forward, no backward), whatever the batch
+        size; the network is as before afterwards.
+
+        Parameters
+        ----------
+        input_shape
+            Of one image or sample, without the batch: ``(3, 224, 224)``.
+        batch_size
+            Images that the memory of activations is for.
+        depth
+            How far to go into layers that are made of layers; None is all the way.
+        file
+            Where to print, standard output if None.
+
+        Returns
+        -------
+        Summary
+            The rows and sums as numbers.
+
+        Raises
+        ------
+        TypeError, ValueError
+            A shape that is none, or that the network does not take.
+        """
+        from .summary import summarize
+
+        depth = None if depth is None else check_integer("depth", depth, 0)
+        result = summarize(self, input_shape, batch_size=batch_size)
+        print(result.table(depth), file=file)
+        return result
 
     def extra_repr(self) -> str:
         """The arguments, for ``repr``."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import numpy as np
 
 from .._checks import check_integer, check_number
 from .._random import as_generator
 from ..backends import backend_of, compute
 from ..backends.protocol import Array
-from ..layers import BatchNorm2d, Dropout, GlobalAvgPool2d, Layer, ReLU6, Sequential
+from ..layers import BatchNorm2d, Dropout, GlobalAvgPool2d, Layer, Operations, ReLU6, Sequential, count_operations
 from ._initial import Rng, he_conv, normal_linear
 
 __all__ = ["InvertedResidual", "MobileNetV2"]
@@ -100,6 +103,11 @@ class InvertedResidual(Layer):
     def _sum(self, way: str, a: Array, b: Array) -> Array:
         backend = backend_of(a=a, b=b)
         return compute(backend, f"InvertedResidual.{way}", backend.add, a, b)
+
+
+@count_operations.register
+def _sum(layer: InvertedResidual, inputs: Sequence[tuple[int, ...]], output: tuple[int, ...]) -> Operations:
+    return Operations(0, math.prod(output) * layer.use_res_connect)
 
 
 def _channels(count: int, width_mult: float) -> int:
