@@ -13,6 +13,7 @@
 enum {
     LINE = 64,               /* bytes; alignment of everything in working memory, and the widest vector */
     BAND_BYTES = 512 << 10,  /* a piece's input, a part of the second-level cache */
+    PART = 384,              /* of a long sum: parts round less than one sum after the other */
     PIECE_OUTPUTS = 1024,    /* about: enough that the weights are not read too often */
     SHARE_BYTES = 1 << 20,   /* sums of a share of dw: they stay in the second-level cache */
     SHARES = 16
@@ -22,6 +23,12 @@ enum {
 typedef struct {
     ptrdiff_t index, phase, entry;
 } tap;
+
+/* Where the weights of one tap are packed: term first + c * step of the `depth` terms of its output phase, which lies
+ * behind `before` terms of others; depth is 0 if no output sees the tap. */
+typedef struct {
+    ptrdiff_t before, depth, first, step;
+} place;
 
 /* One axis of the convolution that is computed, which is not the caller's if that wants the gradient to the image. */
 typedef struct {
@@ -49,7 +56,7 @@ typedef struct {
     int in_place;                       /* the input is read where it lies */
     ptrdiff_t pitch, plane, channel, image; /* steps in the band, of rows, phases, channels and images */
     ptrdiff_t *tab;                     /* in the band, for every k */
-    ptrdiff_t *weight;                  /* in w, for every k */
+    place *places;                      /* of every tap */
     void *tables;
 } plan;
 
@@ -129,7 +136,7 @@ static size_t table_bytes(const xpc_blocked *conv, ptrdiff_t channels)
     xpc_axis v = conv->vertical, h = conv->horizontal;
     size_t axes = (size_t)(v.kernel + h.kernel) * (sizeof(tap) + sizeof(xpc_range) + sizeof(ptrdiff_t)) +
                   (size_t)(xpc_min(v.stride, conv->height) + xpc_min(h.stride, conv->width) + 2) * sizeof(ptrdiff_t);
-    return axes + 2 * (size_t)(channels * v.kernel * h.kernel) * sizeof(ptrdiff_t);
+    return axes + (size_t)(v.kernel * h.kernel) * (sizeof(place) + (size_t)channels * sizeof(ptrdiff_t));
 }
 
 /* Group `g` of images. */
@@ -173,7 +180,8 @@ static int make_plan(plan *p, const xpc_blocked *conv, int backward)
     p->v.first = p->h.phase + h.kernel;
     p->h.first = p->v.first + xpc_min(v.stride, conv->height) + 1;
     p->tab = p->h.first + xpc_min(h.stride, conv->width) + 1;
-    p->weight = p->tab + p->taps;
+    p->places = (place *)(p->tab + p->taps);
+    memset(p->places, 0, (size_t)taps * sizeof(place));
     if (backward) {
         backward_axis(&p->v, v, conv->height, conv->out_h);
         backward_axis(&p->h, h, conv->width, conv->out_w);
@@ -238,33 +246,36 @@ static ptrdiff_t position(const axis_plan *axis, ptrdiff_t k, ptrdiff_t output)
     return (output + axis->taps[k].entry) * axis->split + axis->phase[axis->taps[k].phase] - axis->pad;
 }
 
-/* Where every k lies, for output phase (a, b): by rows of taps, so that a tile that does not see some rows leaves out
+/* Where every k lies, for output phase (a, b), and where its weights go, which `before` terms are before: by rows of taps, so that a tile that does not see some rows leaves out
  * one range of k; then by channels, so that neighbouring taps find what they share in the cache. Returns how many. */
-static ptrdiff_t fill_tab(const plan *p, ptrdiff_t a, ptrdiff_t b, ptrdiff_t channels, ptrdiff_t *tab,
-                          ptrdiff_t *weight)
+static ptrdiff_t fill_tab(const plan *p, ptrdiff_t a, ptrdiff_t b, ptrdiff_t channels, ptrdiff_t before,
+                          ptrdiff_t *tab, place *places)
 {
-    ptrdiff_t k = 0;
+    ptrdiff_t k = 0, across = p->h.first[b + 1] - p->h.first[b];
+    ptrdiff_t depth = (p->v.first[a + 1] - p->v.first[a]) * across * channels;
     for (ptrdiff_t i = p->v.first[a]; i < p->v.first[a + 1]; i++)
         for (ptrdiff_t c = 0; c < channels; c++)
             for (ptrdiff_t j = p->h.first[b]; j < p->h.first[b + 1]; j++, k++) {
                 tap v = p->v.taps[i], h = p->h.taps[j];
                 tab[k] = c * p->channel + (v.phase * p->h.phases + h.phase) * p->plane + v.entry * p->pitch + h.entry;
-                weight[k] = c * p->weight_channel + v.index * p->kernel_w + h.index;
+                if (places && c == 0)
+                    places[v.index * p->kernel_w + h.index] = (place){before, depth, k, across};
             }
     return k;
 }
 
 /* The same where images are the lanes: channels last, as the taps that a pixel sees are then a few ranges of k. */
-static ptrdiff_t fill_stack_tab(const plan *p, ptrdiff_t a, ptrdiff_t b, ptrdiff_t lanes, ptrdiff_t *tab,
-                                ptrdiff_t *weight)
+static ptrdiff_t fill_stack_tab(const plan *p, ptrdiff_t a, ptrdiff_t b, ptrdiff_t lanes, ptrdiff_t before,
+                                ptrdiff_t *tab)
 {
     ptrdiff_t k = 0;
+    ptrdiff_t depth = (p->v.first[a + 1] - p->v.first[a]) * (p->h.first[b + 1] - p->h.first[b]) * p->channels;
     for (ptrdiff_t i = p->v.first[a]; i < p->v.first[a + 1]; i++)
-        for (ptrdiff_t j = p->h.first[b]; j < p->h.first[b + 1]; j++)
-            for (ptrdiff_t c = 0; c < p->channels; c++, k++) {
+        for (ptrdiff_t j = p->h.first[b]; j < p->h.first[b + 1]; j++) {
+            p->places[p->v.taps[i].index * p->kernel_w + p->h.taps[j].index] = (place){before, depth, k, 1};
+            for (ptrdiff_t c = 0; c < p->channels; c++, k++)
                 tab[k] = ((c * p->v.size + position(&p->v, i, 0)) * p->h.size + position(&p->h, j, 0)) * lanes;
-                weight[k] = c * p->weight_channel + p->v.taps[i].index * p->kernel_w + p->h.taps[j].index;
-            }
+        }
     return k;
 }
 
@@ -344,10 +355,10 @@ static ptrdiff_t find_runs(const plan *p, const piece *it, ptrdiff_t begin, ptrd
     { \
         return CALL(forward, type, conv, x, w, b, y, relu, limit); \
     } \
-    int xpc_blocked_input_gradient_##type(const xpc_blocked *conv, xpc_planes dy, const real *w, real *dx, \
-                                          ptrdiff_t limit) \
+    int xpc_blocked_input_gradient_##type(const xpc_blocked *conv, xpc_planes dy, const real *w, const real *b, \
+                                          real *dx, ptrdiff_t limit) \
     { \
-        return CALL(input_gradient, type, conv, dy, w, dx, limit); \
+        return CALL(input_gradient, type, conv, dy, w, b, dx, limit); \
     } \
     int xpc_blocked_weight_gradient_##type(const xpc_blocked *conv, xpc_planes dy, xpc_planes x, real *dw, real *db, \
                                            ptrdiff_t limit) \

@@ -55,9 +55,11 @@ int xpc_blocked_forward_f32(const xpc_blocked *conv, xpc_planes x, const float *
 int xpc_blocked_forward_f64(const xpc_blocked *conv, xpc_planes x, const double *w, const double *b, double *y,
                             int relu, ptrdiff_t limit);
 
-int xpc_blocked_input_gradient_f32(const xpc_blocked *conv, xpc_planes dy, const float *w, float *dx, ptrdiff_t limit);
-int xpc_blocked_input_gradient_f64(const xpc_blocked *conv, xpc_planes dy, const double *w, double *dx,
+/* dx, plus b (C) unless that is NULL: the forward pass of a transposed convolution. */
+int xpc_blocked_input_gradient_f32(const xpc_blocked *conv, xpc_planes dy, const float *w, const float *b, float *dx,
                                    ptrdiff_t limit);
+int xpc_blocked_input_gradient_f64(const xpc_blocked *conv, xpc_planes dy, const double *w, const double *b,
+                                   double *dx, ptrdiff_t limit);
 
 /* db, the sums of dy over images and pixels, unless that is NULL. */
 int xpc_blocked_weight_gradient_f32(const xpc_blocked *conv, xpc_planes dy, xpc_planes x, float *dw, float *db,

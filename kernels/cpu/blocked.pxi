@@ -14,8 +14,10 @@ cdef extern from "blocked.h" nogil:
         const xpc_blocked *, xpc_planes, const float *, const float *, float *, int, Py_ssize_t)
     int xpc_blocked_forward_f64(
         const xpc_blocked *, xpc_planes, const double *, const double *, double *, int, Py_ssize_t)
-    int xpc_blocked_input_gradient_f32(const xpc_blocked *, xpc_planes, const float *, float *, Py_ssize_t)
-    int xpc_blocked_input_gradient_f64(const xpc_blocked *, xpc_planes, const double *, double *, Py_ssize_t)
+    int xpc_blocked_input_gradient_f32(
+        const xpc_blocked *, xpc_planes, const float *, const float *, float *, Py_ssize_t)
+    int xpc_blocked_input_gradient_f64(
+        const xpc_blocked *, xpc_planes, const double *, const double *, double *, Py_ssize_t)
     int xpc_blocked_weight_gradient_f32(const xpc_blocked *, xpc_planes, xpc_planes, float *, float *, Py_ssize_t)
     int xpc_blocked_weight_gradient_f64(const xpc_blocked *, xpc_planes, xpc_planes, double *, double *, Py_ssize_t)
 
@@ -63,9 +65,11 @@ cdef xpc_blocked _blocked(
     return conv
 
 
-cdef int _check_blocked(int done) except -1:
+cdef int _check_blocked(int done, Py_ssize_t limit) except -1:
     if done == XPC_BLOCKED_NO_MEMORY:
-        raise MemoryError("no memory for a convolution; a smaller XPCONV_WORKSPACE_MB takes less")
+        raise MemoryError(
+            "no memory for a convolution; smaller batches take less"
+            + ("" if limit <= 1 << 20 else ", and so does a smaller XPCONV_WORKSPACE_MB"))
     if done == XPC_BLOCKED_NO_KERNELS:
         raise ValueError("the kernels were built by a compiler without vectors")
     return 0
@@ -94,25 +98,30 @@ def blocked_forward(
             done = xpc_blocked_forward_f32(&conv, images, &w[0, 0, 0, 0], bias, &y[0, 0, 0, 0], relu, limit)
         else:
             done = xpc_blocked_forward_f64(&conv, images, &w[0, 0, 0, 0], bias, &y[0, 0, 0, 0], relu, limit)
-    _check_blocked(done)
+    _check_blocked(done, limit)
 
 
 def blocked_input_gradient(
-    const real[:, :, :, :] dy, const real[:, :, :, ::1] w, real[:, :, :, ::1] dx, Py_ssize_t stride_h,
-    Py_ssize_t stride_w, Py_ssize_t pad_top, Py_ssize_t pad_left, Py_ssize_t dilation_h, Py_ssize_t dilation_w,
+    const real[:, :, :, :] dy, const real[:, :, :, ::1] w, const real[::1] b, real[:, :, :, ::1] dx,
+    Py_ssize_t stride_h, Py_ssize_t stride_w, Py_ssize_t pad_top, Py_ssize_t pad_left, Py_ssize_t dilation_h, Py_ssize_t dilation_w,
     Py_ssize_t groups, Py_ssize_t limit
 ):
-    """Write into dx (N, C, H, W) the gradient of `blocked_forward` to its images."""
+    """Write into dx (N, C, H, W) the gradient of `blocked_forward` to its images, plus b (C,) if not None."""
     cdef xpc_blocked conv = _blocked(
         dx.shape, w.shape, dy.shape, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, groups)
     cdef xpc_planes gradients = _planes[real]("dy", dy)
+    cdef const real *bias = NULL
     cdef int done
+    if b is not None:
+        if b.shape[0] != dx.shape[1]:
+            raise ValueError(f"expected {dx.shape[1]} biases, got {b.shape[0]}")
+        bias = &b[0]
     with nogil:
         if real is float:
-            done = xpc_blocked_input_gradient_f32(&conv, gradients, &w[0, 0, 0, 0], &dx[0, 0, 0, 0], limit)
+            done = xpc_blocked_input_gradient_f32(&conv, gradients, &w[0, 0, 0, 0], bias, &dx[0, 0, 0, 0], limit)
         else:
-            done = xpc_blocked_input_gradient_f64(&conv, gradients, &w[0, 0, 0, 0], &dx[0, 0, 0, 0], limit)
-    _check_blocked(done)
+            done = xpc_blocked_input_gradient_f64(&conv, gradients, &w[0, 0, 0, 0], bias, &dx[0, 0, 0, 0], limit)
+    _check_blocked(done, limit)
 
 
 def blocked_weight_gradient(
@@ -135,4 +144,4 @@ def blocked_weight_gradient(
             done = xpc_blocked_weight_gradient_f32(&conv, gradients, images, &dw[0, 0, 0, 0], sums, limit)
         else:
             done = xpc_blocked_weight_gradient_f64(&conv, gradients, images, &dw[0, 0, 0, 0], sums, limit)
-    _check_blocked(done)
+    _check_blocked(done, limit)

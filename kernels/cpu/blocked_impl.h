@@ -11,7 +11,7 @@ enum { NAME(MR) = 4, NAME(DR) = 6 };
 enum {
     NAME(NV) = 3,     /* vectors of outputs; `tile` knows this number */
     NAME(DV) = 2,     /* vectors of filters; `rows` knows this number */
-    NAME(CHUNK) = (144 << 10) / (NAME(NV) * LANES * (int)sizeof(REAL)), /* of K: streams from the second-level cache */
+    NAME(CHUNK) = 3072 / (int)sizeof(REAL), /* of K: streams from the second-level cache; sums as long still round well */
     NAME(PIXELS) = 768 / (int)sizeof(REAL)                        /* of dy at once */
 };
 
@@ -239,29 +239,46 @@ typedef struct {
     char *memory;
 } NAME(forward_job);
 
-/* Weights of panels, [K][MR] each, all of one output phase after those of another. */
+/* Weights of panels, [K][MR] each, all of one output phase after those of another. What lies side by side in w, the taps
+ * of one channel or, of a single tap, the channels, is turned round by whole vectors. */
 TARGET static void NAME(pack_weights)(const void *argument, ptrdiff_t begin, ptrdiff_t end, int slot)
 {
     const NAME(forward_job) *job = argument;
     const plan *p = job->p;
+    ptrdiff_t taps = p->taps / p->channels, rows = taps == 1 ? 1 : p->channels;
+    ptrdiff_t along = taps == 1 ? p->channels : taps; /* numbers of a row, where that is not of outputs */
     (void)slot;
-    for (ptrdiff_t item = begin; item < end; item++) {
-        ptrdiff_t first = item * NAME(MR), last = xpc_min(first + NAME(MR), p->outputs), before = 0;
-        for (ptrdiff_t a = 0; a < p->v.weave; a++)
-            for (ptrdiff_t b = 0; b < p->h.weave; b++) {
-                ptrdiff_t taps = (p->v.first[a + 1] - p->v.first[a]) * (p->h.first[b + 1] - p->h.first[b]);
-                ptrdiff_t depth = taps * p->channels;
-                REAL *to = job->packed + before * p->outputs + first * depth;
-                for (ptrdiff_t m = first, size; m < last; m += size) {
-                    size = NAME(panel)(last - m);
-                    const REAL *from = job->w + m * p->weight_output;
-                    for (ptrdiff_t k = before; k < before + depth; k++, to += size)
-                        for (ptrdiff_t l = 0; l < size; l++)
-                            to[l] = from[p->weight[k] + l * p->weight_output];
+    for (ptrdiff_t item = begin; item < end; item++)
+        for (ptrdiff_t m = item * NAME(MR), last = xpc_min(m + NAME(MR), p->outputs), size; m < last; m += size) {
+            size = NAME(panel)(last - m);
+            for (ptrdiff_t part = 0; part < size; part += LANES) { /* a panel may be wider than a vector */
+                const REAL *from = job->w + (m + part) * p->weight_output;
+                int lanes = (int)xpc_min(size - part, LANES);
+                MASK some = FIRST(lanes);
+                if (p->weight_output == 1) { /* and so a single tap */
+                    for (ptrdiff_t c = 0; c < p->channels; c++)
+                        STORE_FIRST(job->packed + m * p->channels + c * size + part, some,
+                                    LOAD_FIRST(some, from + c * p->weight_channel));
+                    continue;
                 }
-                before += depth;
+                for (ptrdiff_t c = 0; c < rows; c++)
+                    for (ptrdiff_t first = 0; first < along; first += LANES) {
+                        int count = (int)xpc_min(along - first, LANES);
+                        const REAL *source = from + c * p->weight_channel + first;
+                        VEC turned[LANES];
+                        for (int l = 0; l < LANES; l++)
+                            turned[l] = LOAD_FIRST(FIRST(count), source + xpc_min(l, lanes - 1) * p->weight_output);
+                        NAME(transpose)(turned);
+                        for (int l = 0; l < LANES && l < count; l++) {
+                            const place *to = p->places + (taps == 1 ? 0 : first + l);
+                            ptrdiff_t k = to->first + (taps == 1 ? first + l : c) * to->step;
+                            if (to->depth > 0)
+                                STORE_FIRST(job->packed + to->before * p->outputs + m * to->depth + k * size + part,
+                                            some, turned[l]);
+                        }
+                    }
             }
-    }
+        }
 }
 
 /* Rows of the band that hold pixels for some output of the tile: the taps outside of them are left out. */
@@ -305,7 +322,7 @@ TARGET static void NAME(phase_of_piece)(const NAME(forward_job) *job, const piec
     int weaves = p->v.weave * p->h.weave > 1;
     ptrdiff_t rows = p->v.first[a + 1] - p->v.first[a], across = p->h.first[b + 1] - p->h.first[b];
     ptrdiff_t line = across * p->channels, depth = rows * line, size = p->v.total * p->h.total;
-    ptrdiff_t chunks = xpc_max(xpc_ceil_div(depth, NAME(CHUNK)), 1), chunk = xpc_ceil_div(depth, chunks);
+    ptrdiff_t chunks = depth <= NAME(CHUNK) ? 1 : xpc_ceil_div(depth, PART), chunk = xpc_ceil_div(depth, chunks);
     ptrdiff_t vectors = xpc_ceil_div(it->outputs, LANES), tiles = xpc_ceil_div(vectors, NAME(NV));
     ptrdiff_t of_image = it->rows * p->h.outputs;
     run runs[NAME(NV) * LANES];
@@ -435,24 +452,44 @@ INLINE void NAME(stack_product)(const int mr, const int nv, xpc_range rows, ptrd
                                 const REAL *bias, int relu, REAL *to, ptrdiff_t to_row)
 {
     VEC acc[NAME(MR)][NAME(NV)], least = SPLAT(relu ? (REAL)0 : (REAL)-INFINITY);
+    ptrdiff_t terms = (rows.end - rows.begin) * count, part = terms <= NAME(CHUNK) ? terms : PART, left = part;
+    int add = 0;
     for (int m = 0; m < mr; m++)
         for (int j = 0; j < nv; j++)
             acc[m][j] = SPLAT(bias ? bias[m] : (REAL)0);
     for (ptrdiff_t i = rows.begin; i < rows.end; i++) {
         const ptrdiff_t *at = tab + i * line + skip;
         const REAL *a = w + (i * line + skip) * mr;
-        for (ptrdiff_t k = 0; k < count; k++, a += mr) {
-            const REAL *from = pixel + at[k];
-            VEC lanes[NAME(NV)];
-            for (int j = 0; j < nv; j++)
-                lanes[j] = LOAD(from + j * LANES);
-            for (int m = 0; m < mr; m++) {
-                VEC number = SPLAT(a[m]);
+        for (ptrdiff_t k = 0, end; k < count; k = end) {
+            if (left == 0) {
+                for (int m = 0; m < mr; m++)
+                    for (int j = 0; j < nv; j++) {
+                        REAL *sum = to + m * to_row + j * LANES;
+                        STORE(sum, add ? (VEC)(acc[m][j] + LOAD(sum)) : acc[m][j]);
+                        acc[m][j] = SPLAT((REAL)0);
+                    }
+                left = part;
+                add = 1;
+            }
+            end = xpc_min(count, k + left);
+            left -= end - k;
+            for (; k < end; k++, a += mr) {
+                const REAL *from = pixel + at[k];
+                VEC lanes[NAME(NV)];
                 for (int j = 0; j < nv; j++)
-                    acc[m][j] = FMA(number, lanes[j], acc[m][j]);
+                    lanes[j] = LOAD(from + j * LANES);
+                for (int m = 0; m < mr; m++) {
+                    VEC number = SPLAT(a[m]);
+                    for (int j = 0; j < nv; j++)
+                        acc[m][j] = FMA(number, lanes[j], acc[m][j]);
+                }
             }
         }
     }
+    if (add)
+        for (int m = 0; m < mr; m++)
+            for (int j = 0; j < nv; j++)
+                acc[m][j] += LOAD(to + m * to_row + j * LANES);
     for (int m = 0; m < mr; m++)
         for (int j = 0; j < nv; j++)
             STORE(to + m * to_row + j * LANES, AT_LEAST(least, acc[m][j]));
@@ -598,7 +635,7 @@ static int NAME(convolve_stacks)(plan *p, NAME(forward_job) *job, ptrdiff_t limi
         return XPC_BLOCKED_NO_MEMORY;
     for (ptrdiff_t a = 0; a < p->v.weave; a++)
         for (ptrdiff_t b = 0; b < p->h.weave; b++)
-            before += fill_stack_tab(p, a, b, job->lanes, p->tab + before, p->weight + before);
+            before += fill_stack_tab(p, a, b, job->lanes, before, p->tab + before);
     xpc_parallel_items(NAME(pack_weights), job, panels, p->taps * NAME(MR), xpc_slots(panels, p->taps * NAME(MR)));
     xpc_parallel_items(NAME(stack_items), job, stacks * job->parts, p->taps * p->outputs, (int)slots);
     xpc_arena_give(job->memory);
@@ -644,7 +681,7 @@ static int NAME(convolve)(plan *p, NAME(forward_job) *job, ptrdiff_t limit)
         ptrdiff_t before = 0;
         for (ptrdiff_t a = 0; a < p->v.weave; a++)
             for (ptrdiff_t b = 0; b < p->h.weave; b++)
-                before += fill_tab(p, a, b, p->channels, p->tab + before, p->weight + before);
+                before += fill_tab(p, a, b, p->channels, before, p->tab + before, p->places);
         xpc_parallel_items(NAME(pack_weights), job, panels, p->taps * NAME(MR), xpc_slots(panels, p->taps * NAME(MR)));
         xpc_parallel_items(NAME(forward_items), job, p->pieces * job->parts, p->taps * p->outputs, (int)slots);
         done = XPC_BLOCKED_DONE;
@@ -673,7 +710,8 @@ static int NAME(forward)(const xpc_blocked *conv, xpc_planes x, const REAL *w, c
     return done;
 }
 
-static int NAME(input_gradient)(const xpc_blocked *conv, xpc_planes dy, const REAL *w, REAL *dx, ptrdiff_t limit)
+static int NAME(input_gradient)(const xpc_blocked *conv, xpc_planes dy, const REAL *w, const REAL *b, REAL *dx,
+                                ptrdiff_t limit)
 {
     plan p;
     if (!make_plan(&p, conv, 1))
@@ -683,6 +721,7 @@ static int NAME(input_gradient)(const xpc_blocked *conv, xpc_planes dy, const RE
         NAME(forward_job) job = {.p = &p};
         job.x = group_of(dy, g, conv->filters, sizeof(REAL));
         job.w = w + g * conv->channels * p.taps;
+        job.b = b ? b + g * conv->channels : NULL;
         job.y = dx + g * conv->channels * conv->height * conv->width;
         done = NAME(convolve)(&p, &job, limit);
     }
@@ -731,7 +770,7 @@ typedef struct {
     ptrdiff_t shares;        /* of the pieces */
     ptrdiff_t lanes;         /* filters, rounded up to vectors */
     ptrdiff_t depth, sums;   /* taps of a group, and numbers of its sums: those of db follow those of dw */
-    ptrdiff_t columns, gradient, tab, weight, bytes; /* places in a slot's memory, after the band */
+    ptrdiff_t columns, gradient, tab, bytes; /* places in a slot's memory, after the band */
     REAL *all;
     char *memory;
 } NAME(gradient_job);
@@ -788,12 +827,12 @@ TARGET static void NAME(gradient_items)(const void *argument, ptrdiff_t begin, p
     const plan *p = job->p;
     char *memory = job->memory + slot * job->bytes;
     REAL *columns = (REAL *)(memory + job->columns), *gradient = (REAL *)(memory + job->gradient);
-    ptrdiff_t *tab = (ptrdiff_t *)(memory + job->tab), *weight = (ptrdiff_t *)(memory + job->weight);
+    ptrdiff_t *tab = (ptrdiff_t *)(memory + job->tab);
     run runs[NAME(PIXELS)];
     for (ptrdiff_t item = begin; item < end; item++) {
         ptrdiff_t group = item / job->shares, share = item % job->shares, first = group * job->group;
         ptrdiff_t channels = xpc_min(job->group, p->channels - first);
-        ptrdiff_t depth = fill_tab(p, 0, 0, channels, tab, weight), line = p->h.first[1] * channels;
+        ptrdiff_t depth = fill_tab(p, 0, 0, channels, 0, tab, NULL), line = p->h.first[1] * channels;
         REAL *sums = job->all + item * job->sums, *db = sums + job->depth * job->lanes;
         memset(sums, 0, (size_t)job->sums * sizeof(REAL));
         for (ptrdiff_t n = p->pieces * share / job->shares; n < p->pieces * (share + 1) / job->shares; n++) {
@@ -891,8 +930,7 @@ static int NAME(gradient_of_group)(plan *p, xpc_planes dy, xpc_planes x, REAL *d
         job.columns = round_up(band_size(p, size) * size, LINE);
         job.gradient = job.columns + round_up((NAME(DR) * NAME(PIXELS) + LANES) * size, LINE);
         job.tab = job.gradient + round_up(job.lanes * NAME(PIXELS) * size, LINE);
-        job.weight = job.tab + tables;
-        job.bytes = job.weight + tables;
+        job.bytes = job.tab + tables;
         ptrdiff_t items = job.groups * job.shares, cost = pixels / job.shares * job.depth / 16 * p->outputs;
         slots = xpc_max(xpc_min(xpc_slots(items, cost), (limit - one * job.shares) / job.bytes), 1);
         int smallest = p->images == 1 && p->rows == 1;

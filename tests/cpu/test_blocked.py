@@ -170,7 +170,7 @@ def test_nothing_outside_is_read_or_written(generic_results, isa, rng, kernel):
     ((_, x), (_, w), (_, dy)) = (inside(array, np.nan) for array in (x, w, dy))
     marked = [inside(np.zeros_like(array), -77) for array in expected]
     _kernels.blocked_forward(x, w, b, marked[0][1], *numbers, False, 1 << 20)
-    _kernels.blocked_input_gradient(dy, w, marked[1][1], *numbers, 1 << 20)
+    _kernels.blocked_input_gradient(dy, w, None, marked[1][1], *numbers, 1 << 20)
     _kernels.blocked_weight_gradient(dy, x, marked[2][1], marked[3][1], *numbers, 1 << 20)
     for (around, result), want in zip(marked, expected, strict=True):
         np.testing.assert_array_equal(result, want)
@@ -226,7 +226,7 @@ class TestMemory:
         for limit in (w.nbytes + (1 << 19), 1):
             for call in (
                 lambda limit=limit: _kernels.blocked_forward(x, w, b, results[0], *numbers, False, limit),
-                lambda limit=limit: _kernels.blocked_input_gradient(dy, w, results[1], *numbers, limit),
+                lambda limit=limit: _kernels.blocked_input_gradient(dy, w, None, results[1], *numbers, limit),
                 lambda limit=limit: _kernels.blocked_weight_gradient(dy, x, *results[2:], *numbers, limit),
             ):
                 _kernels.trim_memory()

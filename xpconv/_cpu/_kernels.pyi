@@ -305,6 +305,7 @@ def blocked_forward(
 def blocked_input_gradient(
     dy: NDArray,
     w: NDArray,
+    b: NDArray | None,
     dx: NDArray,
     stride_h: int,
     stride_w: int,

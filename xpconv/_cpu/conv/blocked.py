@@ -78,12 +78,13 @@ def forward(x: np.ndarray, w: np.ndarray, b: np.ndarray | None, geometry: ConvGe
     return y
 
 
-def input_gradient(dy: np.ndarray, w: np.ndarray, geometry: ConvGeometry) -> np.ndarray:
-    """Dx (N, C, H, W)."""
+def input_gradient(dy: np.ndarray, w: np.ndarray, geometry: ConvGeometry, b: np.ndarray | None = None) -> np.ndarray:
+    """Dx (N, C, H, W), plus b (C,): the forward pass of a transposed convolution."""
     window = geometry.window
     dx = empty((geometry.batch, geometry.in_channels, window.height, window.width), dy.dtype)
+    b = None if b is None else np.ascontiguousarray(b)
     _kernels.blocked_input_gradient(
-        planes(dy), np.ascontiguousarray(w), dx, *steps(window), geometry.groups, get_workspace_mb() << 20
+        planes(dy), np.ascontiguousarray(w), b, dx, *steps(window), geometry.groups, get_workspace_mb() << 20
     )
     return dx
 
