@@ -67,6 +67,29 @@ def test_results_are_those_of_the_generic_operators(engine_results, generic_resu
         np.testing.assert_array_equal(actual, expected)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    "name", ["one of each", "panels of 8, 4 and 3", "stride 2", "images as lanes, stride 2", "groups"]
+)
+def test_the_gradient_to_the_images_takes_a_bias(isa, name, dtype, rng):
+    x_shape, w_shape, arguments = SHAPES[name]
+    geometry = geometry_of(x_shape, w_shape, **arguments)
+    y_shape = (x_shape[0], w_shape[0], geometry.window.out_h, geometry.window.out_w)
+    dy, w, b = whole_numbers(rng, dtype, y_shape, w_shape, x_shape[1:2])
+    expected = blocked.input_gradient(dy, w, geometry) + b.reshape(-1, 1, 1)
+    np.testing.assert_array_equal(blocked.input_gradient(dy, w, geometry, b), expected)
+
+
+@pytest.mark.parametrize("x_shape", [(32, 600, 4, 4), (1, 600, 12, 12)], ids=["images as lanes", "tiles"])
+def test_long_sums_are_accurate(isa, x_shape, rng):
+    """Of 5400 products, added up one after the other, rounding would pass the bound."""
+    geometry = geometry_of(x_shape, (9, 600, 3, 3), padding=1)
+    x, w = rng.standard_normal(x_shape, np.float32), rng.standard_normal((9, 600, 3, 3), np.float32)
+    exact = blocked.forward(x.astype(np.float64), w.astype(np.float64), None, geometry, False)
+    actual = blocked.forward(x, w, None, geometry, False)
+    assert np.abs(actual - exact).max() < 1e-6 * np.abs(exact).max()
+
+
 @settings(max_examples=60)
 @given(case=convolutions(max_channels=9), dtype=st.sampled_from(["float32", "float64"]), relu=st.booleans())
 def test_any_geometry(engine_results, case, dtype, relu):
