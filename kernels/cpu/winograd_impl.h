@@ -38,20 +38,20 @@ INLINE void NAME(pixels_to_points)(const int m, const VEC *d, const int step, VE
         o[3 * to] = d1 - d3;
     } else {
         VEC d4 = d[4 * step], d5 = d[5 * step];
-        VEC minus_sum = SPLAT(-(A2 + B2)), a2 = SPLAT(-A2), b2 = SPLAT(-B2), a = SPLAT(A), b = SPLAT(B);
-        VEC even = FMA(b2, d2, d4), odd = FMA(b2, d1, d3) * a;
+        VEC minus_sum = SPLAT(-(A2 + B2)), a2 = SPLAT(-A2), b2 = SPLAT(-B2);
+        VEC even = FMA(b2, d2, d4), odd = FMA(b2, d1, d3);
         o[0] = FMA(minus_sum, d2, d0 + d4);
-        o[to] = even + odd;
-        o[2 * to] = even - odd;
+        o[to] = FMA(SPLAT(A), odd, even);
+        o[2 * to] = FMA(SPLAT(-A), odd, even);
         even = FMA(a2, d2, d4);
-        odd = FMA(a2, d1, d3) * b;
-        o[3 * to] = even + odd;
-        o[4 * to] = even - odd;
+        odd = FMA(a2, d1, d3);
+        o[3 * to] = FMA(SPLAT(B), odd, even);
+        o[4 * to] = FMA(SPLAT(-B), odd, even);
         o[5 * to] = FMA(minus_sum, d3, d1 + d5);
     }
 }
 
-/* o = A' p: from m + 2 points to m outputs. */
+/* o = A' p: from m + 2 points to m outputs, which are still to be multiplied by `output_scale`. */
 INLINE void NAME(points_to_outputs)(const int m, const VEC *p, const int step, VEC *o, const int to)
 {
     VEC p0 = p[0], p1 = p[step], p2 = p[2 * step], p3 = p[3 * step];
@@ -62,10 +62,17 @@ INLINE void NAME(points_to_outputs)(const int m, const VEC *p, const int step, V
         VEC p4 = p[4 * step], p5 = p[5 * step];
         VEC even = p1 + p2, odd = p1 - p2, later_even = p3 + p4, later_odd = p3 - p4;
         o[0] = p0 + even + later_even;
-        o[to] = FMA(SPLAT(B), later_odd, odd * SPLAT(A));
-        o[2 * to] = FMA(SPLAT(B2), later_even, even * SPLAT(A2));
-        o[3 * to] = FMA(SPLAT(B * B2), later_odd, FMA(SPLAT(A * A2), odd, p5));
+        o[to] = FMA(SPLAT(B / A), later_odd, odd);
+        o[2 * to] = FMA(SPLAT(B2 / A2), later_even, even);
+        o[3 * to] = FMA(SPLAT(1 / (A * A2)), p5, FMA(SPLAT(B * B2 / (A * A2)), later_odd, odd));
     }
+}
+
+/* Of outputs i and j of the two axes. */
+INLINE REAL NAME(output_scale)(const int m, int i, int j)
+{
+    static const REAL scales[4] = {1, A, A2, A * A2};
+    return m == 2 ? 1 : scales[i] * scales[j];
 }
 
 /* o = G g: from 3 weights to m + 2 points. */
@@ -102,13 +109,13 @@ INLINE void NAME(outputs_to_points)(const int m, const VEC *y, const int step, V
         o[3 * to] = -y1;
     } else {
         VEC y2 = y[2 * step], y3 = y[3 * step];
-        VEC even = FMA(SPLAT(A2), y2, y0), odd = FMA(SPLAT(A2), y3, y1) * SPLAT(A);
-        o[to] = even + odd;
-        o[2 * to] = even - odd;
+        VEC even = FMA(SPLAT(A2), y2, y0), odd = FMA(SPLAT(A2), y3, y1);
+        o[to] = FMA(SPLAT(A), odd, even);
+        o[2 * to] = FMA(SPLAT(-A), odd, even);
         even = FMA(SPLAT(B2), y2, y0);
-        odd = FMA(SPLAT(B2), y3, y1) * SPLAT(B);
-        o[3 * to] = even + odd;
-        o[4 * to] = even - odd;
+        odd = FMA(SPLAT(B2), y3, y1);
+        o[3 * to] = FMA(SPLAT(B), odd, even);
+        o[4 * to] = FMA(SPLAT(-B), odd, even);
         o[5 * to] = y3;
     }
 }
@@ -457,7 +464,7 @@ INLINE void NAME(output_tile)(const int m, const REAL *from, ptrdiff_t plane, VE
         VEC outputs[4];
         NAME(points_to_outputs)(m, half + (m + 2) * i, 1, outputs, 1);
         for (int j = 0; j < m; j++) {
-            outputs[j] = outputs[j] + bias;
+            outputs[j] = FMA(SPLAT(NAME(output_scale)(m, i, j)), outputs[j], bias);
             if (relu)
                 outputs[j] = POSITIVE(outputs[j]);
         }
@@ -758,20 +765,21 @@ TARGET static void NAME(finish)(const void *argument, ptrdiff_t begin, ptrdiff_t
     const xpc_winograd *conv = call->conv;
     const layout *plan = call->plan;
     (void)slot;
-    for (ptrdiff_t item = begin; item < end; item++) {
-        ptrdiff_t f = call->first * LANES + item;
-        for (ptrdiff_t c = 0; c < conv->channels; c += LANES) {
+    for (ptrdiff_t c = 0; c < conv->channels; c += LANES) /* sums of filters are beside each other */
+        for (ptrdiff_t item = begin; item < end; item++) {
             const REAL *sums = (const REAL *)call->memory + (c * plan->pass + item) * LANES;
-            REAL *dw = call->dw + (f * conv->channels + c) * 9;
+            REAL *dw = call->dw + ((call->first * LANES + item) * conv->channels + c) * 9;
             ptrdiff_t known = xpc_min(conv->channels - c, LANES);
             if (plan->m == 4)
                 NAME(gradient_of_weights)(4, plan, sums, known, dw);
             else
                 NAME(gradient_of_weights)(2, plan, sums, known, dw);
         }
-        call->db[f] = 0;
+    for (ptrdiff_t item = begin; item < end; item++) {
+        REAL sum = 0;
         for (ptrdiff_t share = 0; share < plan->shares; share++)
-            call->db[f] += ((const REAL *)(call->memory + share * plan->sums))[plan->points * plan->sum_plane + item];
+            sum += ((const REAL *)(call->memory + share * plan->sums))[plan->points * plan->sum_plane + item];
+        call->db[call->first * LANES + item] = sum;
     }
 }
 
