@@ -643,6 +643,9 @@ INLINE void NAME(sum_tile)(const int vectors, ptrdiff_t tiles, const REAL *d, co
     for (int f = 0; f < NAME(FILTERS); f++)
         for (int j = 0; j < vectors; j++)
             acc[f][j] = is_first ? SPLAT((REAL)0) : LOAD(sums + j * step + f * LANES);
+    for (int f = 0; f < NAME(FILTERS); f++) /* the next filters; sums are a large part of what is read */
+        for (int j = 0; j < vectors; j++)
+            __builtin_prefetch(sums + j * step + (NAME(FILTERS) + f) * LANES);
     for (ptrdiff_t t = 0; t < tiles; t++, v += LANES, d += LANES) {
         VEC pixels[NAME(VECTORS)];
         for (int j = 0; j < vectors; j++)
