@@ -5,6 +5,7 @@ import inspect
 import numpy as np
 import pytest
 
+import xpconv.functional as F
 from xpconv import _generic
 from xpconv._cpu import ENGINES
 from xpconv._geometry import conv_geometry, pool_window
@@ -59,3 +60,15 @@ def test_memory_maps_are_read_in_place_and_results_are_plain_arrays(tmp_path, rn
     ]
     assert {type(result) for result in results} == {np.ndarray}
     assert np.array_equal(y, F.conv2d(np.array(x), w)[0])
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_a_stride_beyond_everything_is_one_of_many(groups, rng):
+    x, w = (rng.integers(-4, 5, shape).astype("float32") for shape in ((2, 2, 5, 5), (4, 2 // groups, 3, 3)))
+    results = []
+    for stride in (11, 1 << 40, 1 << 62):
+        y, cache = F.conv2d(x, w, stride=stride, padding=1, groups=groups)
+        results.append([y, *F.conv2d_backward(y, cache)[:2], F.max_pool2d(x, 2, stride=stride)[0]])
+    for other in results[1:]:
+        for actual, expected in zip(other, results[0], strict=True):
+            np.testing.assert_array_equal(actual, expected)

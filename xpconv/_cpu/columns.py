@@ -11,10 +11,18 @@ from . import _kernels
 __all__ = ["col2im", "im2col", "steps"]
 
 
+def _stride(stride: int, out: int, size: int, pad: int, kernel: int, dilation: int) -> int:
+    """A stride of the same effect that does not overflow: with one output, any beyond everything it sees is as good."""
+    return stride if out > 1 else min(stride, size + abs(pad) + kernel * dilation)
+
+
 def steps(window: Window) -> tuple[int, int, int, int, int, int]:
     """What the kernels need besides the shapes of their arrays: stride, padding before, dilation."""
+    w = window
     return (
-        window.stride_h, window.stride_w, window.pad_top, window.pad_left, window.dilation_h, window.dilation_w,
+        _stride(w.stride_h, w.out_h, w.height, w.pad_top, w.kernel_h, w.dilation_h),
+        _stride(w.stride_w, w.out_w, w.width, w.pad_left, w.kernel_w, w.dilation_w),
+        w.pad_top, w.pad_left, w.dilation_h, w.dilation_w,
     )  # fmt: skip
 
 
