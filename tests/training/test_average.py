@@ -87,7 +87,7 @@ def test_a_checkpoint_with_and_one_without(make_trainer, make_batches, tmp_path)
         trainer = make_trainer(ema=ema)
         trainer.fit(make_batches(), epochs=1)
         trainer.save(tmp_path / name)
-    with pytest.raises(CheckpointError, match="is of a run with ema, which must stay as it was"):
+    with pytest.raises(CheckpointError, match="is of a run with ema, which must stay so"):
         make_trainer(tmp_path / "with")
     with pytest.raises(CheckpointError, match="is of a run without ema"):
         make_trainer(tmp_path / "without", ema=0.9)

@@ -105,6 +105,7 @@ def test_a_counter_that_ends_the_run(make_trainer, make_batches, test_set, tmp_p
         ("ema", 0.9, "'ema' of its training state"),
         ("loss_scale", {"scale": 0.0, "growth_interval": 1, "good_steps": 0, "skipped": 0}, "'loss_scale' of its"),
         ("loss_scale", {"scale": 2.0}, "'loss_scale' of its training state: expected a mapping of scale, growth"),
+        ("mixed_precision", "float8", "'mixed_precision' of its training state: expected a half type, got 'float8'"),
         ("callbacks", [{"kind": 3, "state": {}}], "'callbacks' of its training state: expected a list of mappings"),
         ("callbacks", {}, "'callbacks' of its"),
     ],
@@ -134,5 +135,5 @@ def test_a_half_type_that_was_not_there(make_trainer, make_batches, tmp_path):
     trainer = make_trainer()
     trainer.fit(make_batches(), epochs=1)
     trainer.save(tmp_path / "net")
-    with pytest.raises(CheckpointError, match="is of a run without mixed_precision, which must stay as it was"):
+    with pytest.raises(CheckpointError, match="is of a run with mixed_precision None, which must stay so, got float16"):
         make_trainer(tmp_path / "net", mixed_precision="float16")

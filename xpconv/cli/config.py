@@ -29,6 +29,7 @@ __all__ = [
 OPTIMIZERS = ("adamw", "adam", "sgd", "rmsprop")
 SCHEDULES = ("one-cycle", "cosine", "step", "constant")
 DTYPES = ("float32", "float64")
+HALF_TYPES = ("float16", "bfloat16")
 MATMUL_PRECISIONS = ("default", "highest", "tf32")
 
 # what --lr and --weight-decay are where they are not given; peaks of the one-cycle schedule
@@ -48,6 +49,10 @@ def _at_least(low: int, high: float = math.inf) -> Callable[[Any], str | None]:
 
 def _one_of(names: tuple[str, ...]) -> Callable[[Any], str | None]:
     return lambda v: None if v in names else f"must be one of {', '.join(names)}{_nearest(v, names)}"
+
+
+def _above_zero(value: float) -> str | None:
+    return None if 0 < value < math.inf else "must be above 0"
 
 
 def _model(name: str) -> str | None:
@@ -113,7 +118,7 @@ class TrainConfig:
         None,
         f"learning rate, for one-cycle the highest ({', '.join(f'{k}: {v:g}' for k, v in _LR.items())})",
         metavar="RATE",
-        check=lambda v: None if 0 < v < math.inf else "must be above 0",
+        check=_above_zero,
     )
     optimizer: str = _option(
         "adamw",
@@ -133,6 +138,40 @@ class TrainConfig:
         "steps",
         metavar="NAME",
         check=_one_of(SCHEDULES),
+    )
+    clip_norm: float | None = _option(
+        None, "scale gradients down together to at most this norm", metavar="X", check=_above_zero
+    )
+    accumulate: int = _option(
+        1,
+        "a batch goes through the network in so many parts, one after the other: the same step in less memory, but for "
+        "batch normalisation, which sees the parts",
+        metavar="N",
+        check=_at_least(1),
+    )
+    ema: float | None = _option(
+        None,
+        "validate, test and keep an exponential moving average of the weights, of this decay, such as 0.999",
+        metavar="DECAY",
+        check=_at_least(0, 1),
+    )
+    mixed_precision: str | None = _option(
+        None,
+        f"{' or '.join(HALF_TYPES)}: compute in this type, keep weights in float32; where the backend has it",
+        metavar="TYPE",
+        check=_one_of(HALF_TYPES),
+    )
+    early_stopping: int | None = _option(
+        None,
+        "stop when the validation accuracy has not become better for N epochs",
+        metavar="N",
+        check=_at_least(1),
+    )
+    save_every: int | None = _option(
+        None,
+        "save a checkpoint every N steps too, and not only after every epoch",
+        metavar="N",
+        check=_at_least(1),
     )
     augment: bool = _option(True, "shift and, where it keeps the class, mirror the training images at random")
     mirror: bool = _option(False, "mirror the training images at random, whatever the data set")
@@ -191,6 +230,8 @@ class TrainConfig:
             object.__setattr__(self, "lr", _LR[self.optimizer])
         if self.weight_decay is None:
             object.__setattr__(self, "weight_decay", _WEIGHT_DECAY[self.optimizer])
+        if self.early_stopping is not None and not self.validation:
+            raise ValueError("early-stopping: needs validation images, and validation is 0")
 
 
 _FIELDS = {f.name: f for f in dataclasses.fields(TrainConfig)}

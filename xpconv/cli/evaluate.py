@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import argparse
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from .. import data
 from ..functional import softmax_cross_entropy
-from ..training import Trainer, TrainingError, load_weights
+from ..training import ClassReport, Trainer, TrainingError, class_report, load_weights, top_k_accuracy
 from .config import TrainConfig, add_options, flags_of
 from .run import DataInfo, build_model, choose_weights, machine, open_data, open_run, say
 
 __all__ = ["add_command"]
+
+_TOP = 5
 
 
 def add_command(commands: Any) -> None:
@@ -29,6 +34,12 @@ def add_command(commands: Any) -> None:
         "--weights", choices=("best", "last"), help="which checkpoint (default: the best, if there is one)"
     )
     own = ("data", "data_dir", "labels", "bad_files", "allow_outside", "workers", "backend", "batch_size", "threads")
+    parser.add_argument(
+        "--report",
+        action="store_true",
+        help="also print precision, recall and F1 of each class, and the share of images with the right class among "
+        "the first 5",
+    )
     add_options(parser, only=own, defaults=False)
     parser.set_defaults(run=run)
 
@@ -41,10 +52,10 @@ def run(options: argparse.Namespace) -> int:
         changes = {"data_dir": None, "labels": None, "bad_files": "refuse", "allow_outside": False, **changes}
     folder, config, info = open_run(options.folder, changes)
     with machine(config):
-        return _evaluate(config, info, choose_weights(folder, options.weights))
+        return _evaluate(config, info, choose_weights(folder, options.weights), report=options.report)
 
 
-def _evaluate(config: TrainConfig, info: DataInfo, path: Path) -> int:
+def _evaluate(config: TrainConfig, info: DataInfo, path: Path, *, report: bool) -> int:
     test = open_data(config, info.image_shape).test
     if test.image_shape != info.image_shape:
         raise data.DataError(
@@ -61,9 +72,25 @@ def _evaluate(config: TrainConfig, info: DataInfo, path: Path) -> int:
     batches = data.Batches(
         test, config.batch_size, shuffle=False, transform=transform, dtype=config.dtype, workers=config.workers
     )
-    metrics = Trainer(model, softmax_cross_entropy, None).evaluate(batches)
-    if not math.isfinite(metrics.loss):
-        raise TrainingError(f"test loss is {metrics.loss} with the weights {path}; they or the test images are no use")
-    say("test loss", f"{metrics.loss:.4f}")
-    print(f"test accuracy {metrics.accuracy:.4f}", flush=True)
+    reports: list[ClassReport] = []
+
+    def of_classes(scores: np.ndarray, labels: np.ndarray) -> float:
+        reports.append(class_report(scores, labels))
+        return reports[0].accuracy
+
+    more: dict[str, Any] = {}
+    if report:
+        more["classes"] = of_classes
+        if len(info.classes) > _TOP:
+            more["top"] = partial(top_k_accuracy, k=_TOP)
+    metrics = Trainer(model, softmax_cross_entropy, None, metrics=more).report(batches)
+    loss, accuracy = metrics["loss"], metrics["accuracy"]
+    if not math.isfinite(loss):
+        raise TrainingError(f"test loss is {loss} with the weights {path}; they or the test images are no use")
+    if report:
+        print(reports[0].table(info.classes), flush=True)
+    if "top" in metrics:
+        say(f"top {_TOP}", f"{metrics['top']:.4f}")
+    say("test loss", f"{loss:.4f}")
+    print(f"test accuracy {accuracy:.4f}", flush=True)
     return 0

@@ -22,19 +22,30 @@ from .. import __version__, data, get_backend, get_matmul_precision, get_num_thr
 from .._extras import require
 from ..functional import softmax_cross_entropy
 from ..layers import Layer
-from ..training import RunFolder, RunFolderError, RunRecorder, Trainer, TrainingError, load_weights
+from ..training import (
+    Callback,
+    EarlyStopping,
+    RunFolder,
+    RunFolderError,
+    RunRecorder,
+    Trainer,
+    TrainingError,
+    load_weights,
+)
 from ..training._files import write_atomically
+from ..training.mixed import check_half_type
 from .config import TrainConfig, add_options, collect, flags_of, key_of, read_toml
 from .progress import LiveProgress, progress_for
 from .run import DataInfo, build_model, machine, open_data, open_run, say
 
-__all__ = ["add_command"]
+__all__ = ["add_command", "load_data", "make_batches", "make_loss", "make_optimizer"]
 
 _RUNS = "runs"
 _INTERRUPTED = 130
+_PROFILE_STEPS = 10
 
 # What may differ when a run goes on: the rest would make it another run.
-_RESUMABLE = ("epochs", "data_dir", "workers", "backend", "threads", "capture")
+_RESUMABLE = ("epochs", "data_dir", "workers", "backend", "threads", "capture", "early_stopping", "save_every")
 
 _DESCRIPTION = """\
 Train a network on images and test it.
@@ -77,6 +88,12 @@ def add_command(commands: Any) -> None:
         f"options only {', '.join('--' + key_of(n) for n in _RESUMABLE)} may be given, and a schedule that ends with "
         "the last epoch is stretched to a new number of epochs",
     )
+    parser.add_argument(
+        "--profile",
+        action="store_true",
+        help=f"before the run, measure {_PROFILE_STEPS} steps layer by layer, print a table, and put trace.json for "
+        "chrome://tracing into the run folder; the run is the same",
+    )
     parser.set_defaults(run=run)
 
 
@@ -93,14 +110,15 @@ def run(options: argparse.Namespace) -> int:
     if out is not None:
         RunFolder.check_free(out)
     with machine(config):
-        parts, transform, info = _load_data(config)
+        parts, transform, info = load_data(config)
         model = build_model(config, info)
+        check_half_type(model, config.mixed_precision)
         stored = _stored(config, info)
         if out is not None:
             folder = RunFolder.create(out, stored)
         else:
             folder = RunFolder.create_numbered(_RUNS, f"{config.model}-{_stem(config.data)}", stored)
-        return _train(config, folder, model, parts, transform)
+        return _train(config, folder, model, parts, transform, profile=options.profile)
 
 
 def _resume(options: argparse.Namespace, changes: dict[str, Any]) -> int:
@@ -118,12 +136,12 @@ def _resume(options: argparse.Namespace, changes: dict[str, Any]) -> int:
     changes = {name: value for name, value in changes.items() if name in _RESUMABLE}
     config = dataclasses.replace(before, **changes)
     with machine(config):
-        parts, transform, info = _load_data(config, known)
+        parts, transform, info = load_data(config, known)
         if info != known:
             raise ValueError(f"--data: {config.data} is not what the run in {folder.path} was started with")
         if config != before:
             folder.write_config(_stored(config, info))
-        return _train(config, folder, build_model(config, info), parts, transform)
+        return _train(config, folder, build_model(config, info), parts, transform, profile=options.profile)
 
 
 def _stored(config: TrainConfig, info: DataInfo) -> dict[str, Any]:
@@ -158,7 +176,7 @@ def _latest_run() -> str:
 Transform = Callable[..., Any]
 
 
-def _load_data(config: TrainConfig, known: DataInfo | None = None) -> tuple[data.Splits, data.Compose, DataInfo]:
+def load_data(config: TrainConfig, known: DataInfo | None = None) -> tuple[data.Splits, data.Compose, DataInfo]:
     """The data in three parts, what is done to the images of the first, and what to know of it all.
 
     ``known`` is what a run that goes on has found earlier: images that are not in memory are not all read again.
@@ -228,13 +246,28 @@ def _write_skipped(folder: RunFolder, skipped: list[data.BadFile]) -> None:
     write_atomically(folder.skipped, [text.getvalue().encode(errors="surrogateescape")])
 
 
-def _loss(config: TrainConfig, train: data.Dataset) -> Callable[..., Any]:
+def make_batches(config: TrainConfig, train: data.Dataset, transform: data.Compose) -> data.Batches:
+    """The batches of the training images."""
+    return data.Batches(
+        train,
+        config.batch_size,
+        seed=config.seed,
+        transform=transform,
+        dtype=config.dtype,
+        workers=config.workers,
+        mixup=config.mixup,
+    )
+
+
+def make_loss(config: TrainConfig, train: data.Dataset) -> Callable[..., Any]:
+    """The loss, with the weights of the classes that were asked for."""
     if config.class_weights == "none":
         return softmax_cross_entropy
     return functools.partial(softmax_cross_entropy, weight=data.class_weights(train).tolist())
 
 
-def _optimizer(config: TrainConfig, model: Layer) -> Any:
+def make_optimizer(config: TrainConfig, model: Layer) -> Any:
+    """The optimizer of the model's parameters."""
     parameters, lr, decay = model.parameters(), config.lr, config.weight_decay
     assert lr is not None  # TrainConfig has put in what suits the optimizer
     assert decay is not None
@@ -256,36 +289,40 @@ def _schedule(config: TrainConfig, steps: int) -> optim.Schedule:
     return optim.ConstantSchedule(lr)
 
 
+def _trainer_options(config: TrainConfig, folder: RunFolder, progress: Callback) -> dict[str, Any]:
+    """What a Trainer is given besides model, loss, optimizer and schedule."""
+    # the progress before what saves: its line of an epoch should not wait for the checkpoint
+    callbacks = [progress, RunRecorder(folder, save_every=config.save_every)]
+    if config.early_stopping is not None:
+        callbacks.append(EarlyStopping(config.early_stopping, "val_accuracy"))
+    names = ("clip_norm", "accumulate", "ema", "mixed_precision", "capture")
+    return {"callbacks": callbacks, **{name: getattr(config, name) for name in names}}
+
+
 def _train(
     config: TrainConfig,
     folder: RunFolder,
     model: Layer,
     parts: data.Splits,
     transform: data.Compose,
+    *,
+    profile: bool,
 ) -> int:
     skipped = _skipped(parts)
     if skipped:
         _write_skipped(folder, skipped)
-    batches = data.Batches(
-        parts.train,
-        config.batch_size,
-        seed=config.seed,
-        transform=transform,
-        dtype=config.dtype,
-        workers=config.workers,
-        mixup=config.mixup,
-    )
-    loss = _loss(config, parts.train)
+    batches = make_batches(config, parts.train, transform)
+    loss = make_loss(config, parts.train)
     progress = progress_for()
-    optimizer, schedule = _optimizer(config, model), _schedule(config, config.epochs * len(batches))
-    # the progress first: its line of an epoch should not wait for the checkpoint
-    callbacks = [progress, RunRecorder(folder)]
-    options: dict[str, Any] = {"schedule": schedule, "callbacks": callbacks, "capture": config.capture}
+    optimizer, schedule = make_optimizer(config, model), _schedule(config, config.epochs * len(batches))
+    options = {"schedule": schedule, **_trainer_options(config, folder, progress)}
     if folder.last.exists():
         trainer = Trainer.resume(folder.last, model, loss, optimizer, **options)
     else:
         trainer = Trainer(model, loss, optimizer, seed=config.seed, **options)
     _announce(config, folder, trainer, batches, parts, skipped)
+    if profile:
+        _profile(folder, trainer, batches)
     validation = None if parts.validation is None else _in_order(config, parts.validation, transform)
     try:
         with warnings.catch_warnings():
@@ -299,10 +336,20 @@ def _train(
     finally:
         if isinstance(progress, LiveProgress):
             progress.close()
+    if trainer.epoch < config.epochs:
+        say("stopped", f"early, after epoch {trainer.epoch}: the validation accuracy has not become better any more")
     if trainer.capture_reason is not None:
         say("capture", f"steps were not recorded: {trainer.capture_reason}")
     _test(folder, trainer, _in_order(config, parts.test, transform))
     return 0
+
+
+def _profile(folder: RunFolder, trainer: Trainer, batches: data.Batches) -> None:
+    measured = trainer.profile(batches, steps=_PROFILE_STEPS)
+    trace = folder.path / "trace.json"
+    measured.write_trace(trace)
+    print(measured.table(), flush=True)
+    say("profile", f"{measured.steps} steps; {trace} is for chrome://tracing")
 
 
 def _announce(
@@ -337,6 +384,15 @@ def _announce(
         f"{config.epochs} epoch{'s' * (config.epochs != 1)} of {len(batches)} steps, {config.optimizer}, "
         f"{config.schedule} with learning rate {config.lr:g}, seed {config.seed}",
     )
+    extras = []
+    if config.mixed_precision is not None:
+        extras.append(f"forward and backward in {config.mixed_precision}")
+    if config.accumulate > 1:
+        extras.append(f"batches in {config.accumulate} parts")
+    if config.ema is not None:
+        extras.append(f"weights averaged with decay {config.ema:g}")
+    if extras:
+        say("", ", ".join(extras))
     say("folder", str(folder.path))
     if trainer.step:
         say(
@@ -367,7 +423,8 @@ def _test(folder: RunFolder, trainer: Trainer, batches: data.Batches) -> None:
         loaded = load_weights(folder.best, trainer.model)
         weights, epoch = "best", loaded["epoch"]
         text = f"the weights of epoch {epoch}, the best on the validation images: {loaded['best']['val_accuracy']:.4f}"
-    metrics = trainer.evaluate(batches)
+    # without the average of the last epoch, where there is one: the weights that were loaded are averaged ones
+    metrics = (trainer if weights == "last" else Trainer(trainer.model, trainer.loss, None)).evaluate(batches)
     if not math.isfinite(metrics.loss):
         raise TrainingError(f"test loss is {metrics.loss} with {text}; look for NaN and huge values in the test images")
     folder.append(

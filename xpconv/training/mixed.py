@@ -27,7 +27,7 @@ from ..layers import BatchNorm1d, BatchNorm2d, GroupNorm, InstanceNorm2d, LayerN
 if TYPE_CHECKING:
     from ..layers import Layer, Parameter
 
-__all__ = ["HALF_TYPES", "HalfModel", "LossScale"]
+__all__ = ["HALF_TYPES", "HalfModel", "LossScale", "check_half_type"]
 
 HALF_TYPES = ("float16", "bfloat16")
 
@@ -67,6 +67,23 @@ class LossScale:
     def state_dict(self) -> dict[str, Any]:
         """Everything, as plain numbers."""
         return asdict(self)
+
+
+def check_half_type(model: Layer, dtype: str | None) -> None:
+    """Raise TypeError or ValueError unless the model can be trained in the half type ``dtype``; None is none."""
+    if dtype is None:
+        return
+    if dtype not in HALF_TYPES:
+        raise ValueError(f"mixed_precision: expected {' or '.join(HALF_TYPES)}, got {dtype!r}")
+    for name, parameter in model.named_parameters():
+        backend = backend_of(parameter=parameter.data)
+        got = backend.dtype_name(parameter.data)
+        if got != "float32":
+            raise TypeError(f"mixed_precision: expected a model in float32, got {name} in {got}")
+        try:
+            backend.dtype(dtype)
+        except TypeError as error:
+            raise ValueError(f"mixed_precision: the backend {backend.name} has no {dtype}") from error
 
 
 def _stays_wide(layer: Layer) -> bool:

@@ -1,15 +1,19 @@
-"""Batches of two arrays that need be no images and no class labels, and may live on a device."""
+"""What a `Trainer` takes its batches from, such as two arrays that need be no images and may live on a device."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
 
 from .._checks import check_integer
 from ..backends import BackendMismatchError, backend_of, compute, get_backend
 from ..backends.protocol import Array
+from ..data import ArrayDataset, Batches, Dataset
 from ..data.order import count_steps, epoch_order, sent_ahead
 
-__all__ = ["ArrayPairs", "check_source"]
+__all__ = ["ArrayPairs", "batches_of", "check_source"]
 
 
 def check_source(name: str, array: Array) -> None:
@@ -89,3 +93,37 @@ class ArrayPairs:
                 rows[name] = compute(backend, "batch", backend.xp.take, arrays[name], chosen, axis=0)
             x, y = (backend.astype(a, self.dtype) if backend.is_floating(a) else a for a in (rows["x"], rows["y"]))
             yield x, y
+
+
+def batches_of(data: Any, batch_size: int, *, training: bool, seed: int, dtype: str) -> Batches | ArrayPairs:
+    """The batches of what a `Trainer` is given: shuffled and augmented in training, in order and as they are otherwise.
+
+    Parameters
+    ----------
+    data : Batches, data set or pair of arrays
+    batch_size, seed, dtype
+        Where it is not batches already.
+    """
+    if isinstance(data, Batches):
+        return data if training else data.for_evaluation()
+    if not isinstance(data, Dataset):
+        try:
+            images, targets = data
+        except (TypeError, ValueError):
+            raise TypeError(
+                f"data: expected Batches, an ArrayDataset or a pair (images, labels), got {type(data).__name__}"
+            ) from None
+        if not _is_labelled_images(images, targets):
+            return ArrayPairs(images, targets, batch_size, shuffle=training, seed=seed, dtype=dtype)
+        data = ArrayDataset(images, targets)
+    return Batches(data, batch_size, shuffle=training, seed=seed, dtype=dtype)
+
+
+def _is_labelled_images(images: Any, targets: Any) -> bool:
+    """Whether these are host arrays for `ArrayDataset`, which checks them more closely than `ArrayPairs` can."""
+    return (
+        isinstance(images, np.ndarray)
+        and type(images).__module__.startswith("numpy")  # not a subclass that another backend owns
+        and images.ndim == 4
+        and (not isinstance(targets, np.ndarray) or (targets.ndim == 1 and targets.dtype.kind in "iu"))
+    )

@@ -15,16 +15,16 @@ import numpy as np
 from .._checks import check_integer, check_number, is_number
 from ..backends import CaptureError, asarray, backend_of, compute, get_backend, to_numpy, use_backend
 from ..backends.protocol import Array, Backend
-from ..data import ArrayDataset, Batches, Dataset
+from ..data import Batches
 from .average import WeightAverage
 from .callbacks import Callback
 from .capture import WARM_UP, CapturedStep, Outcome, form_of
-from .checkpoint import CheckpointError, write_checkpoint
+from .checkpoint import write_checkpoint
 from .interrupt import on_first_interrupt
 from .metrics import Metrics, count_hits, takes_probabilities
-from .mixed import HALF_TYPES, LossScale
-from .pairs import ArrayPairs, check_source
-from .state import AVERAGED, below, load_model, read_trainer
+from .mixed import LossScale, check_half_type
+from .pairs import ArrayPairs, batches_of, check_source
+from .state import contents_of, read_trainer, restore
 from .step import clip, gradients
 from .sums import StepResult, Sums, TrainingError
 
@@ -156,6 +156,7 @@ class Trainer:
         self.callbacks = list(callbacks)
         self.seed = seed
         self.clip_norm = clip_norm
+        check_half_type(model, mixed_precision)
         self.accumulate = check_integer("accumulate", accumulate, 1)
         self.mixed_precision = mixed_precision
         self.loss_scale = LossScale() if mixed_precision == "float16" else None
@@ -181,7 +182,6 @@ class Trainer:
         self._warm_up: tuple[Any, int] = (None, 0)  # form of the last batch, and ordinary steps that it has had
         self._average = None if ema is None else WeightAverage(model, float(ema))
         self._frozen: set[int] = set()
-        self._check_precision()
         self._note_frozen()
 
     # ---- training -------------------------------------------------------------------------------------------
@@ -548,44 +548,13 @@ class Trainer:
 
     def _batches(self, data: Data, batch_size: int, *, training: bool) -> Batches | ArrayPairs:
         """The batches of ``data``: shuffled and augmented in training, in order and as they are otherwise."""
-        if isinstance(data, Batches):
-            if training:
-                return data
-            return data.for_evaluation()
         parameter = next(iter(self.model.parameters()), None)
         dtype = "float32" if parameter is None else get_backend().dtype_name(parameter.data)
-        if not isinstance(data, Dataset):
-            try:
-                images, targets = data
-            except (TypeError, ValueError):
-                raise TypeError(
-                    f"data: expected Batches, an ArrayDataset or a pair (images, labels), got {type(data).__name__}"
-                ) from None
-            if not _is_labelled_images(images, targets):
-                return ArrayPairs(images, targets, batch_size, shuffle=training, seed=self.seed, dtype=dtype)
-            data = ArrayDataset(images, targets)
-        return Batches(data, batch_size, shuffle=training, seed=self.seed, dtype=dtype)
+        return batches_of(data, batch_size, training=training, seed=self.seed, dtype=dtype)
 
     def _check_optimizer(self, does: str) -> None:
         if self.optimizer is None:
             raise ValueError(f"optimizer: a trainer that {does} needs one, got None")
-
-    def _check_precision(self) -> None:
-        """Raise unless the model can be trained in the half type that was asked for."""
-        dtype = self.mixed_precision
-        if dtype is None:
-            return
-        if dtype not in HALF_TYPES:
-            raise ValueError(f"mixed_precision: expected {' or '.join(HALF_TYPES)}, got {dtype!r}")
-        for name, parameter in self.model.named_parameters():
-            backend = backend_of(parameter=parameter.data)
-            if backend.dtype_name(parameter.data) != "float32":
-                got = backend.dtype_name(parameter.data)
-                raise TypeError(f"mixed_precision: expected a model in float32, got {name} in {got}")
-            try:
-                backend.dtype(dtype)
-            except TypeError as error:
-                raise ValueError(f"mixed_precision: the backend {backend.name} has no {dtype}") from error
 
     def _check_order(self, batches: Batches | ArrayPairs) -> None:
         """A started epoch can only go on with the batches that it was started with."""
@@ -611,34 +580,7 @@ class Trainer:
         """
         self._check_optimizer("saves a checkpoint")
         self._sums.read()
-        optimizer = self.optimizer.state_dict()
-        arrays = {f"model.{name}": array for name, array in self.model.state_dict().items()}
-        arrays |= {f"optimizer.{name}": array for name, array in optimizer["arrays"].items()}
-        state: dict[str, Any] = {
-            "kind": "trainer",
-            "seed": self.seed,
-            "step": self.step,
-            "epoch": self.epoch,
-            "epoch_step": self.epoch_step,
-            "order": self._order,
-            "sums": {"loss": self._sums.loss, "hits": self._sums.hits, "images": self._sums.images},
-            "seconds": self._seconds,
-            "history": self.history,
-            "best": self.best,
-            "optimizer": optimizer["settings"],
-        }
-        if self.classes is not None:
-            state["classes"] = list(self.classes)
-        if self._average is not None:
-            state["ema"] = {"decay": self._average.decay, "count": self._average.count}
-            with self.averaged_weights():
-                arrays |= {f"{AVERAGED}{name}": array for name, array in self.model.state_dict().items()}
-        if self.loss_scale is not None:
-            state["loss_scale"] = self.loss_scale.state_dict()
-        states = [(type(callback).__name__, callback.state_dict()) for callback in self.callbacks]
-        if any(kept for _, kept in states):
-            state["callbacks"] = [{"kind": kind, "state": kept} for kind, kept in states if kept]
-        write_checkpoint(path, arrays, state)
+        write_checkpoint(path, *contents_of(self))
 
     @classmethod
     def resume(
@@ -674,14 +616,13 @@ class Trainer:
             The file cannot be read or does not fit the model or the optimizer; both are then unchanged.
         """
         checkpoint = read_trainer(path)
-        state = checkpoint.state
         trainer = cls(
             model,
             loss,
             optimizer,
             schedule=schedule,
             callbacks=callbacks,
-            seed=state["seed"],
+            seed=checkpoint.state["seed"],
             clip_norm=clip_norm,
             ema=ema,
             accumulate=accumulate,
@@ -690,64 +631,8 @@ class Trainer:
             capture=capture,
         )
         trainer._check_optimizer("continues")
-        trainer._load_extras(path, state, checkpoint.arrays)
-        before = model.state_dict(), optimizer.state_dict()
-        load_model(path, model, checkpoint.arrays)
-        try:
-            optimizer.load_state_dict(
-                {"arrays": below("optimizer.", checkpoint.arrays), "settings": state["optimizer"]}
-            )
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            model.load_state_dict(before[0])
-            raise CheckpointError(f"{os.fspath(path)}: does not fit the optimizer: {error}") from error
-        try:
-            trainer._load_callbacks(state.get("callbacks", []))
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            model.load_state_dict(before[0])
-            optimizer.load_state_dict(before[1])
-            raise CheckpointError(f"{os.fspath(path)}: does not fit the callbacks: {error}") from error
-        for name in ("step", "epoch", "epoch_step", "history", "best"):
-            setattr(trainer, name, state[name])
-        trainer.classes = None if state.get("classes") is None else tuple(state["classes"])
-        trainer._order = state["order"]
-        trainer._sums = Sums(**state["sums"])
-        trainer._seconds = state["seconds"]
+        restore(trainer, path, checkpoint)
         return trainer
-
-    def _load_extras(self, path: str | os.PathLike[str], state: dict[str, Any], arrays: dict[str, Any]) -> None:
-        """Averaged weights and the loss scale, which the checkpoint and this trainer must either both have or not."""
-        for entry, mine, argument in (
-            ("ema", self._average, "ema"),
-            ("loss_scale", self.loss_scale, "mixed_precision"),
-        ):
-            if (mine is None) != (entry not in state):
-                without = "without" if entry not in state else "with"
-                raise CheckpointError(f"{os.fspath(path)}: is of a run {without} {argument}, which must stay as it was")
-        if self._average is not None:
-            try:
-                self._average.load(below(AVERAGED, arrays), state["ema"]["count"])
-            except ValueError as error:
-                raise CheckpointError(f"{os.fspath(path)}: does not fit the model: {error}") from error
-        if self.loss_scale is not None:
-            self.loss_scale = LossScale(**state["loss_scale"])
-
-    def _load_callbacks(self, entries: list[dict[str, Any]]) -> None:
-        left = list(entries)
-        for callback in self.callbacks:
-            mine = next((entry for entry in left if entry["kind"] == type(callback).__name__), None)
-            if mine is not None:
-                left.remove(mine)
-                callback.load_state_dict(mine["state"])
-
-
-def _is_labelled_images(images: Any, targets: Any) -> bool:
-    """Whether these are host arrays for `ArrayDataset`, which checks them more closely than `ArrayPairs` can."""
-    return (
-        isinstance(images, np.ndarray)
-        and type(images).__module__.startswith("numpy")  # not a subclass that another backend owns
-        and images.ndim == 4
-        and (not isinstance(targets, np.ndarray) or (targets.ndim == 1 and targets.dtype.kind in "iu"))
-    )
 
 
 def _rank(accuracy: float, loss: float) -> tuple[float, float]:
