@@ -75,11 +75,12 @@ IMAGES = [
     (np.where(X == 3, 1e300, X), ValueError, "X: its values are too large"),
     (X + 1j, ValueError, "Complex data not supported"),
     (X.astype(str), ValueError, "not compatible with arrays of bytes/strings"),
-    (X.astype("M8[s]"), (TypeError, ValueError), "X"),
+    (X.astype("M8[s]"), ValueError, "X: expected numbers, got datetime64[s]"),
     ([[1, 2], [3]], ValueError, "inhomogeneous"),
     ("images", ValueError, "Expected 2D array, got scalar array instead"),
     (None, ValueError, "Expected 2D array, got scalar array instead"),
     (X[:5], ValueError, "inconsistent numbers of samples"),
+    (np.ma.masked_less(X, 3), TypeError, "X: expected an array without a mask; X.filled(...) makes one"),
 ]
 
 
@@ -147,6 +148,7 @@ WEIGHTS = [
     ([1, 1, 1, 1, 1, np.nan], "Input sample_weight contains NaN"),
     ([1] * 5, r"sample_weight\.shape == \(5,\), expected \(6,\)"),
     (np.ones((6, 2)), "1D"),
+    ([1e308] * 6, "sample_weight: too large, their sum is beyond"),
 ]
 
 
@@ -172,10 +174,32 @@ def test_labels(labels, message):
         ConvNetClassifier(max_iter=1).fit(X, labels)
 
 
-@pytest.mark.parametrize("y", [["a"] * 6, [1.0, 2, 3, 4, 5, np.inf], np.zeros((6, 1, 1)), None])
-def test_targets(y):
-    with pytest.raises(ValueError, match=r"y|could not convert|Found array with dim 3"):
+TARGETS = [
+    (["a"] * 6, ValueError, "y: expected numbers, got <U1"),
+    ([1.0, 2, 3, 4, 5, np.inf], ValueError, "Input y contains infinity"),
+    ([1e308, -1e308] * 3, ValueError, "y: its values are too large"),
+    (np.zeros((6, 1, 1)), ValueError, "Found array with dim 3"),
+    (None, ValueError, "requires y to be passed"),
+    (Y.astype("M8[s]"), ValueError, r"y: expected numbers, got datetime64\[s\]"),
+    (np.ma.masked_equal(Y, 0), TypeError, "y: expected an array without a mask"),
+]
+
+
+@pytest.mark.parametrize(("y", "error", "message"), TARGETS, ids=range(len(TARGETS)))
+def test_targets(y, error, message):
+    with pytest.raises(error, match=message):
         ConvNetRegressor(max_iter=1).fit(X, y)
+
+
+def test_sparse_targets(kind):
+    sparse = pytest.importorskip("scipy.sparse").csr_array(np.eye(6))
+    with pytest.raises(TypeError, match="y: expected a dense array, got csr_array"):
+        kind(max_iter=1).fit(X, sparse)
+
+
+def test_labels_of_two_kinds():
+    with pytest.raises(TypeError, match="y: expected labels that can be sorted, all of one kind"):
+        ConvNetClassifier(max_iter=1).fit(X, np.array(["a", 1] * 3, object))
 
 
 def test_one_class():
@@ -189,6 +213,7 @@ CLASS_WEIGHTS = [
     ([1, 2], "class_weight: expected a dict, 'balanced' or None, got [1, 2]"),
     ({0: -1.0}, "class_weight: expected finite weights of at least 0, got {0: -1.0}"),
     ({0: 0, 1: 0}, "class_weight: leaves no example with a weight above 0"),
+    ({0: 1e308, 1: 1e308}, "class_weight: too large"),
     ({"zero": 2}, "The classes, [0, 1], are not in class_weight"),
 ]
 
@@ -203,6 +228,9 @@ def test_parts():
     net = ConvNetClassifier(max_iter=1)
     with pytest.raises(ValueError, match="classes: must be passed on the first call to partial_fit"):
         net.partial_fit(X, Y)
+    for wrong in (5, "ab", [], [[0], [1]], {0, 1}):
+        with pytest.raises(ValueError, match="classes: expected an array of all labels, got"):
+            net.partial_fit(X, Y, classes=wrong)
     with pytest.raises(ValueError, match=r"y: expected labels of the classes \[0 2\], got \[1\]"):
         net.partial_fit(X, Y, classes=[0, 2])
     with pytest.raises(ValueError, match="early_stopping: partial_fit does not support it"):

@@ -6,6 +6,7 @@ import threading
 from typing import Any, ClassVar
 
 import numpy as np
+from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
@@ -16,7 +17,7 @@ from .._checks import check_integer, check_number
 from ..backends import Backend, get_backend, load_backend, to_numpy, use_backend
 from ..layers import Layer
 from ..training import Callback, Trainer
-from ._images import ImageShape, Standardizer, as_rows, choose_shape
+from ._images import ImageShape, Standardizer, as_rows, choose_shape, refuse_masked
 from ._network import DTYPES, build_network, copy_network, dtype_of, frozen_layers, network_backend
 
 __all__ = ["ConvNetEstimator"]
@@ -143,6 +144,9 @@ class ConvNetEstimator(BaseEstimator):
 
     def _checked(self, X: Any, y: Any, *, reset: bool) -> tuple[np.ndarray, np.ndarray]:
         """Images (n, C, pixels) and targets, as `validate_data` has checked them."""
+        refuse_masked(X=X, y=y)
+        if issparse(y):
+            raise TypeError(f"y: expected a dense array, got {type(y).__name__}; y.toarray() makes one")
         rows, found = as_rows(X)
         if not reset and found is not None and found != self.image_shape_:
             raise ValueError(f"X: expected images of shape {self.image_shape_}, as in fit, got {found}")
@@ -158,12 +162,17 @@ class ConvNetEstimator(BaseEstimator):
         return rows.reshape(len(rows), self.image_shape_[0], -1)
 
     def _checked_weights(self, sample_weight: Any, images: np.ndarray) -> np.ndarray:
+        refuse_masked(sample_weight=sample_weight)
         weights = _check_sample_weight(sample_weight, images[:, :, 0], dtype=np.float64)
         if (weights < 0).any():
             index = int((weights < 0).argmax())
             raise ValueError(f"sample_weight: must not be negative, got {weights[index]} at index {index}")
         if not weights.any():
             raise ValueError("sample_weight: all are zero, which leaves nothing to learn from")
+        with np.errstate(over="ignore"):
+            total = weights.sum()
+        if not np.isfinite(total):
+            raise ValueError("sample_weight: too large, their sum is beyond the range of float64")
         return weights
 
     # ---- training -------------------------------------------------------------------------------------------
@@ -292,6 +301,7 @@ class ConvNetEstimator(BaseEstimator):
     def _scores(self, X: Any) -> np.ndarray:
         """What the network makes of images: (n, outputs), float64."""
         check_is_fitted(self)
+        refuse_masked(X=X)
         rows, found = as_rows(X)
         if found is not None and found != self.image_shape_:
             raise ValueError(f"X: expected images of shape {self.image_shape_}, as in fit, got {found}")

@@ -9,7 +9,6 @@ import numpy as np
 from scipy.special import logsumexp
 from sklearn.base import ClassifierMixin
 from sklearn.metrics import accuracy_score
-from sklearn.utils import column_or_1d
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 
@@ -198,9 +197,9 @@ class ConvNetClassifier(ClassifierMixin, ConvNetEstimator):
         self.__dict__.pop("model_", None)  # whatever goes wrong, no network of an earlier fit is left
         self._check_parameters()
         images, y = self._checked(X, y, reset=True)
-        check_classification_targets(y)
+        classes, labels = _sorted_labels(y)
         weights = self._checked_weights(sample_weight, images)
-        self.classes_, labels = np.unique(y, return_inverse=True)
+        self.classes_ = classes
         weights = weights * self._class_weights(y, labels, weights)
         self._fit(images, labels, weights, len(self.classes_))
         return self
@@ -233,8 +232,8 @@ class ConvNetClassifier(ClassifierMixin, ConvNetEstimator):
         if first and classes is None:
             raise ValueError("classes: must be passed on the first call to partial_fit")
         images, y = self._checked(X, y, reset=first)
-        check_classification_targets(y)
-        known = self.classes_ if classes is None else np.unique(column_or_1d(classes))
+        _sorted_labels(y)
+        known = self.classes_ if classes is None else _checked_classes(classes)
         if not first and not np.array_equal(known, self.classes_):
             raise ValueError(f"classes: expected {self.classes_}, as in the first call, got {known}")
         strange = np.setdiff1d(y, known)
@@ -298,8 +297,12 @@ class ConvNetClassifier(ClassifierMixin, ConvNetEstimator):
         else:
             raise ValueError(f"class_weight: expected a dict, 'balanced' or None, got {wanted!r:.200}")
         factors = factors[labels]
-        if not (weights * factors).any():
+        with np.errstate(over="ignore"):
+            total = (weights * factors).sum()
+        if not total:
             raise ValueError("class_weight: leaves no example with a weight above 0")
+        if not np.isfinite(total):
+            raise ValueError("class_weight: too large, the sum of all weights is beyond the range of float64")
         return factors
 
     def _loss(self, scores: Any, rows: Any) -> tuple[Any, Any]:
@@ -315,3 +318,20 @@ class ConvNetClassifier(ClassifierMixin, ConvNetEstimator):
 
     def _strata(self, y: np.ndarray) -> np.ndarray:
         return y
+
+
+def _sorted_labels(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The labels that there are, sorted, and for each example which it has."""
+    try:
+        check_classification_targets(y)
+        return np.unique(y, return_inverse=True)
+    except TypeError as error:
+        raise TypeError(f"y: expected labels that can be sorted, all of one kind ({error})") from error
+
+
+def _checked_classes(classes: Any) -> np.ndarray:
+    """The parameter ``classes``, sorted."""
+    array = np.asarray(classes)
+    if array.ndim != 1 or not len(array):
+        raise ValueError(f"classes: expected an array of all labels, got {classes!r:.200}")
+    return _sorted_labels(array)[0]

@@ -10,12 +10,19 @@ import numpy as np
 
 from .._checks import check_integer
 
-__all__ = ["ImageShape", "Standardizer", "as_rows", "choose_shape"]
+__all__ = ["ImageShape", "Standardizer", "as_rows", "choose_shape", "refuse_masked"]
 
 ImageShape = tuple[int, int, int]
 
 # Numbers that are converted to float64 at a time.
 _NUMBERS_AT_ONCE = 1 << 22
+
+
+def refuse_masked(**arrays: Any) -> None:
+    """TypeError for masked arrays, whose mask would be lost."""
+    for name, array in arrays.items():
+        if isinstance(array, np.ma.MaskedArray):
+            raise TypeError(f"{name}: expected an array without a mask; {name}.filled(...) makes one")
 
 
 def as_rows(X: Any) -> tuple[Any, ImageShape | None]:

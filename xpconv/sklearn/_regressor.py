@@ -146,7 +146,7 @@ class ConvNetRegressor(RegressorMixin, ConvNetEstimator):
         images, y = self._checked(X, y, reset=True)
         weights = self._checked_weights(sample_weight, images)
         self._one_target = y.ndim == 1
-        targets = y.reshape(len(y), -1).astype(np.float64)
+        targets = _as_columns(y)
         self._fit(images, targets, weights, targets.shape[1])
         return self
 
@@ -172,7 +172,7 @@ class ConvNetRegressor(RegressorMixin, ConvNetEstimator):
         self._check_parameters()
         self._check_parts()
         images, y = self._checked(X, y, reset=first)
-        targets = y.reshape(len(y), -1).astype(np.float64)
+        targets = _as_columns(y)
         if not first and targets.shape[1] != self.n_outputs_:
             raise ValueError(f"y: expected {self.n_outputs_} targets for each image, as before, got {targets.shape[1]}")
         if first:
@@ -216,3 +216,10 @@ class ConvNetRegressor(RegressorMixin, ConvNetEstimator):
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = True
         return tags
+
+
+def _as_columns(y: np.ndarray) -> np.ndarray:
+    """Targets (n, targets) as float64."""
+    if y.dtype.kind not in "fiub":
+        raise ValueError(f"y: expected numbers, got {y.dtype}")
+    return y.reshape(len(y), -1).astype(np.float64)
