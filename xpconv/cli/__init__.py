@@ -28,7 +28,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser() -> argparse.ArgumentParser:
     # here and not above: --version and mistakes in the command need no numerical library
-    from . import evaluate, info, lr_find, parity, predict, train
+    from . import evaluate, export, info, lr_find, parity, predict, train
 
     parser = _Parser(
         prog="xpconv",
@@ -37,7 +37,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"xpconv {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
-    for module in (train, lr_find, evaluate, predict, info, parity):
+    for module in (train, lr_find, evaluate, predict, export, info, parity):
         module.add_command(commands)
     return parser
 

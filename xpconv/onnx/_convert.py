@@ -12,7 +12,7 @@ import numpy as np
 from .. import layers as nn
 from ..backends import get_backend
 from ..layers import Layer, Parameter
-from . import _layers as more
+from . import layers as more
 from ._errors import OnnxError
 from ._graph import Graph, Indices, Step
 from ._read import File, Operator

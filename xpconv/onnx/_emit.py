@@ -12,7 +12,7 @@ from .. import layers
 from .._geometry import Window, conv1d_arguments, conv_transpose_geometry, conv_window, pool_window, to_pair
 from ..backends import to_numpy
 from ..layers import Layer
-from . import _layers as more
+from . import layers as more
 from ._builder import Builder
 
 __all__ = ["Emitter", "find_emitter"]

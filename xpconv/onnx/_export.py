@@ -16,8 +16,8 @@ from ..training._files import write_atomically
 from ._builder import Builder
 from ._emit import does_as, find_emitter
 from ._errors import OnnxError
-from ._layers import Reshape
 from ._shapes import target_shape
+from .layers import Reshape
 
 __all__ = ["export"]
 
