@@ -10,6 +10,7 @@ from xpconv.backends import BackendUnavailableError, load_backend
 
 ROOT = Path(__file__).parents[1]
 PAGES = [page for page in (ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))) if page.exists()]
+NEEDED = {"onnx": ("onnx", "onnxruntime")}  # optional packages by page
 _BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -34,6 +35,8 @@ def test_there_are_pages_with_code():
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_code_runs_from_top_to_bottom(page, tmp_path, monkeypatch):
+    for package in NEEDED.get(page.stem, ()):
+        pytest.importorskip(package, reason="the page is about it")
     monkeypatch.chdir(tmp_path)
     names = {"__name__": page.stem}
     try:

@@ -442,6 +442,73 @@ def test_resnet18_out_and_in_and_on(tmp_path, run_file, rng, randomised):
     np.testing.assert_allclose(run_file(tmp_path / "b.onnx", x), want, rtol=1e-5, atol=1e-5 * np.abs(want).max())
 
 
+@pytest.mark.parametrize(
+    ("make", "shape"),
+    [
+        (lambda: nn.GroupNorm(2, 6, eps=1e-3), (6, 3, 4)),
+        (lambda: nn.GroupNorm(3, 6), (6, 5)),
+        (lambda: nn.GroupNorm(3, 6), (6,)),
+        (lambda: nn.GELU(), (4, 5)),
+        (lambda: nn.SiLU(), (4, 5)),
+    ],
+)
+def test_layers_that_are_taken_apart_come_back_whole(make, shape, tmp_path, rng, randomised):
+    model = randomised(nn.Sequential({"before": nn.Tanh(), "whole": make(), "behind": nn.Sigmoid()}))
+    xpconv.onnx.export(model, tmp_path / "a.onnx", shape)
+    loaded = xpconv.onnx.load(tmp_path / "a.onnx")
+    assert [(name, type(layer)) for name, layer in loaded.named_children()] == [
+        ("before", nn.Tanh),
+        ("behind", nn.Sigmoid),
+        ("whole", type(model.whole)),
+    ]
+    assert list(loaded.state_dict()) == list(model.state_dict())
+    x = rng.normal(size=(3, *shape)).astype(np.float32)
+    np.testing.assert_allclose(loaded.forward(x), model.forward(x), rtol=1e-5, atol=1e-6)
+
+
+NEARLY = {
+    "another-root": [("Div", ["x", "c"], ["a"]), ("Erf", ["a"], ["b"])],
+    "used-twice": [("Div", ["x", "r"], ["a"]), ("Erf", ["a"], ["b0"]), ("Mul", ["b0", "a"], ["b"])],
+    "sigmoid-of-another": [("Tanh", ["x"], ["a"]), ("Sigmoid", ["a"], ["b"])],
+}
+
+
+@pytest.mark.parametrize("name", NEARLY)
+def test_what_is_nearly_such_a_layer_stays_apart(name, tmp_path, run_file, rng):
+    nodes = [*NEARLY[name], ("Add", ["b", "one"], ["d"]), ("Mul", ["x", "d"], ["e"]), ("Mul", ["e", "half"], ["y"])]
+    if name == "sigmoid-of-another":
+        nodes[2:] = [("Mul", ["x", "b"], ["y"])]
+    constants = {"c": F(1.5), "r": F(np.sqrt(2)), "one": F(1), "half": F(0.5)}
+    path = save(tmp_path / "a.onnx", nodes, (4,), constants)
+    x = rng.normal(size=(3, 4)).astype(np.float32)
+    np.testing.assert_allclose(xpconv.onnx.load(path).forward(x), run_file(path, x), rtol=1e-5, atol=1e-6)
+
+
+def test_groups_whose_numbers_belong_to_another_axis(tmp_path, run_file, rng):
+    """(4, 1) is the height of an image of four axes, and the channels of a signal of three."""
+    nodes = [
+        ("Reshape", ["x", "apart"], ["a"]),
+        ("InstanceNormalization", ["a", "ones", "zeros"], ["b"]),
+        ("Shape", ["x"], ["s"]),
+        ("Reshape", ["b", "s"], ["c"]),
+        ("Mul", ["c", "w"], ["d"]),
+        ("Add", ["d", "v"], ["y"]),
+    ]
+    constants = {
+        "apart": ints(0, 2, -1),
+        "ones": np.ones(2, F),
+        "zeros": np.zeros(2, F),
+        "w": weights(4, 1),
+        "v": weights(4, 1),
+    }
+    for shape in ((4, 4, 3), (4, 3)):
+        path = save(tmp_path / "a.onnx", nodes, shape, constants)
+        x = rng.normal(size=(3, *shape)).astype(np.float32)
+        model = xpconv.onnx.load(path)
+        assert len(list(model.children())) == (1 if len(shape) == 2 else 5)
+        np.testing.assert_allclose(model.forward(x), run_file(path, x), rtol=1e-5, atol=1e-5)
+
+
 def test_a_last_layer_may_be_replaced(tmp_path, rng):
     model = models.SmallConvNet(num_classes=10, rng=0)
     xpconv.onnx.export(model, tmp_path / "a.onnx", (1, 28, 28))

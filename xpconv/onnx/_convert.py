@@ -14,6 +14,7 @@ from ..backends import get_backend
 from ..layers import Layer, Parameter
 from . import layers as more
 from ._errors import OnnxError
+from ._fuse import fuse
 from ._graph import Graph, Indices, Step
 from ._read import File, Operator
 from ._shapes import SHAPE_OPERATORS, compute_shape
@@ -106,7 +107,7 @@ class _Converter:
             raise OnnxError(f"operators that xpconv lacks: {listed}")
         if self._output in self._constants or self._output in self._indices:
             raise OnnxError("the result does not depend on the input as numbers do")
-        self._graph._wire(self._steps)
+        self._graph._wire(fuse(self._graph, self._steps, self._ranks))
         for path in self._graph._unused():
             self._graph._drop(path)
         return self._graph

@@ -173,7 +173,7 @@ def _group_norm(graph: Builder, layer: layers.GroupNorm, x: str, shape: tuple[in
     one, zero = (graph.constant(name, np.full(groups, n, np.float32)) for name, n in (("ones", 1), ("zeros", 0)))
     y = graph.add("Reshape", x, graph.integers("groups", [0, groups, -1]))
     y = graph.add("InstanceNormalization", y, one, zero, epsilon=layer.eps)
-    y = graph.add("Reshape", y, graph.integers("channels", [0, *shape[1:]]))
+    y = graph.add("Reshape", y, graph.add("Shape", x))
     return _affine(graph, layer, y, len(shape) - 2)
 
 
