@@ -217,6 +217,9 @@ def test_tensors_that_are_not_what_they_say(refuses):
 
     refuses(spoiled(dims(2**40, 2**40)), "constant 'w' of shape .* in float32 has 24 bytes")
     refuses(spoiled(dims(2**62, 0)), "constant 'w'")
+    empty = tensor("w", (0, 2))
+    empty.dims[1] = 2**62
+    refuses(model_of([helper.make_node("Gemm", ["x", "w"], ["y"])], [empty]), "constant 'w' has the shape")
     refuses(spoiled(dims(-3, -2)), r"constant 'w' has the shape \(-3, -2\)")
     refuses(spoiled(dims(*[1] * 40)), "constant 'w' has the shape")
     refuses(spoiled(dims(6)), "Gemm node 'fc': its second matrix has shape")

@@ -509,6 +509,21 @@ def test_groups_whose_numbers_belong_to_another_axis(tmp_path, run_file, rng):
         np.testing.assert_allclose(model.forward(x), run_file(path, x), rtol=1e-5, atol=1e-5)
 
 
+def test_summary(tmp_path):
+    model = models.mobilenet_v2(3, rng=0)
+    xpconv.onnx.export(model, tmp_path / "a.onnx", (3, 32, 32))
+    loaded, own = xpconv.onnx.load(tmp_path / "a.onnx").summary((3, 32, 32)), model.summary((3, 32, 32))
+    assert str(loaded).splitlines()[-3:] == str(own).splitlines()[-3:]
+    nodes = [
+        ("MatMul", ["w", "x"], ["a"]),
+        ("Transpose", ["a"], ["b"], {"perm": [0, 2, 1]}),
+        ("MatMul", ["b", "a"], ["y"]),
+    ]
+    path = save(tmp_path / "b.onnx", nodes, (5, 2), {"w": weights(4, 5)})
+    # (4, 5) @ (5, 2), then (2, 4) @ (4, 2)
+    assert "56 MACs, 112 FLOPs" in str(xpconv.onnx.load(path).summary((5, 2)))
+
+
 def test_a_last_layer_may_be_replaced(tmp_path, rng):
     model = models.SmallConvNet(num_classes=10, rng=0)
     xpconv.onnx.export(model, tmp_path / "a.onnx", (1, 28, 28))

@@ -203,9 +203,10 @@ class _Reader:
             values = _from_numbers(numbers, dtype, stored, what)
         if dtype == "bfloat16":  # which NumPy has not: the upper half of float32
             values = (values.astype(np.uint32) << 16).view(np.float32)
-        if not count and any(length > 2**40 for length in shape):
-            raise OnnxError(f"damaged: {what} has the shape {shape}")
-        return values.reshape(shape)
+        try:
+            return values.reshape(shape)
+        except ValueError:  # no numbers at all, along axes whose product NumPy cannot hold
+            raise OnnxError(f"damaged: {what} has the shape {shape}") from None
 
     def _external(self, tensor: Any, what: str, size: int) -> bytes:
         """``size`` bytes of another file, which must lie in the folder of this one or below."""

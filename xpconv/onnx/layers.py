@@ -11,7 +11,7 @@ import numpy as np
 from .._generic.activation import _normal
 from ..backends import Backend, backend_of
 from ..backends.protocol import Array
-from ..layers import Layer, Parameter
+from ..layers import Layer, Operations, Parameter, count_operations
 from ._errors import OnnxError
 from ._shapes import target_shape
 
@@ -684,3 +684,35 @@ class Pad(Layer):
     def extra_repr(self) -> str:
         """The frame."""
         return f"{'SAME_LOWER' if self.pads is None else self.pads}, value={self.value:g}"
+
+
+# ---- what `Layer.summary` counts ----------------------------------------------------------------------------
+
+
+@count_operations.register(Joined)
+@count_operations.register(Pad)
+@count_operations.register(Part)
+@count_operations.register(Permuted)
+@count_operations.register(Reshape)
+@count_operations.register(Reshaped)
+@count_operations.register(Split)
+def _count_nothing(layer: Layer, inputs: Sequence[tuple[int, ...]], output: tuple[int, ...]) -> Operations:
+    return Operations(0)
+
+
+@count_operations.register(Arithmetic)
+@count_operations.register(Function)
+@count_operations.register(PReLU)
+@count_operations.register(Softmax)
+def _count_each(layer: Layer, inputs: Sequence[tuple[int, ...]], output: tuple[int, ...]) -> Operations:
+    return Operations(0, math.prod(output))
+
+
+@count_operations.register
+def _count_read(layer: Mean, inputs: Sequence[tuple[int, ...]], output: tuple[int, ...]) -> Operations:
+    return Operations(0, math.prod(inputs[0]))
+
+
+@count_operations.register
+def _count_products(layer: MatMul, inputs: Sequence[tuple[int, ...]], output: tuple[int, ...]) -> Operations:
+    return Operations(math.prod(output) * inputs[0][-2 if layer.first else -1])
