@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> float:
     )
 
     network = ConvNetClassifier(
-        learning_rate_init=5e-3, batch_size=64, max_iter=options.epochs, backend=options.backend, random_state=0
+        learning_rate_init=2e-3, batch_size=32, max_iter=options.epochs, backend=options.backend, random_state=0
     )
     pipeline = make_pipeline(FunctionTransformer(shrink), network)
     search = GridSearchCV(pipeline, {"convnetclassifier__model": [None, three_convolutions]}, cv=2)
