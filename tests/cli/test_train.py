@@ -445,7 +445,7 @@ def test_a_damaged_checkpoint(run, train, tmp_path):
     status, _, err = run("train", "--resume", "r", "--epochs", 3)
     assert status == 2
     assert re.fullmatch(
-        r"xpconv: error: r/last.safetensors: not a safetensors file, truncated or damaged [^\n]+\n", err
+        r"xpconv: error: r/last.safetensors: not a safetensors file, truncated or damaged\b[^\n]+\n", err
     )
 
 

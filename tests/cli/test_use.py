@@ -227,7 +227,8 @@ def test_with_closed_output(npz, tmp_path, options):
 
 
 def test_a_test_loss_that_is_not_finite(run, trained, npz, monkeypatch):
-    monkeypatch.setattr("xpconv.cli.evaluate.Trainer.evaluate", lambda *_: Metrics(float("nan"), 0.1))
+    monkeypatch.setattr("xpconv.training.Trainer.evaluate", lambda *_: Metrics(float("nan"), 0.1))
+    monkeypatch.setattr("xpconv.training.Trainer.report", lambda *_: {"loss": float("nan"), "accuracy": 0.1})
     assert_error(run("evaluate", trained[0]), "test loss is nan with the weights")
     status, out, err = run("train", "--data", npz, "--epochs", "1", "--out", "r")
     assert status == 2
