@@ -18,7 +18,7 @@ from benchmarks.command import main as command
 from benchmarks.report import Row, left_out, markdown, plain, row_of_samples
 
 
-@pytest.mark.parametrize("name", ["naive_loops", "course_convolution"])
+@pytest.mark.parametrize("name", ["naive_loops", "course_convolution", "loader"])
 def test_measures_every_case(name):
     rows = list(importlib.import_module(f"benchmarks.{name}").measure(Options("tiny", threads=(1,))))
     assert rows
