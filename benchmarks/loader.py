@@ -69,8 +69,8 @@ def _jpegs(folder: Path, count: int, side: int) -> list[Path]:
 def _cases(options: Options, folder: Path) -> Iterator[tuple[str, Callable[[], Case]]]:
     """Names of the cases, and functions that make them."""
     tiny = options.size == "tiny"
-    side, batch, steps = (8, 4, 3) if tiny else (32, 128, 30 if options.size == "full" else 12)
-    large, small_batch, few = (12, 2, 3) if tiny else (JPEG_SIDE, 16, 10 if options.size == "full" else 5)
+    side, batch, steps = (8, 4, 3) if tiny else (32, 128, 30 if options.size == "full" else 10)
+    large, small_batch, few = (12, 2, 3) if tiny else (JPEG_SIDE, 16, 10 if options.size == "full" else 4)
     size = f"{side}x{side}"
 
     def array(name: str) -> Case:
@@ -83,10 +83,10 @@ def _cases(options: Options, folder: Path) -> Iterator[tuple[str, Callable[[], C
 
     def files(name: str, scaled: bool) -> Case:
         shape = (batch, steps, side) if scaled else (small_batch, few, large)
-        paths = _jpegs(folder, 2 * shape[0], large)
-        paths = [paths[k % len(paths)] for k in range(shape[0] * (shape[1] + UNCOUNTED))]
-        labels = np.arange(len(paths)) % 10
-        return Case(name, data.ImageFiles(paths, labels, image_size=shape[2]), shape[0], shape[1])
+        paths = _jpegs(folder, shape[0], large)
+        once = data.ImageFiles(paths, np.arange(len(paths)) % 10, image_size=shape[2])
+        again = np.arange(shape[0] * (shape[1] + UNCOUNTED)) % len(paths)
+        return Case(name, once.subset(again), shape[0], shape[1])
 
     for name, make in (
         (f"array {batch}x3x{size}", array),
