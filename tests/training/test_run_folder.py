@@ -188,3 +188,21 @@ def test_what_a_killed_run_left_is_removed(folder, make_trainer, train_set):
     make_trainer(callbacks=[RunRecorder(folder)]).fit(train_set, epochs=0)
     assert not any(path.exists() for path in left)
     assert all(path.exists() for path in mine)
+
+
+@pytest.mark.parametrize(
+    ("save_every", "expected"), [(None, [6, 12, 12]), (4, [4, 6, 8, 12, 12]), (3, [3, 6, 9, 12, 12])]
+)
+def test_checkpoints_within_an_epoch(folder, make_trainer, make_batches, monkeypatch, save_every, expected):
+    """Six steps in an epoch, at whose end there is one checkpoint, and one more at the end of it all."""
+    trainer = make_trainer(callbacks=[RunRecorder(folder, save_every=save_every)])
+    saved, save = [], trainer.save
+    monkeypatch.setattr(trainer, "save", lambda path: (save(path), saved.append((path, trainer.step))))
+    trainer.fit(make_batches(), epochs=2)
+    assert saved == [(folder.last, step) for step in expected]
+    assert read_checkpoint(folder.last).state["step"] == 12
+
+
+def test_a_wrong_number_of_steps_between_checkpoints(folder):
+    with pytest.raises(ValueError, match="save_every: must be at least 1, got 0"):
+        RunRecorder(folder, save_every=0)

@@ -51,7 +51,10 @@ class WeightAverage:
         self.count += 1
 
     def _mixed(self, average: Array, weight: Array) -> Array:
-        return average + (weight - average) * (1 - self.decay)
+        new = weight - average
+        new *= 1 - self.decay  # in place, which spares large arrays
+        new += average
+        return new
 
     @contextmanager
     def applied(self) -> Iterator[None]:
