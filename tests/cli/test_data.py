@@ -67,6 +67,11 @@ def test_a_folder_a_class(run, folder, tmp_path):
     assert "unknown classes lower; known are high, low, middle" in err
 
 
+def test_classes_without_names_go_by_number(run, npz, folder):
+    assert run("train", "--data", npz, *OPTIONS)[0] == 0
+    assert run("evaluate", "r", "--data", folder)[0] == 0  # high is 0 there, and nobody can know
+
+
 def test_predict_takes_the_names_from_the_checkpoint(run, folder, tmp_path):
     assert run("train", "--data", folder, *OPTIONS)[0] == 0
     config = tmp_path / "r" / "config.json"

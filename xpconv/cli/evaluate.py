@@ -63,7 +63,8 @@ def _evaluate(config: TrainConfig, info: DataInfo, path: Path, *, report: bool) 
         )
     if test.num_classes > len(info.classes):
         raise data.DataError(f"{config.data}: {test.num_classes} classes, the network knows {len(info.classes)}")
-    test = test.renumbered(info.classes)  # another folder may have fewer of them
+    if info.classes != tuple(map(str, range(len(info.classes)))):  # names, of which another folder may have fewer
+        test = test.renumbered(info.classes)
     model = build_model(config, info)
     epoch = load_weights(path, model)["epoch"]
     say("weights", f"{path}, after {epoch} epochs")
