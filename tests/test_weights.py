@@ -514,6 +514,18 @@ def test_damaged_files_of_torch(torch, twin, tmp_path):
                 xpconv.load_weights(make(), tmp_path / "w.pt")
 
 
+def test_an_archive_on_several_disks(torch, twin, tmp_path):
+    """Which already the question whether it is an archive fails for."""
+    buffer = io.BytesIO()
+    torch.save(twin.state_dict(), buffer)
+    contents = bytearray(buffer.getvalue())
+    locator = contents.rindex(b"PK\x06\x07")
+    contents[locator + 16] = 9
+    (tmp_path / "w.pt").write_bytes(contents)
+    with pytest.raises(WeightsError, match=r"w\.pt: not a file of weights of PyTorch, truncated or damaged: .* disks"):
+        xpconv.load_weights(make(), tmp_path / "w.pt")
+
+
 def test_other_archives(torch, twin, tmp_path):
     np.savez(tmp_path / "w.npz", w=np.zeros(3))
     with pytest.raises(WeightsError, match="not a file of weights of PyTorch"):
@@ -555,3 +567,24 @@ def test_metadata_says_pytorch(file):
     contents = path.read_bytes()
     header = json.loads(contents[8 : 8 + int.from_bytes(contents[:8], "little")])
     assert header["__metadata__"] == {"format": "pt"}
+
+
+def test_a_changed_byte_of_the_header_is_noticed_or_harmless(file):
+    """A file that still loads has the same arrays: spaces, or the metadata, have changed."""
+    path, state = file
+    contents, random = path.read_bytes(), np.random.default_rng(4)
+    header = 8 + int.from_bytes(contents[:8], "little")
+    refused = 0
+    for place in random.integers(0, header, size=300):
+        changed = bytearray(contents)
+        changed[place] = random.integers(256)
+        path.write_bytes(changed)
+        network = make()
+        try:
+            xpconv.load_weights(network, path)
+        except WeightsError:
+            refused += 1
+            assert_equal(network, host(make()))
+        else:
+            assert_equal(network, state)
+    assert refused > 200

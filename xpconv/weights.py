@@ -337,9 +337,9 @@ def _torch_entries(path: str | os.PathLike[str], key: str | None) -> dict[str, _
 
 def _check_archive(file: str) -> None:
     """Raise for a zip archive that would take more memory than its length says: PyTorch's are not compressed."""
-    if not zipfile.is_zipfile(file):
-        return  # of the format before 2020, or damaged: torch says so
     try:
+        if not zipfile.is_zipfile(file):
+            return  # of the format before 2020, or damaged: torch says so
         with zipfile.ZipFile(file) as archive:
             members = archive.infolist()
     except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
