@@ -1,4 +1,4 @@
-"""Layers that exporters take apart, put together again: group normalisation, GELU and SiLU.
+"""Layers that exporters take apart, put together again.
 
 ::
 
@@ -66,7 +66,8 @@ class _Fuser:
     # ---- looking around -------------------------------------------------------------------------------------
 
     def _layer(self, step: Step | Indices | None) -> Layer | None:
-        return self._graph._layer(step.paths[0]) if isinstance(step, Step) and step.paths else None
+        known = isinstance(step, Step) and step.paths and id(step) not in self._replaced
+        return self._graph._layer(step.paths[0]) if known and isinstance(step, Step) else None
 
     def _user(self, step: Step | Indices | None) -> Step | None:
         """The one step that takes the result of ``step``."""

@@ -1,4 +1,7 @@
-"""Fixtures of the tests of ONNX files: onnxruntime is the judge."""
+"""Fixtures of the tests of ONNX files: onnxruntime is the judge.
+
+The folder is not named `onnx`: pytest, run from within `tests`, would take it for the package of that name.
+"""
 
 import numpy as np
 import pytest

@@ -674,3 +674,26 @@ def test_what_pytorch_writes(opset, free, tmp_path, rng):
     y = model.forward(x)
     dx = model.backward(2 * y)
     np.testing.assert_allclose(dx, given.grad.numpy(), rtol=1e-3, atol=1e-4 * float(given.grad.abs().max()))
+
+
+def test_patterns_that_share_a_node(tmp_path, run_file, rng):
+    """A part of one is not looked at again for another."""
+    nodes = [
+        ("Sigmoid", ["x"], ["a"]),
+        ("Mul", ["x", "a"], ["b"]),
+        ("Sigmoid", ["b"], ["c"]),
+        ("Mul", ["c", "b"], ["d"]),
+        ("Div", ["d", "r"], ["e"]),
+        ("Erf", ["e"], ["f"]),
+        ("Add", ["f", "one"], ["g"]),
+        ("Mul", ["d", "g"], ["h"]),
+        ("Mul", ["half", "h"], ["i"]),
+        ("Sigmoid", ["i"], ["j"]),
+        ("Mul", ["i", "j"], ["y"]),
+    ]
+    constants = {"r": F(np.sqrt(2)), "one": F(1), "half": F(0.5)}
+    path = save(tmp_path / "a.onnx", nodes, (4,), constants)
+    model = xpconv.onnx.load(path)
+    assert [type(layer) for layer in model.children()] == [nn.SiLU, nn.SiLU, nn.GELU, nn.SiLU]
+    x = rng.normal(size=(3, 4)).astype(np.float32)
+    np.testing.assert_allclose(model.forward(x), run_file(path, x), rtol=1e-5, atol=1e-6)
