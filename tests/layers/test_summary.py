@@ -244,6 +244,48 @@ def test_a_layer_that_is_used_twice_and_one_that_is_not():
     assert "spare (Linear)  (not used)" in str(summary)
 
 
+def test_layers_that_others_call_are_named_by_their_path():
+    """And a layer may have several results."""
+
+    class Halves(L.Layer):
+        def forward(self, x):
+            return x[:, :2] * 2, x[:, 2:] * 2
+
+    class Graph(L.Layer):
+        def __init__(self):
+            self.split = Halves()
+            self.scope = L.Sequential(L.Sequential(L.Linear(2, 3)), L.Linear(2, 3))
+
+        def forward(self, x):
+            a, b = self.split(x)
+            return self.scope[0][0](a) + self.scope[1](b)
+
+    summary = Graph().summary((4,), file=io.StringIO())
+    assert [(row.name, row.depth, row.memory) for row in summary.rows] == [
+        ("", 0, 12),
+        ("split", 1, 16),
+        ("scope.0.0", 1, 12),
+        ("scope.1", 1, 12),
+    ]
+    names = [line.split("  (")[0] for line in str(summary).split("\n")[2:6]]
+    assert [name.rstrip() for name in names] == [
+        "Graph",
+        "  split (Halves)",
+        "  scope.0.0 (Linear)",
+        "  scope.1 (Linear)",
+    ]
+
+
+def test_models_from_onnx_files_cost_what_those_written_did(tmp_path):
+    pytest.importorskip("onnx", reason="writes and reads ONNX files")
+    network = models.resnet18(5, rng=0).eval()
+    xpconv.onnx.export(network, tmp_path / "net.onnx", (3, 40, 40))
+    loaded = xpconv.onnx.load(tmp_path / "net.onnx")
+    ours, theirs = (net.summary((3, 40, 40), file=io.StringIO()) for net in (network, loaded))
+    assert theirs.macs == ours.macs
+    assert theirs.parameters == ours.parameters
+
+
 class Scale(L.Layer):
     def __init__(self, features):
         self.scale = L.Parameter(xpconv.asarray(np.ones(features, np.float32)))

@@ -182,7 +182,8 @@ class SummaryRow(NamedTuple):
     depth
         In how many layers it is: 0 for the network itself.
     shape
-        Of its result, without the batch; None for a layer that the forward does not use.
+        Of its result, the first if there are several, without the batch; None for a layer that the forward does not
+        use.
     parameters
         Numbers that are trained; 0 where an earlier row has counted them.
     operations
@@ -252,7 +253,11 @@ class Summary:
             How far to go into layers that are made of layers; what is deeper is summed up in one row. None is all.
         """
         cells: list[Sequence[str]] = [("layer", "result", "parameters", "MACs", "FLOPs", "memory")]
-        cells += [_cells(row, inside) for row, inside in _collapsed(self.rows, depth)]
+        around: list[str] = []  # names of the rows that the next one may be in
+        for row, inside in _collapsed(self.rows, depth):
+            del around[row.depth :]
+            cells.append(_cells(row, inside, around[-1] if around else ""))
+            around.append(row.name)
         widths = [max(len(row[column]) for row in cells) for column in range(6)]
         lines = [_line(row, widths) for row in cells]
         lines.insert(1, "-" * max(map(len, lines)))
@@ -293,8 +298,8 @@ def _collapsed(rows: list[SummaryRow], depth: int | None) -> Iterator[tuple[Summ
         i += 1
 
 
-def _cells(row: SummaryRow, inside: bool) -> Sequence[str]:
-    own = row.name.rpartition(".")[2] or row.kind
+def _cells(row: SummaryRow, inside: bool, around: str) -> Sequence[str]:
+    own = row.name.removeprefix(f"{around}.") or row.kind
     name = "  " * row.depth + (f"{own} ({row.kind})" if row.name else own)
     if row.shape is None:
         return name, "(not used)", f"{row.parameters:,}" if row.parameters else "", "", "", ""
@@ -349,7 +354,7 @@ class _Call:
         self.inside: list[_Call] = []
         self.output: Shape = ()
         self.memory = 0
-        self.result: Array = None  # until the layer around it has ended
+        self.results: list[Array] = []  # until the layer around it has ended
 
 
 def summarize(network: Layer, input_shape: Sequence[int], *, batch_size: int = 1) -> Summary:
@@ -387,12 +392,14 @@ def _run(network: Layer, backend: Backend, x: Array) -> _Call:
                 result = forward(*arrays, **more)
             finally:
                 current.pop()
-            call.output, call.result = tuple(result.shape), result
-            others = [*given, *[part.result for part in call.inside]]
-            if not isinstance(layer, Flatten) and not any(result is other for other in others):
-                call.memory = _nbytes(result)
+            call.results = list(result) if isinstance(result, (tuple, list)) else [result]
+            call.output = tuple(call.results[0].shape)
+            others = [*given, *[array for part in call.inside for array in part.results]]
+            if not isinstance(layer, Flatten):
+                new = [array for array in call.results if not any(array is other for other in others)]
+                call.memory = sum(map(_nbytes, new))
             for part in call.inside:
-                part.result = None
+                part.results = []
             return result
 
         return run
@@ -401,7 +408,7 @@ def _run(network: Layer, backend: Backend, x: Array) -> _Call:
         for _, layer in network.named_layers():
             layer.__dict__["forward"] = watched(layer, layer.forward)
         network.forward(x)
-    root[0].result = None
+    root[0].results = []
     return root[0]
 
 
