@@ -66,7 +66,7 @@ def test_every_truncation_and_many_flipped_bits(tmp_path, rng):
     """Whatever is cut off or changed: a model, or one clear error."""
     path = tmp_path / "a.onnx"
     model = nn.Sequential(
-        nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(2, 2)
+        nn.Conv2d(1, 2, 3, rng=0), nn.BatchNorm2d(2), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(2, 2, rng=0)
     )
     xpconv.onnx.export(model, path, (1, 4, 4))
     contents = path.read_bytes()
@@ -282,7 +282,10 @@ CONV = [tensor("w", (2, 3, 1, 1))]
         (("Flatten", {"axis": "one"}), [], "axis: expected an integer"),
         (("Constant", {"value_string": "a"}), [], "lacks: Constant with the attribute value_string"),
         (("Cast", {"to": 7}), [], "lacks: Cast to integers"),
-        (("Transpose", {"perm": 3}), [], "Transpose node 'n'"),
+        (("Transpose", {"perm": 3}), [], "Transpose node 'n': perm: expected integers, got 3"),
+        (("Transpose", {"perm": [0, 0]}), [], "perm: expected different integers"),
+        (("Elu", {"alpha": "a"}), [], "Elu node 'n': alpha: expected a number, got 'a'"),
+        (("ReduceMean", {"axes": [0.5]}), [], "axes: expected integers"),
         (("Softmax", {"axis": 0.5}), [], "axis: expected an integer"),
     ],
 )

@@ -305,7 +305,7 @@ class _Converter:
         self._layer(operator, layer, path=self._path(operator), rank=4)
 
     def _op_Gemm(self, operator: Operator, attributes: dict[str, Any]) -> None:
-        alpha, beta = (attributes.pop(name, 1.0) for name in ("alpha", "beta"))
+        alpha, beta = (_number(attributes, name, 1.0) for name in ("alpha", "beta"))
         turned = _integer(attributes, "transB", 0)
         if _integer(attributes, "transA", 0):
             raise _Lacking("Gemm with transA")
@@ -400,7 +400,7 @@ class _Converter:
     def _op_BatchNormalization(self, operator: Operator, attributes: dict[str, Any]) -> None:
         if _integer(attributes, "training_mode", 0) or not _integer(attributes, "spatial", 1):
             raise _Lacking("BatchNormalization in training mode")
-        eps, momentum = attributes.pop("epsilon", 1e-5), attributes.pop("momentum", 0.9)
+        eps, momentum = _number(attributes, "epsilon", 1e-5), _number(attributes, "momentum", 0.9)
         weight = self._weight(operator, 1, "scale", 1)
         parts = [weight, *(self._vector(operator, i, "statistics", len(weight)) for i in (2, 3, 4))]
         rank = self._rank(operator)
@@ -416,7 +416,7 @@ class _Converter:
         self._layer(trimmed, layer, path=self._path(operator))
 
     def _op_InstanceNormalization(self, operator: Operator, attributes: dict[str, Any]) -> None:
-        eps, weight = attributes.pop("epsilon", 1e-5), self._weight(operator, 1, "scale", 1)
+        eps, weight = _number(attributes, "epsilon", 1e-5), self._weight(operator, 1, "scale", 1)
         bias = self._vector(operator, 2, "bias", len(weight))
         plain = bool(np.all(weight == 1) and np.all(bias == 0))
         layer: Any
@@ -429,7 +429,7 @@ class _Converter:
         self._layer(operator, layer, path=self._path(operator))
 
     def _op_LayerNormalization(self, operator: Operator, attributes: dict[str, Any]) -> None:
-        eps, axis = attributes.pop("epsilon", 1e-5), _integer(attributes, "axis", -1)
+        eps, axis = _number(attributes, "epsilon", 1e-5), _integer(attributes, "axis", -1)
         attributes.pop("stash_type", None)
         weight = self._weight(operator, 1, "scale")
         rank = self._ranks.get(operator.inputs[0])
@@ -443,7 +443,7 @@ class _Converter:
         self._layer(operator, layer, path=self._path(operator))
 
     def _op_GroupNormalization(self, operator: Operator, attributes: dict[str, Any]) -> None:
-        eps, groups = attributes.pop("epsilon", 1e-5), _integer(attributes, "num_groups", 0)
+        eps, groups = _number(attributes, "epsilon", 1e-5), _integer(attributes, "num_groups", 0)
         attributes.pop("stash_type", None)
         if self._file.opset < 21:
             raise _Lacking("GroupNormalization before version 21 of the operator set")
@@ -506,7 +506,7 @@ class _Converter:
         total, keepdims = operator.kind == "ReduceSum", bool(_integer(attributes, "keepdims", 1))
         nothing = _integer(attributes, "noop_with_empty_axes", 0)
         given = self._constant(operator, 1, "axes")
-        axes = attributes.pop("axes", None) if given is None else given.reshape(-1).tolist()
+        axes = _integers(attributes, "axes", given)
         rank = self._ranks.get(operator.inputs[0])
         if not axes:
             axes = None
@@ -527,16 +527,16 @@ class _Converter:
     # ---- activations ----------------------------------------------------------------------------------------
 
     def _op_LeakyRelu(self, operator: Operator, attributes: dict[str, Any]) -> None:
-        self._layer(operator, nn.LeakyReLU(attributes.pop("alpha", 0.01)))
+        self._layer(operator, nn.LeakyReLU(_number(attributes, "alpha", 0.01)))
 
     def _op_PRelu(self, operator: Operator, attributes: dict[str, Any]) -> None:
         self._layer(operator, more.PReLU(_array(self._weight(operator, 1, "slope"))))
 
     def _op_Elu(self, operator: Operator, attributes: dict[str, Any]) -> None:
-        self._layer(operator, more.Function("Elu", alpha=attributes.pop("alpha", 1.0)))
+        self._layer(operator, more.Function("Elu", alpha=_number(attributes, "alpha", 1.0)))
 
     def _op_HardSigmoid(self, operator: Operator, attributes: dict[str, Any]) -> None:
-        options = {"alpha": attributes.pop("alpha", 0.2), "beta": attributes.pop("beta", 0.5)}
+        options = {"alpha": _number(attributes, "alpha", 0.2), "beta": _number(attributes, "beta", 0.5)}
         self._layer(operator, more.Function("HardSigmoid", **options))
 
     def _op_Gelu(self, operator: Operator, attributes: dict[str, Any]) -> None:
@@ -549,7 +549,7 @@ class _Converter:
         bounds = []
         for i, (name, default) in enumerate((("min", -math.inf), ("max", math.inf)), 1):
             given = self._constant(operator, i, name)
-            bound = attributes.pop(name, default) if given is None else given.reshape(()).item()
+            bound = _number(attributes, name, default) if given is None else given.reshape(()).item()
             bounds.append(default if abs(bound) > 3e38 else float(bound))
         low, high = bounds
         usual: dict[tuple[float, float], Callable[[], Layer]] = {(0.0, math.inf): nn.ReLU, (0.0, 6.0): nn.ReLU6}
@@ -567,7 +567,7 @@ class _Converter:
 
     def _op_Dropout(self, operator: Operator, attributes: dict[str, Any]) -> None:
         given = self._constant(operator, 1, "ratio")
-        ratio = attributes.pop("ratio", 0.5) if given is None else float(given.reshape(())[()])
+        ratio = _number(attributes, "ratio", 0.5) if given is None else float(given.reshape(())[()])
         attributes.pop("seed", None)
         attributes.pop("is_test", None)
         if any(name and self._uses[name] for name in operator.outputs[1:]):
@@ -616,7 +616,7 @@ class _Converter:
 
     def _axes(self, operator: Operator, attributes: dict[str, Any]) -> list[int] | None:
         given = self._constant(operator, 1, "axes")
-        return attributes.pop("axes", None) if given is None else given.reshape(-1).tolist()
+        return _integers(attributes, "axes", given)
 
     def _op_Squeeze(self, operator: Operator, attributes: dict[str, Any]) -> None:
         axes, rank = self._axes(operator, attributes), self._ranks.get(operator.inputs[0])
@@ -628,14 +628,14 @@ class _Converter:
         self._layer(operator, more.Reshaped("Unsqueeze", axes), rank=None if rank is None else rank + len(axes))
 
     def _op_Transpose(self, operator: Operator, attributes: dict[str, Any]) -> None:
-        self._layer(operator, more.Permuted(attributes.pop("perm", None)))
+        self._layer(operator, more.Permuted(_integers(attributes, "perm")))
 
     def _op_Concat(self, operator: Operator, attributes: dict[str, Any]) -> None:
         self._layer(operator, more.Joined(_integer(attributes, "axis", 1)), operator.inputs)
 
     def _op_Split(self, operator: Operator, attributes: dict[str, Any]) -> None:
         given = self._constant(operator, 1, "lengths")
-        lengths = attributes.pop("split", None) if given is None else given.reshape(-1).tolist()
+        lengths = _integers(attributes, "split", given)
         axis = _integer(attributes, "axis", 0)
         attributes.pop("num_outputs", None)
         if not all(operator.outputs) or (lengths is not None and len(lengths) != len(operator.outputs)):
@@ -654,7 +654,7 @@ class _Converter:
         parts = []
         for i, name in enumerate(names, 1):
             given = self._constant(operator, i, name)
-            parts.append(attributes.pop(name, None) if given is None else given.reshape(-1).tolist())
+            parts.append(_integers(attributes, name, given))
         starts, ends, axes, steps = parts
         if steps is not None and any(step != 1 for step in steps):
             raise _Lacking("Slice with steps")
@@ -668,8 +668,8 @@ class _Converter:
             raise _Lacking(f"Pad with mode {mode}")
         given, filling = self._constant(operator, 1, "pads"), self._constant(operator, 2, "value")
         axes = self._constant(operator, 3, "axes")
-        pads = attributes.pop("pads", None) if given is None else given.reshape(-1).tolist()
-        value = attributes.pop("value", 0.0) if filling is None else filling.reshape(()).item()
+        pads = _integers(attributes, "pads", given)
+        value = _number(attributes, "value", 0.0) if filling is None else filling.reshape(()).item()
         if pads is None or len(pads) % 2 or any(abs(pad) > _MOST_PADDING for pad in pads):
             raise OnnxError(f"pads: expected pairs of at most {_MOST_PADDING}, got {pads!r:.200}")
         pairs = list(zip(pads[: len(pads) // 2], pads[len(pads) // 2 :], strict=True))
@@ -721,6 +721,28 @@ def _integer(attributes: dict[str, Any], name: str, default: int) -> int:
     if not isinstance(value, int):
         raise OnnxError(f"{name}: expected an integer, got {value!r:.200}")
     return value
+
+
+def _number(attributes: dict[str, Any], name: str, default: float) -> float:
+    value = attributes.pop(name, default)
+    if not isinstance(value, (int, float)):
+        raise OnnxError(f"{name}: expected a number, got {value!r:.200}")
+    return float(value)
+
+
+def _integers(attributes: dict[str, Any], name: str, given: np.ndarray | None = None) -> list[int] | None:
+    """A list of integers: of an input, or of the attribute that older versions have for it; None where it is left out.
+
+    Two of one value are an error for axes.
+    """
+    values = attributes.pop(name, None) if given is None else given.reshape(-1).tolist()
+    if values is None:
+        return None
+    if not isinstance(values, list) or any(not isinstance(value, int) for value in values):
+        raise OnnxError(f"{name}: expected integers, got {values!r:.200}")
+    if name in ("axes", "perm") and len(set(values)) < len(values):
+        raise OnnxError(f"{name}: expected different integers, got {values!r:.200}")
+    return values
 
 
 def _array(values: np.ndarray, dtype: Any = None) -> Any:

@@ -397,7 +397,7 @@ class Reshaped(Layer):
             return tuple(length for length in old if length != 1)
         rank = len(old) + (len(self.axes) if self.operator == "Unsqueeze" else 0)
         axes = {axis + rank if axis < 0 else axis for axis in self.axes}
-        if not all(0 <= axis < rank for axis in axes):
+        if len(axes) < len(self.axes) or not all(0 <= axis < rank for axis in axes):
             raise ValueError(f"x: {self.operator} at {self.axes} of shape {old}")
         if self.operator == "Squeeze":
             if any(old[axis] != 1 for axis in axes):
