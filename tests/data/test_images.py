@@ -192,11 +192,20 @@ def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path):
         ImageFiles([path], [0], max_pixels=399)
 
 
-def test_formats_that_are_programs_are_refused(tmp_path):
+def test_formats_that_are_programs_are_refused(tmp_path, monkeypatch):
+    from PIL import EpsImagePlugin
+
     path = tmp_path / "program.png"
-    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n(%pipe%touch x) (w) file\nshowpage\n")
+    path.write_bytes(
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n(%pipe%touch x) (w) file\nshowpage\n"
+    )
+    with image_module.open(path) as opened:  # Pillow by itself takes it for what it is
+        assert opened.format == "EPS"
+    started = []
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *arguments, **options: started.append(arguments))
     with pytest.raises(DataError, match=r"program.png: cannot be read as an image"):
         read_image(path, (3, 8, 8))
+    assert not started
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM"])
@@ -231,6 +240,11 @@ def test_large_jpegs_are_unpacked_small(tmp_path):
     write(tmp_path / "a.png", smooth)
     small, exact = (read_image(tmp_path / name, (3, 32, 32)).astype(int) for name in ("a.jpg", "a.png"))
     assert np.abs(small - exact).max() <= 6
+    striped = smooth // 2 + np.uint8(80) * (x[:, :, None] // 8 % 2).astype(np.uint8)
+    write(tmp_path / "a.jpg", striped, quality=95)
+    write(tmp_path / "a.png", striped)
+    large, exact = (read_image(tmp_path / name, (3, 200, 200)).astype(int) for name in ("a.jpg", "a.png"))
+    assert np.abs(large - exact).mean() <= 3  # no detail is lost that there is room for
 
 
 def test_a_file_that_went_bad_is_named_where_its_batch_is_due(folder):
@@ -347,6 +361,14 @@ def test_no_path_leads_out_of_the_folder(listed, tmp_path, given):
     assert splits.train.in_memory().images.max() < 99
     allowed = read_manifest(path, allow_outside=True)
     assert max(part.in_memory().images.max() for part in allowed) == 99
+
+
+def test_absolute_paths_are_by_choice(listed, tmp_path):
+    paths = [tmp_path / "files" / f"{k}.png" for k in range(10)]
+    path = listed("path,label\n" + "".join(f"{file},0\n" for file in paths))
+    with pytest.raises(DataError, match="line 2: path: expected one relative to the folder of the manifest, got"):
+        read_manifest(path)
+    assert len(read_manifest(path, allow_outside=True).train) == 8
 
 
 @pytest.mark.parametrize(

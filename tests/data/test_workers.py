@@ -162,6 +162,20 @@ def test_no_thread_is_left_after_an_early_stop():
     assert not workers_now()
 
 
+def test_closing_waits_for_what_is_being_made():
+    ended = []
+
+    def make(item):
+        time.sleep(0.1 if item else 0)
+        ended.append(item)
+
+    items = in_background(make, range(50), 2, 4)
+    next(items)
+    items.close()
+    assert not workers_now()
+    assert len(ended) <= 4  # the rest was not begun
+
+
 def test_no_more_is_made_than_asked_for():
     made = []
     items = in_background(made.append, range(100), 2, 3)
