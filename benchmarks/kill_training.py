@@ -144,8 +144,8 @@ def _result(path: Path) -> tuple[str, list[dict[str, object]]]:
     return digest.hexdigest(), history
 
 
-def _look(path: Path, count: Count) -> None:
-    """What the kill has done to the run in the folder."""
+def _look(path: Path, count: Count) -> bool:
+    """What the kill has done to the run in the folder; whether it can go on."""
     from xpconv.training import CheckpointError, read_checkpoint
 
     notes = Path(f"{path}.notes")
@@ -169,6 +169,7 @@ def _look(path: Path, count: Count) -> None:
     count.while_saving += any(".safetensors." in file.name for file in path.glob(".*.tmp"))
     # of the notes only what the next process adds counts for the next kill, but for what was saved
     notes.write_text("".join(f"saved {name} {number}\n" for name, number in noted.items()))
+    return min(found.values()) >= 0
 
 
 def kill_often(kills: int, folder: Path, *, seed: int = 0, longest: float = 0.6) -> Count:
@@ -200,7 +201,7 @@ def kill_often(kills: int, folder: Path, *, seed: int = 0, longest: float = 0.6)
             process.communicate()
             count.kills += 1
             count.steps += _steps(Path(f"{path}.notes"))
-            _look(path, count)
+            number += not _look(path, count)
             continue
         _, errors = process.communicate()
         if process.returncode:

@@ -25,7 +25,8 @@ def everything(trainer):
         kept["settings"],
         [(layer.training, layer._keeps) for _, layer in trainer.model.named_layers()],
         (trainer.step, trainer.epoch, trainer.epoch_step, trainer.best, list(trainer.history)),
-        trainer.loss_scale,
+        None if trainer.loss_scale is None else trainer.loss_scale.state_dict(),
+        [(layer._key, layer._uses) for _, layer in trainer.model.named_layers() if isinstance(layer, layers.Dropout)],
     )
 
 
