@@ -168,8 +168,15 @@ class Graph(Layer):
     def _runner(self, step: Step) -> Layer:
         """What runs ``step``, looked up anew each time since parts may be replaced."""
         found = [self._layer(path) for path in step.paths]
-        # caches are in the layers, so this one may be made for the moment; it runs some of them as one operator
-        return found[0] if len(found) == 1 else Sequential(*found)
+        if len(found) == 1:
+            return found[0]
+        # A Sequential runs some layers as one operator. Caches are in the layers, so it may be made for the moment;
+        # without its checks, which take longer than a small layer.
+        chain = Sequential()
+        for i, layer in enumerate(found):
+            chain.__dict__[str(i)] = layer
+            chain._layer_names[str(i)] = None
+        return chain
 
     def forward(self, x: Array) -> Array:
         """The result of the graph for ``x``."""
