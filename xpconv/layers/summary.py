@@ -414,22 +414,19 @@ def _run(network: Layer, backend: Backend, x: Array) -> _Call:
 
 @contextmanager
 def _unchanged(network: Layer) -> Iterator[None]:
-    """Evaluation mode inside of the block; at its end, modes, caches and forwards of all layers are as before."""
+    """Evaluation mode inside of the block, where no caches are kept; then modes and forwards are as before."""
     touched = ("training", "_keeps", "forward")
     layers = [layer for _, layer in network.named_layers()]
-    before = [
-        ({key: layer.__dict__[key] for key in touched if key in layer.__dict__}, len(layer._stack)) for layer in layers
-    ]
+    before = [{key: layer.__dict__[key] for key in touched if key in layer.__dict__} for layer in layers]
     try:
         for layer in layers:
             layer.training, layer._keeps = False, False
         yield
     finally:
-        for layer, (attributes, kept) in zip(layers, before, strict=True):
+        for layer, attributes in zip(layers, before, strict=True):
             for key in touched:
                 layer.__dict__.pop(key, None)
             layer.__dict__.update(attributes)
-            del layer._stack[kept:]
 
 
 def _rows(network: Layer, root: _Call, images: int) -> list[SummaryRow]:
