@@ -10,7 +10,6 @@ from benchmarks.kill_training import SAVE_EVERY, Count, kill_often
 def test_killed_at_random_moments(tmp_path):
     count = kill_often(5, tmp_path, seed=1)
     assert count.kills == 5
-    assert count.steps > 0
     assert (count.checkpoints_lost, count.other_results) == (0, 0)
     assert count.most_lost <= SAVE_EVERY
     assert count.is_good()
