@@ -697,3 +697,22 @@ def test_patterns_that_share_a_node(tmp_path, run_file, rng):
     assert [type(layer) for layer in model.children()] == [nn.SiLU, nn.SiLU, nn.GELU, nn.SiLU]
     x = rng.normal(size=(3, 4)).astype(np.float32)
     np.testing.assert_allclose(model.forward(x), run_file(path, x), rtol=1e-5, atol=1e-6)
+
+
+def test_gradients_that_are_left_out_behind_a_fork(tmp_path, rng):
+    nodes = [
+        ("Mul", ["x", "x"], ["a"]),
+        ("Conv", ["a", "w"], ["b"]),
+        ("Mul", ["b", "b"], ["c"]),
+        ("Conv", ["c", "v"], ["y"]),
+    ]
+    constants = {"w": weights(3, 2, 1, 1), "v": weights(2, 3, 1, 1)}
+    model = xpconv.onnx.load(save(tmp_path / "a.onnx", nodes, (2, 3, 3), constants))
+    x = rng.normal(size=(2, 2, 3, 3)).astype(np.float32)
+    model.node1.need_dx = False  # nothing before it has parameters
+    assert model.backward(model.forward(x)) is None
+    assert not any(layer._stack for _, layer in model.named_layers())
+    model.node3.need_dx = False
+    y = model.forward(x)
+    with pytest.raises(RuntimeError, match="a layer behind 'node1' gave no gradient to its input"):
+        model.backward(y)
