@@ -46,6 +46,7 @@ TARGET static REAL NAME(count_rows)(const NAME(pool_job) *job, ptrdiff_t p)
 }
 
 #include "pool_planes_impl.h"
+#include "pool_pairs_impl.h"
 
 /* ---- max ------------------------------------------------------------------------------------------------------- */
 
@@ -220,8 +221,15 @@ TARGET static void NAME(max_pool)(const xpc_array4 *x, const xpc_array4 *y, cons
     NAME(pool_job) job = {.image = *x, .out = *y, .argmax = *argmax, .vertical = vertical, .horizontal = horizontal,
                           .argmax_size = argmax_size};
     ptrdiff_t row_cost = y->shape[3] * vertical.kernel * horizontal.kernel;
+    int bytes = argmax_size == 1 && argmax->strides[3] == 1;
     job.plan = NAME(plan_row)(x, y, vertical, horizontal);
-    if (job.plan.usable && argmax_size == 1 && argmax->strides[3] == 1)
+#ifdef XPC_HAS_VECTORS
+    if (bytes && NAME(are_pairs)(x, y, vertical, horizontal)) {
+        NAME(go)(&job, NAME(max_pool_pairs), &job.out, row_cost);
+        return;
+    }
+#endif
+    if (job.plan.usable && bytes)
         NAME(go)(&job, NAME(max_pool_planes), &job.out, row_cost);
     else if (channels_innermost(x))
         xpc_parallel_rows(NAME(max_pool_pixels), &job, y->shape[0], y->shape[2], row_cost * y->shape[1]);
@@ -329,8 +337,15 @@ TARGET static int NAME(max_pool_backward)(const xpc_array4 *dy, const xpc_array4
     xpc_flag bad_index = 0;
     NAME(pool_job) job = {.image = *dx, .out = *dy, .argmax = *argmax, .vertical = vertical, .horizontal = horizontal,
                           .argmax_size = argmax_size, .bad_index = &bad_index};
+    int bytes = argmax_size == 1 && argmax->strides[3] == 1;
     job.plan = NAME(plan_row)(dx, dy, vertical, horizontal);
-    if (job.plan.usable && argmax_size == 1 && argmax->strides[3] == 1)
+#ifdef XPC_HAS_VECTORS
+    if (bytes && NAME(are_pairs)(dx, dy, vertical, horizontal)) {
+        NAME(go)(&job, NAME(max_pool_backward_pairs), &job.image, dx->shape[3]);
+        return !bad_index;
+    }
+#endif
+    if (job.plan.usable && bytes)
         NAME(go)(&job, NAME(max_pool_backward_planes), &job.image, dx->shape[3] * horizontal.kernel);
     else if (channels_innermost(dx))
         xpc_parallel_rows(NAME(max_pool_backward_pixels), &job, dx->shape[0], dx->shape[2],

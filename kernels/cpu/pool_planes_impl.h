@@ -54,8 +54,10 @@ INLINE void NAME(split_row)(const REAL *from, ptrdiff_t width, ptrdiff_t pad, pt
     if (stride == 1) {
         for (; k + LANES <= width; k += LANES)
             STORE(phases + pad + k, LOAD(from + k));
-        for (; k < width; k++)
-            phases[pad + k] = from[k];
+        if (k < width) {
+            MASK rest = FIRST(width - k);
+            STORE_FIRST(phases + pad + k, rest, LOAD_FIRST(rest, from + k));
+        }
     } else if (stride == 2) {
         REAL *even = phases + pad % 2 * pitch + pad / 2, *odd = phases + (pad + 1) % 2 * pitch + (pad + 1) / 2;
 #ifdef XPC_HAS_VECTORS
@@ -64,9 +66,16 @@ INLINE void NAME(split_row)(const REAL *from, ptrdiff_t width, ptrdiff_t pad, pt
             STORE(even + k / 2, EVEN(a, b));
             STORE(odd + k / 2, ODD(a, b));
         }
-#endif
+        if (k < width) {
+            ptrdiff_t rest = width - k, first = xpc_min(rest, LANES);
+            VEC a = LOAD_FIRST(FIRST(first), from + k), b = LOAD_FIRST(FIRST(rest - first), from + k + first);
+            STORE_FIRST(even + k / 2, FIRST((rest + 1) / 2), EVEN(a, b));
+            STORE_FIRST(odd + k / 2, FIRST(rest / 2), ODD(a, b));
+        }
+#else
         for (; k < width; k++)
             (k % 2 ? odd : even)[k / 2] = from[k];
+#endif
     } else {
         ptrdiff_t phase = pad % stride, at = pad / stride;
         for (; k < width; k++) {
@@ -133,13 +142,11 @@ INLINE void NAME(best_of_row)(const REAL *phases, const row_plan *plan, const RE
 INLINE void NAME(store_taps)(uint8_t *to, VEC taps, ptrdiff_t count)
 {
     REAL lane[LANES];
+    uint8_t bytes[LANES];
     STORE(lane, taps);
-    if (count >= LANES)
-        for (int l = 0; l < LANES; l++)
-            to[l] = (uint8_t)(int)lane[l];
-    else
-        for (ptrdiff_t l = 0; l < count; l++)
-            to[l] = (uint8_t)(int)lane[l];
+    for (int l = 0; l < LANES; l++) /* always all: the compiler makes vectors of it */
+        bytes[l] = (uint8_t)(int)lane[l];
+    memcpy(to, bytes, (size_t)xpc_min(count, LANES));
 }
 
 TARGET static void NAME(max_pool_planes)(const void *argument, ptrdiff_t plane, ptrdiff_t row_begin, ptrdiff_t row_end)
@@ -427,8 +434,12 @@ INLINE void NAME(give_back)(const NAME(pool_job) *job, ptrdiff_t plane, ptrdiff_
                 }
                 if (is_max) {
                     const uint8_t *restrict index = (const uint8_t *)(from_index + p * argmax->strides[2]);
-                    for (ptrdiff_t q = 0; q < out_w; q++)
-                        chosen[q] = (REAL)(int)index[q];
+                    for (ptrdiff_t q = 0; q < out_w; q += LANES) {
+                        uint8_t bytes[LANES] = {0};
+                        memcpy(bytes, index + q, (size_t)xpc_min(out_w - q, LANES));
+                        for (int l = 0; l < LANES; l++)
+                            chosen[q + l] = (REAL)(int)bytes[l];
+                    }
                 }
             }
         }
