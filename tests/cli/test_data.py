@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from xpconv.training import read_checkpoint
+from xpconv.training import read_checkpoint, write_checkpoint
 
 CLASSES = ("low", "middle", "high")  # of the set of `npz`
 OPTIONS = ("--model", "lenet", "--epochs", 2, "--batch-size", 9, "--out", "r")
@@ -65,6 +65,24 @@ def test_a_folder_a_class(run, folder, tmp_path):
     status, _, err = run("evaluate", "r", "--data", folder / "rest")
     assert status == 2
     assert "unknown classes lower; known are high, low, middle" in err
+
+
+def test_names_that_are_digits_are_names(run, folder):
+    for part in ("train", "test"):
+        for number, name in enumerate(("high", "low", "middle")):
+            (folder / part / name).rename(folder / part / str(number))
+    assert run("train", "--data", folder, *OPTIONS, "--epochs", 4, "--lr", 0.01)[0] == 0
+    report = run("evaluate", "r", "--report")[1]
+    recall = re.search(r"^2 +\S+ +(\S+)", report, re.M)[1]
+    assert float(recall) > 0.4  # else what follows could not fail
+    (folder / "few" / "train").mkdir(parents=True)
+    (folder / "few" / "test").mkdir()
+    for number in (0, 2):  # 2 is the second class there
+        (folder / "train" / str(number)).rename(folder / "few" / "train" / str(number))
+    (folder / "test" / "2").rename(folder / "few" / "test" / "2")
+    status, out, _ = run("evaluate", "r", "--data", folder / "few")
+    assert status == 0
+    assert out.split()[-1] == recall
 
 
 def test_classes_without_names_go_by_number(run, npz, folder):
@@ -172,3 +190,13 @@ def test_bad_options(run, npz, options, message):
     status, _, err = run("train", "--data", npz, *options)
     assert status == 2
     assert message in err
+
+
+def test_a_checkpoint_that_names_fewer_classes(run, folder, tmp_path):
+    assert run("train", "--data", folder, *OPTIONS)[0] == 0
+    arrays, state = read_checkpoint(tmp_path / "r" / "last.safetensors")
+    write_checkpoint(tmp_path / "r" / "last.safetensors", arrays, {**state, "classes": ["high"]})
+    for command in (("predict", "--run", "r", next(folder.glob("test/low/*.png"))), ("evaluate", "r")):
+        status, _, err = run(*command, "--weights", "last")
+        assert status == 2
+        assert "r/last.safetensors: names 1 classes, its run has 3" in err

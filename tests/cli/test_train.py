@@ -429,6 +429,8 @@ def test_broken_run_folders(run, train, tmp_path):
         (contents.replace('"epochs"', '"ages"'), "unknown option 'ages'"),
         (contents.replace('"epochs": 2', '"epochs": "2"'), "epochs: expected a whole number"),
         (contents.replace('"classes"', '"classs"'), "damaged"),
+        (contents.replace('"images": [', '"images": [1e999, '), "r/config.json: damaged: the description of the data"),
+        ("[" * 100_000, "r/config.json: damaged"),
     ):
         assert damage != contents
         config.write_text(damage)

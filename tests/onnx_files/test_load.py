@@ -571,6 +571,30 @@ def test_a_weight_of_two_nodes_is_one_parameter(tmp_path):
     assert len(list(model.parameters())) == 1
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "parameters"),
+    [
+        (("Gemm", {"transB": 1}), ("Gemm", {}), 2),
+        (("MatMul", {}), ("Gemm", {"transB": 1}), 2),
+        (("Gemm", {"alpha": 2.0}), ("Gemm", {}), 2),
+        (("MatMul", {}), ("Gemm", {}), 1),
+    ],
+)
+def test_one_square_matrix_in_several_forms(first, second, parameters, tmp_path, run_file, rng):
+    nodes = [(first[0], ["x", "w"], ["t"], first[1]), (second[0], ["t", "w"], ["y"], second[1])]
+    path = save(tmp_path / "a.onnx", nodes, (3,), {"w": weights(3, 3)})
+    model = xpconv.onnx.load(path)
+    x = rng.normal(size=(4, 3)).astype(np.float32)
+    np.testing.assert_allclose(model.forward(x), run_file(path, x), rtol=1e-5, atol=1e-6)
+    assert len(list(model.parameters())) == parameters
+
+
+def test_products_of_vectors_are_listed(tmp_path):
+    path = save(tmp_path / "a.onnx", [("MatMul", ["x", "v"], ["y"])], (3,), {"v": weights(3)})
+    with pytest.raises(OnnxError, match="operators that xpconv lacks: MatMul of a vector"):
+        xpconv.onnx.load(path)
+
+
 def test_a_result_in_the_middle(tmp_path, rng):
     nodes = [("Gemm", ["x", "w"], ["scores"]), ("Softmax", ["scores"], ["y"])]
     path = save(tmp_path / "a.onnx", nodes, (3,), {"w": weights(3, 4)})

@@ -14,7 +14,7 @@ import pytest
 import safetensors.numpy
 
 import xpconv
-from xpconv.training import CheckpointError, _files, read_checkpoint, write_checkpoint
+from xpconv.training import CheckpointError, _files, checkpoint, read_checkpoint, write_checkpoint
 
 ARRAYS = {
     "w": np.arange(24, dtype=np.float32).reshape(2, 3, 4),
@@ -252,6 +252,14 @@ def test_safetensors_of_somebody_else(tmp_path):
     safetensors.numpy.save_file({"w": np.ones(3)}, tmp_path / "c", metadata={"format": "pt"})
     with pytest.raises(CheckpointError, match="not a checkpoint of xpconv"):
         read_checkpoint(tmp_path / "c")
+
+
+@pytest.mark.parametrize("text", ["[1]", '"kind"', "{", "[" * 100_000])
+def test_a_state_that_is_no_mapping(saved, text):
+    metadata = {"xpconv.version": "1", "xpconv.state": text, "xpconv.checksum": checkpoint._checksum(text, ARRAYS)}
+    safetensors.numpy.save_file(ARRAYS, saved, metadata=metadata)
+    with pytest.raises(CheckpointError, match="its training state"):
+        read_checkpoint(saved)
 
 
 def test_newer_format(saved):

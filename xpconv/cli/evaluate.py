@@ -14,7 +14,7 @@ from .. import data
 from ..functional import softmax_cross_entropy
 from ..training import ClassReport, Trainer, TrainingError, class_report, load_weights, top_k_accuracy
 from .config import TrainConfig, add_options, flags_of
-from .run import DataInfo, build_model, choose_weights, machine, open_data, open_run, say
+from .run import DataInfo, build_model, choose_weights, class_names, machine, open_data, open_run, say
 
 __all__ = ["add_command"]
 
@@ -63,10 +63,13 @@ def _evaluate(config: TrainConfig, info: DataInfo, path: Path, *, report: bool) 
         )
     if test.num_classes > len(info.classes):
         raise data.DataError(f"{config.data}: {test.num_classes} classes, the network knows {len(info.classes)}")
-    if info.classes != tuple(map(str, range(len(info.classes)))):  # names, of which another folder may have fewer
-        test = test.renumbered(info.classes)
     model = build_model(config, info)
-    epoch = load_weights(path, model)["epoch"]
+    loaded = load_weights(path, model)
+    epoch = loaded["epoch"]
+    names = class_names(path, loaded, info)
+    # another folder may have fewer of them; names may be digits, and then only the checkpoint tells that they are names
+    if loaded["classes"] is not None or names != tuple(map(str, range(len(names)))):
+        test = test.renumbered(names)
     say("weights", f"{path}, after {epoch} epochs")
     say("data", f"{config.data}: {len(test)} test images")
     transform = info.normalize(config.dtype)
@@ -89,7 +92,7 @@ def _evaluate(config: TrainConfig, info: DataInfo, path: Path, *, report: bool) 
     if not math.isfinite(loss):
         raise TrainingError(f"test loss is {loss} with the weights {path}; they or the test images are no use")
     if report:
-        print(reports[0].table(info.classes), flush=True)
+        print(reports[0].table(names), flush=True)
     if "top" in metrics:
         say(f"top {_TOP}", f"{metrics['top']:.4f}")
     say("test loss", f"{loss:.4f}")

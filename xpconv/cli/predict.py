@@ -12,7 +12,7 @@ from ..data import read_image
 from ..functional import softmax_cross_entropy
 from ..training import Trainer, load_weights
 from .config import add_options, flags_of
-from .run import build_model, choose_weights, machine, open_run
+from .run import build_model, choose_weights, class_names, machine, open_run
 
 __all__ = ["add_command"]
 
@@ -56,17 +56,17 @@ def run(options: argparse.Namespace) -> int:
         )
     with machine(config):
         model = build_model(config, info)
-        # the names that the weights were trained with; those of the folder where the classes have only numbers
-        classes = load_weights(choose_weights(folder, options.weights), model)["classes"] or info.classes
+        path = choose_weights(folder, options.weights)
+        classes = class_names(path, load_weights(path, model), info)
         trainer = Trainer(model, softmax_cross_entropy, None)
         normalize, rng = info.normalize(config.dtype), np.random.default_rng()  # which nothing is drawn from
         for start in range(0, len(options.images), _BATCH):
             paths = options.images[start : start + _BATCH]
             pixels = np.stack([read_image(path, info.image_shape, invert=options.invert) for path in paths])
             scores = to_numpy(trainer.predict(normalize(asarray(pixels), rng, False))).astype(np.float64)
-            for path, row in zip(paths, scores, strict=True):
+            for image, row in zip(paths, scores, strict=True):
                 odds = np.exp(row - row.max())
                 odds /= odds.sum()
                 best = np.argsort(-odds, kind="stable")[:_SHOWN]
-                print(f"{path}: {', '.join(f'{classes[k]} {odds[k]:.3f}' for k in best)}", flush=True)
+                print(f"{image}: {', '.join(f'{classes[k]} {odds[k]:.3f}' for k in best)}", flush=True)
     return 0

@@ -16,10 +16,10 @@ from .._extras import require
 from ..backends import Backend, get_backend, use_backend
 from ..data.sources import has_image_files
 from ..layers import Layer
-from ..training import RunFolder, RunFolderError
+from ..training import CheckpointError, RunFolder, RunFolderError
 from .config import TrainConfig, restore
 
-__all__ = ["DataInfo", "build_model", "choose_weights", "machine", "open_data", "open_run", "say"]
+__all__ = ["DataInfo", "build_model", "choose_weights", "class_names", "machine", "open_data", "open_run", "say"]
 
 _BLAS_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "OMP_NUM_THREADS")
 
@@ -69,8 +69,10 @@ class DataInfo:
                 (low, high),
                 (counts[0], counts[1], counts[2]),
             )
-        except (KeyError, TypeError, ValueError, IndexError) as error:
+        except KeyError as error:
             raise RunFolderError(f"{source}: damaged: the description of the data lacks {error}") from error
+        except (TypeError, ValueError, IndexError, OverflowError) as error:
+            raise RunFolderError(f"{source}: damaged: the description of the data makes no sense: {error}") from error
         return info
 
     def normalize(self, dtype: str) -> data.Normalize:
@@ -146,3 +148,11 @@ def choose_weights(folder: RunFolder, which: str | None) -> Path:
     if which is None:
         which = "best" if folder.best.exists() else "last"
     return folder.best if which == "best" else folder.last
+
+
+def class_names(path: Path, loaded: Mapping[str, Any], info: DataInfo) -> tuple[str, ...]:
+    """The names that the weights were trained with, as `load_weights` found them; else those of the run's folder."""
+    names = loaded["classes"] or info.classes
+    if len(names) != len(info.classes):
+        raise CheckpointError(f"{path}: names {len(names)} classes, its run has {len(info.classes)}")
+    return names

@@ -220,9 +220,9 @@ class _Converter:
             raise OnnxError(f"its {what} has shape {values.shape}, expected ({length},)")
         return values
 
-    def _parameter(self, name: str, values: np.ndarray, dtype: Any) -> Parameter:
-        """A parameter; the same for two nodes that use the same constant as it is."""
-        key = f"{name}\0{values.shape}"
+    def _parameter(self, name: str, values: np.ndarray, dtype: Any, form: str = "") -> Parameter:
+        """A parameter; the same for nodes that use one constant in one ``form``: transposed or scaled it is another."""
+        key = f"{name}\0{values.shape}\0{form}"
         if key not in self._shared:
             self._shared[key] = Parameter(get_backend().asarray(np.array(values, dtype)))
         return self._shared[key]
@@ -259,8 +259,10 @@ class _Converter:
             return None
         return self._vector(operator, 2, "bias", length)
 
-    def _fill(self, layer: Any, operator: Operator, weight: np.ndarray, bias: np.ndarray | None) -> None:
-        layer.weight = self._parameter(operator.inputs[1], weight, weight.dtype)
+    def _fill(
+        self, layer: Any, operator: Operator, weight: np.ndarray, bias: np.ndarray | None, form: str = ""
+    ) -> None:
+        layer.weight = self._parameter(operator.inputs[1], weight, weight.dtype, form)
         if bias is not None:
             layer.bias = Parameter(get_backend().asarray(np.array(bias, weight.dtype)))
 
@@ -317,11 +319,19 @@ class _Converter:
                 raise _Lacking(f"Gemm with a third matrix of shape {bias.shape}")
             bias = np.broadcast_to(bias.reshape(-1), weight.shape[0]) * np.asarray(beta, weight.dtype)
         weight = weight * np.asarray(alpha, weight.dtype) if alpha != 1 else weight
-        self._linear(operator, weight, bias, rank=2)
+        self._linear(operator, weight, bias, rank=2, form=f"{'' if turned else 'transposed'} times {alpha}")
 
-    def _linear(self, operator: Operator, weight: np.ndarray, bias: np.ndarray | None, *, rank: int | None) -> None:
+    def _linear(
+        self,
+        operator: Operator,
+        weight: np.ndarray,
+        bias: np.ndarray | None,
+        *,
+        rank: int | None,
+        form: str = "transposed times 1.0",
+    ) -> None:
         layer = nn.Linear(weight.shape[1], weight.shape[0], bias is not None, rng=0)
-        self._fill(layer, operator, weight, bias)
+        self._fill(layer, operator, weight, bias, form)
         name = operator.inputs[1].removesuffix("_transposed")
         path = name.removesuffix(".weight") if name.endswith(".weight") else _path_of(operator)
         self._layer(operator, layer, path=path, rank=rank)
@@ -343,7 +353,10 @@ class _Converter:
                     bias = None
             self._linear(operator, weight, bias, rank=self._ranks.get(a))
             return
-        rank = max(self._any_rank(name) or 0 for name in (a, b)) or None
+        ranks = [self._any_rank(name) for name in (a, b)]
+        if 1 in ranks:
+            raise _Lacking("MatMul of a vector")
+        rank = max(rank or 0 for rank in ranks) or None
         self._with_constant(operator, lambda **options: more.MatMul(**options), rank)
 
     def _any_rank(self, name: str) -> int | None:

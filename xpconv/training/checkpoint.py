@@ -109,4 +109,10 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     text = metadata.get("xpconv.state", "")
     if metadata.get("xpconv.checksum") != _checksum(text, arrays):
         raise CheckpointError(f"{name}: damaged: the contents do not have the checksum they were written with")
-    return Checkpoint(arrays, json.loads(text))
+    try:
+        state = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{name}: its training state is not JSON: {error}") from error
+    if not isinstance(state, dict):
+        raise CheckpointError(f"{name}: its training state: expected a mapping, got {text:.60}")
+    return Checkpoint(arrays, state)

@@ -126,7 +126,7 @@ class RunFolder:
         """What `create` was given; RunFolderError if the file is damaged."""
         try:
             config = json.loads(self.config.read_text(encoding="utf-8"))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise RunFolderError(f"{self.config}: damaged: {error}") from error
         if not isinstance(config, dict) or "version" not in config:
             raise RunFolderError(f"{self.config}: damaged: it has no version")
@@ -156,7 +156,7 @@ class RunFolder:
         for line in text.splitlines():
             try:
                 record = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
             if isinstance(record, dict):
                 records.append(record)
