@@ -57,6 +57,8 @@ def features(operation: str, geometry: ConvGeometry, lanes: int) -> tuple[float,
         whole = -(-filters // lanes) * lanes
         gathered = groups * batch * rows * across * channels
         return 1.0, gathered * whole, gathered, numbers, weights
+    # fewer than four sums side by side leave multiply-adds waiting for each other
+    sums = max(written, 4)
     # what one pixel costs with images as lanes, and with pixels
     stacked = columns / across * (-(-batch // lanes) * lanes) / batch
     runs = 3 * lanes / min(window.out_w if forward else -(-window.width // window.stride_w), lanes)
@@ -64,9 +66,9 @@ def features(operation: str, geometry: ConvGeometry, lanes: int) -> tuple[float,
         window.taps > 1 and max(pixels, positions) <= 1024 and (channels * pixels + 8 * positions) * lanes <= 1 << 18
     )
     if small and stacked * 1.1 < 1 + runs / written:
-        return 1.0, groups * batch * rows * across * read * written * stacked, 0.0, 2.0 * numbers, weights
+        return 1.0, groups * batch * rows * across * read * sums * stacked, 0.0, 8.0 * numbers, weights
     gathered = groups * batch * rows * across * read
-    return 1.0, gathered * written, gathered, numbers, weights
+    return 1.0, gathered * sums, gathered, numbers, weights
 
 
 def forward(x: np.ndarray, w: np.ndarray, b: np.ndarray | None, geometry: ConvGeometry, relu: bool) -> np.ndarray:

@@ -51,14 +51,15 @@ def possible(operation: str, dtype: str, geometry: ConvGeometry) -> str | None:
 
 
 def features(operation: str, geometry: ConvGeometry, lanes: int) -> tuple[float, ...]:
-    """Calls, images, products, entries of columns, numbers of images and results."""
+    """Calls, images, products, entries of columns, numbers of images and results, weights."""
     window, groups, batch = geometry.window, geometry.groups, geometry.batch
     columns = batch * geometry.in_channels * window.taps * window.positions
     products = columns * geometry.out_channels // groups
     numbers = batch * (
         geometry.in_channels * window.height * window.width + geometry.out_channels * window.positions
     )  # fmt: skip
-    return 1, batch * groups, products, 0 if is_pointwise(window) else columns, numbers
+    weights = geometry.in_channels * window.taps * geometry.out_channels // groups
+    return 1, batch * groups, products, 0 if is_pointwise(window) else columns, numbers, weights
 
 
 def forward(x: np.ndarray, w: np.ndarray, b: np.ndarray | None, geometry: ConvGeometry, relu: bool) -> np.ndarray:
