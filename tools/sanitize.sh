@@ -51,8 +51,10 @@ for kind in ${1:-address thread}; do
   case $kind in
   address)
     build "-fsanitize=address,undefined -fno-sanitize-recover=undefined" address
-    # tests ask for more memory than there is, and get the MemoryError of an allocator that returns null
-    ASAN_OPTIONS=detect_leaks=0:abort_on_error=1:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 run "libasan.so libubsan.so" address
+    # Without the tests of memory that is used again: here it never is, so that what is freed is watched. Others ask
+    # for more memory than there is, and get the MemoryError of an allocator that returns null
+    ASAN_OPTIONS=detect_leaks=0:abort_on_error=1:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 \
+      run "libasan.so libubsan.so" address -k "not memory_comes_back and not what_is_kept and not many_sizes"
     ;;
   thread)
     build "-fsanitize=thread" thread

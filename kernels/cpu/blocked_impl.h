@@ -628,7 +628,8 @@ static int NAME(convolve_stacks)(plan *p, NAME(forward_job) *job, ptrdiff_t limi
     job->pitch = odd_lines(p->v.total * p->h.total * job->lanes, size);
     job->sums = round_up(p->channels * p->v.size * p->h.size * job->lanes * size, LINE);
     job->bytes = job->sums + NAME(MR) * job->pitch * size + LINE;
-    slots = xpc_slots(stacks * job->parts, p->taps * p->outputs / 16);
+    ptrdiff_t cost = p->taps * job->part * (p->v.total * p->h.total) * (job->lanes / LANES);
+    slots = xpc_slots(stacks * job->parts, cost);
     slots = xpc_max(xpc_min(slots, limit / job->bytes), 1);
     job->memory = xpc_arena_take((size_t)(job->bytes * slots));
     if (!job->memory)
@@ -637,7 +638,7 @@ static int NAME(convolve_stacks)(plan *p, NAME(forward_job) *job, ptrdiff_t limi
         for (ptrdiff_t b = 0; b < p->h.weave; b++)
             before += fill_stack_tab(p, a, b, job->lanes, before, p->tab + before);
     xpc_parallel_items(NAME(pack_weights), job, panels, p->taps * NAME(MR), xpc_slots(panels, p->taps * NAME(MR)));
-    xpc_parallel_items(NAME(stack_items), job, stacks * job->parts, p->taps * p->outputs, (int)slots);
+    xpc_parallel_items(NAME(stack_items), job, stacks * job->parts, cost, (int)slots);
     xpc_arena_give(job->memory);
     return XPC_BLOCKED_DONE;
 }
@@ -645,7 +646,7 @@ static int NAME(convolve_stacks)(plan *p, NAME(forward_job) *job, ptrdiff_t limi
 static int NAME(convolve)(plan *p, NAME(forward_job) *job, ptrdiff_t limit)
 {
     ptrdiff_t size = sizeof(REAL), band = BAND_BYTES, outputs = PIECE_OUTPUTS;
-    ptrdiff_t panels = xpc_ceil_div(p->outputs, NAME(MR)), slots;
+    ptrdiff_t panels = xpc_ceil_div(p->outputs, NAME(MR)), slots, cost;
     int done = XPC_BLOCKED_NO_MEMORY;
     size_t weights = (size_t)(p->taps * p->outputs) * sizeof(REAL);
     job->packed = xpc_arena_take(weights);
@@ -666,7 +667,8 @@ static int NAME(convolve)(plan *p, NAME(forward_job) *job, ptrdiff_t limit)
         job->part = xpc_ceil_div(panels, job->parts) * NAME(MR);
         job->parts = xpc_ceil_div(p->outputs, job->part);
         ptrdiff_t bytes = NAME(lay_out)(job);
-        slots = xpc_slots(p->pieces * job->parts, p->taps * p->outputs / 16);
+        cost = p->taps * job->part * xpc_ceil_div(p->images * p->rows * p->h.outputs, LANES);
+        slots = xpc_slots(p->pieces * job->parts, cost);
         slots = xpc_max(xpc_min(slots, (limit - (ptrdiff_t)weights) / bytes), 1);
         int smallest = p->images == 1 && p->rows == 1;
         if (bytes * slots + (ptrdiff_t)weights <= limit || smallest) {
@@ -683,7 +685,7 @@ static int NAME(convolve)(plan *p, NAME(forward_job) *job, ptrdiff_t limit)
             for (ptrdiff_t b = 0; b < p->h.weave; b++)
                 before += fill_tab(p, a, b, p->channels, before, p->tab + before, p->places);
         xpc_parallel_items(NAME(pack_weights), job, panels, p->taps * NAME(MR), xpc_slots(panels, p->taps * NAME(MR)));
-        xpc_parallel_items(NAME(forward_items), job, p->pieces * job->parts, p->taps * p->outputs, (int)slots);
+        xpc_parallel_items(NAME(forward_items), job, p->pieces * job->parts, cost, (int)slots);
         done = XPC_BLOCKED_DONE;
     }
     xpc_arena_give(job->memory);
