@@ -49,7 +49,11 @@ PARAMETERS = [
 ]
 
 
-@pytest.mark.parametrize(("parameters", "error", "message"), PARAMETERS, ids=[str(p[0])[:40] for p in PARAMETERS])
+# no reprs of functions, whose addresses differ between processes
+PARAMETER_IDS = [f"{next(iter(given))}-{k}" for k, (given, *_) in enumerate(PARAMETERS)]
+
+
+@pytest.mark.parametrize(("parameters", "error", "message"), PARAMETERS, ids=PARAMETER_IDS)
 def test_parameters(kind, parameters, error, message):
     message = message.replace("{outputs}", "2" if kind is ConvNetClassifier else "1")
     with pytest.raises(error, match=re.escape(message)):
