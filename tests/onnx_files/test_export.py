@@ -306,6 +306,15 @@ def test_what_is_no_layer_is_named(tmp_path, foreign_layer):
     with pytest.raises(OnnxError, match=r"computes the input of its layer 'inner' itself"):
         xpconv.onnx.export(Before(), path, (4,))
 
+    class InPlace(type(foreign_layer)):
+        def forward(self, x):
+            y = self.inner(x)
+            y += x
+            return y
+
+    with pytest.raises(OnnxError, match="read-only"):
+        xpconv.onnx.export(InPlace(), path, (4,))
+
     class Odd(nn.ReLU):
         _function = staticmethod(lambda x: (x * 2, None))
 

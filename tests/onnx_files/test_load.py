@@ -740,3 +740,20 @@ def test_gradients_that_are_left_out_behind_a_fork(tmp_path, rng):
     y = model.forward(x)
     with pytest.raises(RuntimeError, match="a layer behind 'node1' gave no gradient to its input"):
         model.backward(y)
+
+
+def test_a_fork_of_which_one_side_gives_no_gradient(tmp_path, rng):
+    """What the other side gives is a part of the gradient, and no result."""
+    sides = [("Conv", ["a", "v"], ["b"]), ("Conv", ["a", "u"], ["c"]), ("Add", ["b", "c"], ["y"])]
+    constants = {"w": weights(3, 2, 1, 1), "v": weights(2, 3, 1, 1), "u": weights(2, 3, 1, 1, seed=1)}
+    path = save(tmp_path / "a.onnx", [("Conv", ["x", "w"], ["a"]), *sides], (2, 3, 3), constants)
+    model = xpconv.onnx.load(path)
+    model.node1.need_dx = False
+    y = model.forward(rng.normal(size=(2, 2, 3, 3)).astype(np.float32))
+    with pytest.raises(RuntimeError, match="a layer behind 'node0' gave no gradient to its input"):
+        model.backward(y)
+    del constants["w"]
+    model = xpconv.onnx.load(save(path, [("Relu", ["x"], ["a"]), *sides], (3, 3, 3), constants))
+    model.node1.need_dx = False
+    assert model.backward(model.forward(rng.normal(size=(2, 3, 3, 3)).astype(np.float32))) is None
+    assert all(parameter.grad is not None for parameter in model.parameters())

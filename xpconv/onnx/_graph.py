@@ -209,14 +209,14 @@ class Graph(Layer):
                 continue
             runner = self._runner(step)
             given = [gradients.pop(name, None) for name in step.outputs]
-            if all(g is None for g in given):  # only its shape was used, or its user gives no gradient
-                if stopped.intersection(step.outputs):
-                    if next(runner.parameters(), None) is not None:
-                        raise RuntimeError(
-                            f"Graph.backward: a layer behind {step.paths[-1]!r} gave no gradient to its input (need_dx "
-                            "is False), but that has parameters"
-                        )
-                    stopped.update(step.inputs)
+            if stopped.intersection(step.outputs):  # what other users have given would be a part of the gradient
+                if next(runner.parameters(), None) is not None:
+                    raise RuntimeError(
+                        f"Graph.backward: a layer behind {step.paths[-1]!r} gave no gradient to its input (need_dx is "
+                        "False), but that has parameters"
+                    )
+                stopped.update(step.inputs)
+            if stopped.intersection(step.outputs) or all(g is None for g in given):  # or only its shape was used
                 runner.clear_cache()
                 continue
             dx = runner.backward(given if len(given) > 1 else given[0])
