@@ -19,9 +19,9 @@ import numpy as np
 
 from . import _safetensors
 from ._extras import MissingExtraError
+from ._files import write_atomically
 from .backends import backend_of, to_numpy
 from .layers import Layer
-from .training._files import write_atomically
 
 __all__ = ["LoadedWeights", "WeightsError", "load_weights", "save_weights"]
 

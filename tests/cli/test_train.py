@@ -14,8 +14,9 @@ import pytest
 import threadpoolctl
 
 import xpconv
+from xpconv import _files
 from xpconv.cli import main
-from xpconv.training import RunRecorder, _files, read_checkpoint
+from xpconv.training import RunRecorder, read_checkpoint
 
 FILES = ["best.safetensors", "config.json", "curves.png", "last.safetensors", "log.jsonl"]
 

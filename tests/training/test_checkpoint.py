@@ -14,7 +14,8 @@ import pytest
 import safetensors.numpy
 
 import xpconv
-from xpconv.training import CheckpointError, _files, checkpoint, read_checkpoint, write_checkpoint
+from xpconv import _files
+from xpconv.training import CheckpointError, checkpoint, read_checkpoint, write_checkpoint
 
 ARRAYS = {
     "w": np.arange(24, dtype=np.float32).reshape(2, 3, 4),

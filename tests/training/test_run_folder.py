@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from xpconv.training import RunFolder, RunFolderError, RunRecorder, _files, read_checkpoint
+from xpconv import _files
+from xpconv.training import RunFolder, RunFolderError, RunRecorder, read_checkpoint
 from xpconv.training.curves import draw_curves
 
 

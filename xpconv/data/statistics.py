@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .._checks import check_integer
+from .._files import write_atomically
 from .background import in_background
 from .dataset import DataError, Dataset, checked_labels
 
@@ -70,8 +71,6 @@ def compute_statistics(
     if key in kept:
         return kept[key]
     kept[key] = _compute(dataset, workers)
-    from ..training._files import write_atomically
-
     document = {"format": _FORMAT, "sets": {name: values._asdict() for name, values in kept.items()}}
     write_atomically(keep_in, [json.dumps(document, indent=1).encode() + b"\n"])
     return kept[key]

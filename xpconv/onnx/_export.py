@@ -6,13 +6,15 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from .._checks import check_integer
 from .._extras import require
+from .._files import write_atomically
 from ..backends import backend_of, compute, get_backend
 from ..backends.protocol import Array
 from ..layers import Concat, Layer, Residual, Sequential
 from ..models import InvertedResidual
-from ..training._files import write_atomically
 from ._builder import Builder
 from ._emit import does_as, find_emitter
 from ._errors import OnnxError
@@ -199,6 +201,7 @@ class _Walk:
         The arrays that they give are known again by their identity; one that is not known was made by code that is not
         a layer.
         """
+        given = tuple(map(_read_only, given))
         known = {id(value.array): value for value in given}  # which keeps them alive, and so their identities their own
 
         def recorded(part: Layer, where: str) -> Layer:
@@ -219,7 +222,7 @@ class _Walk:
                         f"{_title(layer, path)} cannot be written: it computes the input of its layer {where!r} "
                         "itself, and only what layers compute is known to ONNX"
                     )
-                y = self.run(part, where, *values)  # type: ignore[arg-type]
+                y = _read_only(self.run(part, where, *values))  # type: ignore[arg-type]
                 known[id(y.array)] = y
                 return y.array
 
@@ -242,6 +245,15 @@ class _Walk:
                 "array than they do"
             )
         return known[id(y)]
+
+
+def _read_only(value: _Value) -> _Value:
+    """The same, where NumPy can refuse it to be written to: a forward that does so would go unnoticed."""
+    if type(value.array) is not np.ndarray:
+        return value
+    view = value.array.view()
+    view.flags.writeable = False
+    return value._replace(array=view)
 
 
 def _fixed(layer: Reshape, x: Array, shape: Any, path: str) -> Reshape:

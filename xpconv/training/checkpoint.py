@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import _safetensors
+from .._files import write_atomically
 from ..backends import to_numpy
 from ..backends.protocol import Array
-from ._files import write_atomically
 
 __all__ = ["FORMAT_VERSION", "Checkpoint", "CheckpointError", "read_checkpoint", "write_checkpoint"]
 

@@ -11,8 +11,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._checks import check_integer
+from .._files import write_atomically
 from ..backends import Backend
-from ._files import write_atomically
 from .rehearsal import rehearsal
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .._checks import check_integer
-from ._files import remove_leftovers, write_atomically
+from .._files import remove_leftovers, write_atomically
 from .callbacks import Callback
 from .curves import draw_curves
 
