@@ -10,7 +10,7 @@ import pytest
 import xpconv.onnx
 from xpconv import data, to_numpy
 from xpconv.cli.run import build_model, choose_weights, open_run
-from xpconv.training import load_weights
+from xpconv.training import load_trained
 
 onnx = pytest.importorskip("onnx", reason="the package of the format")
 
@@ -25,7 +25,7 @@ def trained(train):
 def scores(folder, x, weights=None):
     run_folder, config, info = open_run(folder)
     model = build_model(config, info)
-    load_weights(choose_weights(run_folder, weights), model)
+    load_trained(model, choose_weights(run_folder, weights))
     normalized = info.normalize("float32")(xpconv.asarray(x), np.random.default_rng(), False)
     return to_numpy(model.eval().forward(normalized)), to_numpy(normalized), info
 

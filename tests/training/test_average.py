@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import xpconv
-from xpconv.training import Callback, CheckpointError, Trainer, WeightAverage, load_weights, read_checkpoint
+from xpconv.training import Callback, CheckpointError, Trainer, WeightAverage, load_trained, read_checkpoint
 
 
 class Weights(Callback):
@@ -54,7 +54,7 @@ def test_what_uses_it_and_what_does_not(make_trainer, make_batches, make_net, te
 
     averaged.save(tmp_path / "net")
     net = make_net()
-    load_weights(tmp_path / "net", net)
+    load_trained(net, tmp_path / "net")
     for name, array in plain.model.state_dict().items():
         buffer = "running" in name or "tracked" in name
         assert (array.tobytes() == net.state_dict()[name].tobytes()) == buffer, name

@@ -11,7 +11,7 @@ import pytest
 import xpconv
 from xpconv import layers, optim
 from xpconv.functional import softmax_cross_entropy
-from xpconv.training import Callback, CheckpointError, Trainer, load_weights, read_checkpoint, write_checkpoint
+from xpconv.training import Callback, CheckpointError, Trainer, load_trained, read_checkpoint, write_checkpoint
 
 
 class Fail(Callback):
@@ -265,9 +265,9 @@ def test_not_of_a_trainer(saved, make_net):
     assert_refused(saved, net, optim.AdamW(net.parameters()), "not a checkpoint of a Trainer")
 
 
-def test_load_weights(saved, make_net, make_trainer, train_set):
+def test_load_trained(saved, make_net, make_trainer, train_set):
     net = make_net()
-    assert load_weights(saved, net) == {"step": 6, "epoch": 1, "best": None, "classes": None}
+    assert load_trained(net, saved) == {"step": 6, "epoch": 1, "best": None, "classes": None}
     assert Trainer(net, softmax_cross_entropy, None).evaluate(train_set) == make_trainer(saved).evaluate(train_set)
     with pytest.raises(CheckpointError, match="does not fit the model"):
-        load_weights(saved, layers.Linear(3, 4))
+        load_trained(layers.Linear(3, 4), saved)

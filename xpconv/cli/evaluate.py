@@ -12,7 +12,7 @@ import numpy as np
 
 from .. import data
 from ..functional import softmax_cross_entropy
-from ..training import ClassReport, Trainer, TrainingError, class_report, load_weights, top_k_accuracy
+from ..training import ClassReport, Trainer, TrainingError, class_report, load_trained, top_k_accuracy
 from .config import TrainConfig, add_options, flags_of
 from .run import DataInfo, build_model, choose_weights, class_names, machine, open_data, open_run, say
 
@@ -64,7 +64,7 @@ def _evaluate(config: TrainConfig, info: DataInfo, path: Path, *, report: bool) 
     if test.num_classes > len(info.classes):
         raise data.DataError(f"{config.data}: {test.num_classes} classes, the network knows {len(info.classes)}")
     model = build_model(config, info)
-    loaded = load_weights(path, model)
+    loaded = load_trained(model, path)
     epoch = loaded["epoch"]
     names = class_names(path, loaded, info)
     # another folder may have fewer of them; names may be digits, and then only the checkpoint tells that they are names

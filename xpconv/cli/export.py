@@ -12,7 +12,7 @@ import numpy as np
 from .. import asarray, onnx
 from ..layers import Layer, Sequential
 from ..onnx.layers import Arithmetic
-from ..training import load_weights
+from ..training import load_trained
 from .config import add_options, flags_of
 from .run import DataInfo, build_model, choose_weights, machine, open_run, say
 
@@ -57,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
     path = choose_weights(folder, options.weights)
     with machine(config):
         model = build_model(config, info)
-        epoch = load_weights(path, model)["epoch"]
+        epoch = load_trained(model, path)["epoch"]
         if options.normalize:
             model = _with_normalization(model, info, config.dtype)
         onnx.export(

@@ -10,7 +10,7 @@ import numpy as np
 from .. import asarray, to_numpy
 from ..data import read_image
 from ..functional import softmax_cross_entropy
-from ..training import Trainer, load_weights
+from ..training import Trainer, load_trained
 from .config import add_options, flags_of
 from .run import build_model, choose_weights, class_names, machine, open_run
 
@@ -57,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
     with machine(config):
         model = build_model(config, info)
         path = choose_weights(folder, options.weights)
-        classes = class_names(path, load_weights(path, model), info)
+        classes = class_names(path, load_trained(model, path), info)
         trainer = Trainer(model, softmax_cross_entropy, None)
         normalize, rng = info.normalize(config.dtype), np.random.default_rng()  # which nothing is drawn from
         for start in range(0, len(options.images), _BATCH):

@@ -20,6 +20,7 @@ import numpy as np
 
 from .. import __version__, data, get_backend, get_matmul_precision, get_num_threads, optim
 from .._extras import require
+from .._files import write_atomically
 from ..functional import softmax_cross_entropy
 from ..layers import Layer
 from ..training import (
@@ -30,9 +31,8 @@ from ..training import (
     RunRecorder,
     Trainer,
     TrainingError,
-    load_weights,
+    load_trained,
 )
-from ..training._files import write_atomically
 from ..training.mixed import check_half_type
 from .config import TrainConfig, add_options, collect, flags_of, key_of, read_toml
 from .progress import LiveProgress, progress_for
@@ -420,7 +420,7 @@ def _test(folder: RunFolder, trainer: Trainer, batches: data.Batches) -> None:
     if trainer.best is None:
         weights, epoch, text = "last", trainer.epoch, "the weights of the last epoch"
     else:
-        loaded = load_weights(folder.best, trainer.model)
+        loaded = load_trained(trainer.model, folder.best)
         weights, epoch = "best", loaded["epoch"]
         text = f"the weights of epoch {epoch}, the best on the validation images: {loaded['best']['val_accuracy']:.4f}"
     # without the average of the last epoch, where there is one: the weights that were loaded are averaged ones

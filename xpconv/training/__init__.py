@@ -19,7 +19,7 @@ from .metrics import (
 from .mixed import LossScale
 from .profile import LayerTime, Profile
 from .run_folder import RunFolder, RunFolderError, RunRecorder
-from .state import load_weights
+from .state import load_trained
 from .sums import TrainingError
 from .trainer import Trainer
 
@@ -42,7 +42,7 @@ __all__ = [
     "WeightAverage",
     "class_report",
     "confusion_matrix",
-    "load_weights",
+    "load_trained",
     "mean_absolute_error",
     "r2",
     "read_checkpoint",

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ..layers import Layer
     from .trainer import Trainer
 
-__all__ = ["contents_of", "load_weights", "read_trainer", "restore"]
+__all__ = ["contents_of", "load_trained", "read_trainer", "restore"]
 
 _AVERAGED = "ema."  # before the names of the arrays of a model with averaged weights
 
@@ -183,11 +183,24 @@ def _restore_callbacks(trainer: Trainer, entries: list[dict[str, Any]]) -> None:
             callback.load_state_dict(mine["state"])
 
 
-def load_weights(path: str | os.PathLike[str], model: Layer) -> dict[str, Any]:
-    """Load the weights of a checkpoint of `Trainer.save` into ``model``; returns its ``step``, ``epoch`` and ``best``.
+def load_trained(model: Layer, path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Load the weights of a checkpoint of `Trainer.save` into ``model``.
 
-    Of a run with ``ema`` they are the averaged ones, which its validation has judged. It returns ``classes`` too: the
-    names of the classes, or None where they have none.
+    Of a run with ``ema`` they are the averaged ones, which its validation has judged. Files that have weights alone are
+    for `xpconv.load_weights`.
+
+    Parameters
+    ----------
+    model : Layer
+        The network that was trained, on any backend.
+    path
+        The checkpoint.
+
+    Returns
+    -------
+    dict
+        ``step``, ``epoch`` and ``best`` of the trainer, and ``classes``: the names of the classes, or None where they
+        have none.
 
     Raises
     ------
