@@ -49,6 +49,15 @@ def test_kept_in_a_file(tmp_path, monkeypatch):
     assert standard_transform(known, False, statistics=part).transforms[0].mean == part.mean
 
 
+def test_parts_of_one_memory_map_are_kept_apart(tmp_path):
+    np.save(tmp_path / "images.npy", X)
+    whole, path = np.load(tmp_path / "images.npy", mmap_mode="r"), tmp_path / "kept.json"
+    for part in (whole[:10], whole[10:20], whole[:20:2], whole[20:][:10]):
+        found = compute_statistics(LazyDataset(part, Y[:10]), keep_in=path)
+        assert found == compute_statistics(ArrayDataset(part, Y[:10]))
+    assert len(json.loads(path.read_text())["sets"]) == 4
+
+
 @pytest.mark.parametrize(
     "content",
     [b"", b"[]", b"{}", b"\xff", b'{"format": "other"}', b'{"format": "xpconv statistics 1", "sets": {"a": 1}}'],

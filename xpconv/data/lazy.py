@@ -135,8 +135,18 @@ class LazyDataset(Dataset):
         if not isinstance(path, (str, os.PathLike)):
             return self.in_memory().identity()
         status = os.stat(path)
-        about = (os.path.realpath(path), getattr(self.images, "name", ""), status.st_size, status.st_mtime_ns)
+        about = (os.path.realpath(path), *_place(self.images), status.st_size, status.st_mtime_ns)
         return hashlib.sha256(repr(about).encode() + self._rows.tobytes()).digest()
+
+
+def _place(images: Any) -> tuple[Any, ...]:
+    """What of its file the array is; of a memory map any part may be, under the name of the whole file."""
+    if not isinstance(images, np.memmap):
+        return (getattr(images, "name", ""),)
+    whole: Any = images
+    while isinstance(whole.base, np.ndarray):
+        whole = whole.base
+    return whole.offset + images.ctypes.data - whole.ctypes.data, images.strides, images.dtype.str
 
 
 def _some(rows: np.ndarray) -> str:
