@@ -9,7 +9,7 @@ from PIL import Image
 import xpconv
 from xpconv import layers, optim
 from xpconv.functional import mse, softmax_cross_entropy
-from xpconv.training import LossScale, Trainer
+from xpconv.training import LossScale, Trainer, TrainingError
 
 
 def everything(trainer):
@@ -110,6 +110,13 @@ def test_the_suggestion_trains_and_the_end_is_seen():
 def test_no_suggestion_where_nothing_becomes_better():
     trainer, pairs = _line()
     assert trainer.find_lr(pairs, start=2.0, end=4.0, steps=10, batch_size=64).suggestion is None
+
+
+def test_a_first_loss_that_is_not_finite():
+    trainer, (x, y) = _line()
+    with pytest.raises(TrainingError, match="loss is nan at the first step, with learning rate 1e-06"):
+        trainer.find_lr((np.full_like(x, np.nan), y))
+    assert np.isfinite(trainer.evaluate((x, y)).loss)
 
 
 def test_the_picture(tmp_path):

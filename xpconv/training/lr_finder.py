@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from .._checks import check_integer, check_number
+from .._files import write_atomically
 from ..backends import to_numpy
-from ._files import write_atomically
 from .curves import draw_learning_rates
 from .rehearsal import rehearsal
+from .sums import TrainingError
 
 if TYPE_CHECKING:
     from .trainer import Trainer
@@ -67,11 +68,16 @@ def find_learning_rate(
             x, targets = next(batches)
             try:
                 loss = float(to_numpy(trainer._step_on(x, targets, number).loss))
-            except RuntimeError:  # TrainingError: gradients are not finite any more
+            except TrainingError:  # gradients are not finite any more
                 if not losses:
                     raise
                 break
             if not math.isfinite(loss):
+                if not losses:
+                    raise TrainingError(
+                        f"loss is {loss} at the first step, with learning rate {rate:g}; look for NaN and huge "
+                        "values in the data"
+                    )
                 break
             mean = _SMOOTHING * mean + (1 - _SMOOTHING) * loss
             rates.append(rate)
@@ -80,6 +86,6 @@ def find_learning_rate(
             best = min(best, smoothed[-1])
             if number >= _FEWEST and smoothed[-1] > _DIVERGED * best:
                 break
-    lowest = int(np.argmin(smoothed)) if smoothed else 0
+    lowest = int(np.argmin(smoothed))
     suggestion = rates[lowest] / 10 if lowest else None
     return LearningRates(np.array(rates), np.array(losses), np.array(smoothed), suggestion)

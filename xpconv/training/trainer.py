@@ -460,6 +460,8 @@ class Trainer:
 
         Raises
         ------
+        TrainingError
+            The loss or the gradients of the first step are not finite.
         TypeError, ValueError
             Naming the argument that is wrong; or the trainer has no optimizer.
         """
