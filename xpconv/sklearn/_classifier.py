@@ -12,8 +12,8 @@ from sklearn.metrics import accuracy_score
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 
+from ..functional import softmax_cross_entropy
 from ._base import ConvNetEstimator
-from ._losses import weighted_cross_entropy
 
 __all__ = ["ConvNetClassifier"]
 
@@ -306,9 +306,10 @@ class ConvNetClassifier(ClassifierMixin, ConvNetEstimator):
         return factors
 
     def _loss(self, scores: Any, rows: Any) -> tuple[Any, Any]:
-        return weighted_cross_entropy(scores, rows)
+        return softmax_cross_entropy(scores, rows)
 
     def _rows(self, y: np.ndarray, weights: np.ndarray, dtype: str) -> np.ndarray:
+        # as if they were probabilities, which the loss multiplies by and need not add up to 1
         rows = np.zeros((len(y), self.n_outputs_), dtype)
         rows[np.arange(len(y)), y] = weights
         return rows
