@@ -9,7 +9,7 @@ import xpconv
 
 OPTIONAL = (
     *("torch", "jax", "jaxlib", "cupy", "array_api_strict", "hypothesis", "pytest", "_pytest", "rich", "matplotlib"),
-    *("PIL", "h5py", "safetensors", "threadpoolctl", "ml_dtypes", "scipy", "sklearn"),
+    *("PIL", "h5py", "safetensors", "threadpoolctl", "ml_dtypes", "onnx", "onnxruntime", "scipy", "sklearn"),
 )
 SLOW = ("numpy.ma", "numpy.testing", "importlib.metadata", "asyncio", "unittest", "multiprocessing", "urllib.request")
 

@@ -10,7 +10,13 @@ from xpconv.backends import BackendUnavailableError, load_backend
 
 ROOT = Path(__file__).parents[1]
 PAGES = [page for page in (ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))) if page.exists()]
-NEEDED = {"onnx": ("onnx", "onnxruntime")}  # optional packages by page
+# optional packages by page
+NEEDED = {
+    "data": ("PIL",),
+    "onnx": ("onnx", "onnxruntime"),
+    "scikit-learn": ("sklearn",),
+    "training": ("matplotlib",),
+}
 _BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
