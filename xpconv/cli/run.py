@@ -151,7 +151,7 @@ def choose_weights(folder: RunFolder, which: str | None) -> Path:
 
 
 def class_names(path: Path, loaded: Mapping[str, Any], info: DataInfo) -> tuple[str, ...]:
-    """The names that the weights were trained with, as `load_weights` found them; else those of the run's folder."""
+    """The names that the weights were trained with, as `load_trained` found them; else those of the run's folder."""
     names = loaded["classes"] or info.classes
     if len(names) != len(info.classes):
         raise CheckpointError(f"{path}: names {len(names)} classes, its run has {len(info.classes)}")
