@@ -211,6 +211,7 @@ def test_toml_and_options(run, npz, tmp_path):
         ("augment = 1", "c.toml: augment: expected true or false, got 1"),
         ("lr = inf", "c.toml: lr: must be above 0, got inf"),
         ("out = 3", "c.toml: out: expected a text in quotes, got 3"),
+        ("out = " + "[" * 10_000, "c.toml: not a TOML file: "),
         ("batch-size = 3\nbatch_size = 4", "c.toml: batch-size is given twice"),
         ("matmul-precision = 'tf16'", "c.toml: matmul-precision: must be one of default, highest, tf32.*, got tf16"),
         ("[train]\nepochs = 3", "unknown key 'train'"),

@@ -94,7 +94,14 @@ def test_profile(train):
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        (("--early-stopping", 2, "--validation", 0), "early-stopping: needs validation images, and validation is 0"),
+        (
+            ("--early-stopping", 2, "--validation", 0),
+            "--early-stopping: needs validation images, and --validation 0 of",
+        ),
+        (
+            ("--early-stopping", 2, "--validation", 0.001),
+            "--early-stopping: needs validation images, and --validation 0.001",
+        ),
         (("--early-stopping", 0), "--early-stopping: must be at least 1, got 0"),
         (("--ema", 1.0), "--ema: must be at least 0 and below 1, got 1.0"),
         (("--clip-norm", 0), "--clip-norm: must be above 0, got 0.0"),

@@ -322,3 +322,13 @@ def test_damaged_hdf5(hdf5, tmp_path):
             read_hdf5(path)
     with pytest.raises(DataError, match=r"gone.h5: no such file"):
         read_hdf5(tmp_path / "gone.h5")
+
+
+@pytest.mark.parametrize("name", ["x_images.npy", "x_labels.npy"])
+def test_pipes_are_not_waited_for(tmp_path, name):
+    np.save(tmp_path / "x_images.npy", np.zeros((10, 1, 4, 4), np.uint8))
+    np.save(tmp_path / "x_labels.npy", np.arange(10) % 2)
+    (tmp_path / name).unlink()
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(DataError, match=rf"{name}: expected .* or a pipe"):
+        load(tmp_path / "x_images.npy", labels=tmp_path / "x_labels.npy")

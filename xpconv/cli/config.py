@@ -230,8 +230,6 @@ class TrainConfig:
             object.__setattr__(self, "lr", _LR[self.optimizer])
         if self.weight_decay is None:
             object.__setattr__(self, "weight_decay", _WEIGHT_DECAY[self.optimizer])
-        if self.early_stopping is not None and not self.validation:
-            raise ValueError("early-stopping: needs validation images, and validation is 0")
 
 
 _FIELDS = {f.name: f for f in dataclasses.fields(TrainConfig)}
@@ -301,7 +299,7 @@ def read_toml(path: str) -> dict[str, Any]:
     """
     try:
         table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:  # TOMLDecodeError, UnicodeDecodeError
+    except (ValueError, RecursionError) as error:  # TOMLDecodeError, UnicodeDecodeError
         raise ValueError(f"{path}: not a TOML file: {error}") from error
     known = (*map(key_of, _FIELDS), "out")
     values: dict[str, Any] = {}

@@ -200,6 +200,11 @@ def load_data(config: TrainConfig, known: DataInfo | None = None) -> tuple[data.
         statistics = data.Statistics(known.mean, known.std, *known.pixel_range)
     else:
         statistics = data.compute_statistics(train, workers=config.workers, keep_in=config.statistics)
+    if config.early_stopping is not None and held_out is None:
+        raise ValueError(
+            f"--early-stopping: needs validation images, and --validation {config.validation:g} of {len(train)} "
+            "training images is none"
+        )
     parts = data.Splits(train, test, held_out)
     return parts, _transform(config, train, statistics), _describe(parts, statistics)
 

@@ -210,6 +210,8 @@ def _npy_set(path: Path, labels: Path) -> LazyDataset:
 
 
 def _open_npy(path: Path) -> np.ndarray:
+    if path.exists() and not path.is_file():  # opening a pipe would wait for ever
+        raise DataError(f"{path}: expected a .npy file, got a folder, a device or a pipe")
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:

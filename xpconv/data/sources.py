@@ -414,6 +414,8 @@ def _load_path(path: Path, given: Mapping[str, Any]) -> Splits:
             )
         _check_options(str(path), given, ())
         return splits
+    if not path.is_file():  # opening a pipe would wait for ever
+        raise DataError(f"{path}: expected a file or a folder, got a device or a pipe")
     if kind in (".csv", ".tsv"):
         _check_options(str(path), given, _OF_IMAGE_FILES)
         return read_manifest(path, **given)
