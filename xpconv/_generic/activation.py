@@ -179,7 +179,7 @@ _CENTRE = 5.0
 _FAR = 40.0  # Phi(-40) is 0 in float64
 
 
-def _normal(backend: Backend, x: Array) -> tuple[Array, Array]:
+def normal_distribution(backend: Backend, x: Array) -> tuple[Array, Array]:
     """Phi(x), the normal distribution function, and ``exp(-x**2 / 2)``; x in float32 or float64."""
     xp = backend.xp
     a = xp.minimum(xp.abs(x), _FAR)
@@ -201,7 +201,7 @@ def _normal(backend: Backend, x: Array) -> tuple[Array, Array]:
 def gelu(backend: Backend, x: Array) -> Array:
     """``x * Phi(x)``, exact to rounding."""
     wide = _wide(backend, x)
-    phi, _ = _normal(backend, wide)
+    phi, _ = normal_distribution(backend, wide)
     phi *= wide
     return backend.astype(phi, x.dtype)
 
@@ -209,7 +209,7 @@ def gelu(backend: Backend, x: Array) -> Array:
 def gelu_backward(backend: Backend, dy: Array, x: Array) -> Array:
     """``dy * (Phi(x) + x * exp(-x**2 / 2) / sqrt(2 pi))``."""
     wide = _wide(backend, x)
-    phi, bell = _normal(backend, wide)
+    phi, bell = normal_distribution(backend, wide)
     bell *= wide
     bell *= 1 / math.sqrt(2 * math.pi)
     phi += bell

@@ -16,7 +16,7 @@ from .._geometry import IntOrPair, to_pair
 from .background import in_background
 from .dataset import BadFile, DataError, Dataset, Splits, check_classes, checked_labels, hold_out
 
-__all__ = ["ImageFiles", "read_image", "read_image_folder", "refuse_or_skip"]
+__all__ = ["BAD", "MAX_PIXELS", "ImageFiles", "is_inside", "read_image", "read_image_folder", "refuse_or_skip"]
 
 # Of Pillow's formats those that are only data: EPS, for one, is a program, which Pillow has Ghostscript run.
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")

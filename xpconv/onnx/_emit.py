@@ -15,7 +15,7 @@ from ..layers import Layer
 from . import layers as more
 from ._builder import Builder
 
-__all__ = ["Emitter", "find_emitter"]
+__all__ = ["Emitter", "does_as", "find_emitter"]
 
 # (graph, layer, name of the input, shape of the input) -> name of the result
 Emitter = Callable[..., str]

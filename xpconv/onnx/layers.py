@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .._generic.activation import _normal
+from .._generic.activation import normal_distribution
 from ..backends import Backend, backend_of
 from ..backends.protocol import Array
 from ..layers import Layer, Operations, Parameter, count_operations
@@ -211,7 +211,7 @@ def _unit(xp: Any, x: Array) -> Array:
 
 
 def _phi(x: Array) -> Array:
-    return _normal(backend_of(x=x), x)[0]
+    return normal_distribution(backend_of(x=x), x)[0]
 
 
 def _inner(xp: Any, x: Array) -> Array:
