@@ -605,14 +605,18 @@ def test_a_result_in_the_middle(tmp_path, rng):
         xpconv.onnx.load(path, output="nothing")
 
 
-def test_a_file_for_one_size_of_batch(tmp_path, rng):
-    nodes = [("Relu", ["x"], ["t"]), ("Reshape", ["t", "s"], ["u"]), ("Gemm", ["u", "w"], ["y"])]
+@pytest.mark.parametrize("allow_zero", [0, 1])
+def test_a_file_for_one_size_of_batch(allow_zero, tmp_path, run_file, rng):
+    reshape = ("Reshape", ["t", "s"], ["u"], {"allowzero": allow_zero})
+    nodes = [("Relu", ["x"], ["t"]), reshape, ("Gemm", ["u", "w"], ["y"])]
     path = save(tmp_path / "a.onnx", nodes, (2, 3), {"s": ints(1, 6), "w": weights(6, 4)}, batch=1)
     model = xpconv.onnx.load(path)
     x = rng.normal(size=(5, 2, 3)).astype(np.float32)
     want = np.maximum(x, 0).reshape(5, 6) @ weights(6, 4)
     np.testing.assert_allclose(model.forward(x), want, rtol=1e-5, atol=1e-6)
     assert model.backward(want).shape == x.shape
+    xpconv.onnx.export(model, tmp_path / "b.onnx", (2, 3))  # for any size
+    np.testing.assert_allclose(run_file(tmp_path / "b.onnx", x), want, rtol=1e-5, atol=1e-6)
 
 
 def test_dtypes(tmp_path, rng):

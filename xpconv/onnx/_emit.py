@@ -347,9 +347,10 @@ def _prelu(graph: Builder, layer: more.PReLU, x: str, shape: tuple[int, ...]) ->
 
 def _reshape(graph: Builder, layer: more.Reshape, x: str, shape: tuple[int, ...]) -> str:
     wanted = list(layer.shape or ())
-    if layer.batch is not None and wanted and wanted[0] == layer.batch:
+    lengths = layer.allow_zero and 0 in wanted  # zeros that are lengths, beside which none can mean the batch
+    if layer.batch is not None and wanted and wanted[0] == layer.batch and not lengths:
         wanted[0] = 0
-    return graph.add("Reshape", x, graph.integers("shape", wanted), allowzero=int(layer.allow_zero))
+    return graph.add("Reshape", x, graph.integers("shape", wanted), allowzero=int(lengths))
 
 
 def _reshaped(graph: Builder, layer: more.Reshaped, x: str, shape: tuple[int, ...]) -> str:
