@@ -111,6 +111,7 @@ def measure(options: Options) -> Iterator[Row]:
     tiny = options.size == "tiny"
     calls = 1 if tiny else 10
     run = _compiled()
+    optional_torch()  # imported now, so that its threads are set as well
     for threads in options.threads:
         with threads_set(threads):
             rates = _product_rates(48 if tiny else 2048, calls)
