@@ -30,7 +30,8 @@ typedef enum {
     XPC_ACTIVATIONS
 } xpc_activation;
 
-/* result[k] from kept[k] and, for functions of two arrays dy[k]; for others `dy` is anything as long, and not read. `slope` is that of leaky ReLU. */
+/* result[k] from kept[k] and, for functions of two arrays dy[k]; for others `dy` is anything as long, and not read.
+ * `slope` is that of leaky ReLU. */
 void xpc_activate_f32(xpc_activation function, const float *kept, const float *dy, float *result, ptrdiff_t count,
                       double slope);
 void xpc_activate_f64(xpc_activation function, const double *kept, const double *dy, double *result, ptrdiff_t count,

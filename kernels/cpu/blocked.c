@@ -246,8 +246,9 @@ static ptrdiff_t position(const axis_plan *axis, ptrdiff_t k, ptrdiff_t output)
     return (output + axis->taps[k].entry) * axis->split + axis->phase[axis->taps[k].phase] - axis->pad;
 }
 
-/* Where every k lies, for output phase (a, b), and where its weights go, which `before` terms are before: by rows of taps, so that a tile that does not see some rows leaves out
- * one range of k; then by channels, so that neighbouring taps find what they share in the cache. Returns how many. */
+/* Where every k lies, for output phase (a, b), and where its weights go, which `before` terms are before: by rows of
+ * taps, so that a tile that does not see some rows leaves out one range of k; then by channels, so that neighbouring
+ * taps find what they share in the cache. Returns how many. */
 static ptrdiff_t fill_tab(const plan *p, ptrdiff_t a, ptrdiff_t b, ptrdiff_t channels, ptrdiff_t before,
                           ptrdiff_t *tab, place *places)
 {

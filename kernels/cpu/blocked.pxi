@@ -103,8 +103,8 @@ def blocked_forward(
 
 def blocked_input_gradient(
     const real[:, :, :, :] dy, const real[:, :, :, ::1] w, const real[::1] b, real[:, :, :, ::1] dx,
-    Py_ssize_t stride_h, Py_ssize_t stride_w, Py_ssize_t pad_top, Py_ssize_t pad_left, Py_ssize_t dilation_h, Py_ssize_t dilation_w,
-    Py_ssize_t groups, Py_ssize_t limit
+    Py_ssize_t stride_h, Py_ssize_t stride_w, Py_ssize_t pad_top, Py_ssize_t pad_left, Py_ssize_t dilation_h,
+    Py_ssize_t dilation_w, Py_ssize_t groups, Py_ssize_t limit
 ):
     """Write into dx (N, C, H, W) the gradient of `blocked_forward` to its images, plus b (C,) if not None."""
     cdef xpc_blocked conv = _blocked(

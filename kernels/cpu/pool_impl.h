@@ -331,8 +331,8 @@ TARGET static void NAME(max_pool_backward_pixels)(const void *argument, ptrdiff_
         *job->bad_index = 1;
 }
 
-TARGET static int NAME(max_pool_backward)(const xpc_array4 *dy, const xpc_array4 *argmax, int argmax_size, const xpc_array4 *dx,
-                                xpc_axis vertical, xpc_axis horizontal)
+TARGET static int NAME(max_pool_backward)(const xpc_array4 *dy, const xpc_array4 *argmax, int argmax_size,
+                                          const xpc_array4 *dx, xpc_axis vertical, xpc_axis horizontal)
 {
     xpc_flag bad_index = 0;
     NAME(pool_job) job = {.image = *dx, .out = *dy, .argmax = *argmax, .vertical = vertical, .horizontal = horizontal,
