@@ -88,6 +88,12 @@ def test_strided_parameters_are_written_as_they_are(tmp_path):
     np.testing.assert_array_equal(package.load_file(tmp_path / "w.safetensors")["fc.weight"].numpy(), values.T)
 
 
+def test_a_folder_that_is_missing_is_named_once(tmp_path):
+    with pytest.raises(FileNotFoundError) as caught:
+        xpconv.save_weights(layers.Linear(2, 2), tmp_path / "no" / "w.safetensors")
+    assert str(caught.value) == f"[Errno 2] No such file or directory: '{tmp_path}/no/w.safetensors'"
+
+
 def test_an_earlier_file_is_replaced_whole_or_not_at_all(file, monkeypatch):
     path, state = file
 

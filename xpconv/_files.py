@@ -28,7 +28,8 @@ def write_atomically(path: str | os.PathLike[str], chunks: Iterable[Chunk]) -> N
     try:
         _write(Path(os.path.realpath(path)), chunks)  # through a link: replace the file, keep the link
     except OSError as error:
-        error.filename, error.filename2 = os.fspath(path), None  # not the temporary one, or none at all
+        error.filename = os.fspath(path)  # not the temporary one, or none at all
+        del error.filename2
         raise
 
 

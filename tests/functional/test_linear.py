@@ -89,6 +89,7 @@ X, W, B = np.ones((4, 5)), np.ones((3, 5)), np.ones(3)
         (lambda: F.linear(X, W[0]), ValueError, r"w: expected 2 dimensions \(out, in\), got 1"),
         (lambda: F.linear(X, W, B[:2]), ValueError, r"b: expected shape \(3\) \(out,\), got \(2,\)"),
         (lambda: F.linear(X, None), TypeError, "w: expected an array"),
+        (lambda: F.linear(None, W), TypeError, r"x: expected an array \(..., in\), got None"),
         (lambda: F.linear(X, W.astype("float32")), TypeError, "w: expected float64 like x, got float32"),
         (lambda: F.linear(X.astype("uint8"), W), TypeError, "x: expected float32 or float64, got uint8"),
         (lambda: F.linear_backward(X, F.linear(X, W)[1]), ValueError, r"dy: expected shape \(4, 3\), that of the"),

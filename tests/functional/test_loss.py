@@ -284,6 +284,7 @@ SCORES, LABELS = np.ones((3, 4)), np.zeros(3, dtype=int)
         (lambda: F.mse(SCORES, SCORES[:1]), ValueError, r"target: expected shape \(3, 4\) like pred, got \(1, 4\)"),
         (lambda: F.mse(SCORES, SCORES.astype("float32")), TypeError, "target: expected float64 like pred, got float32"),
         (lambda: F.mse(SCORES, None), TypeError, "target: expected an array like pred, got None"),
+        (lambda: F.mse(None, SCORES), TypeError, "pred: expected an array, got None"),
     ],
 )
 def test_bad_arguments(call, error, message):

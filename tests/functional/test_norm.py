@@ -558,6 +558,7 @@ X, VECTOR = np.ones((2, 4, 3, 2)), np.ones(4)
             r"x: a channel needs more than one pixel, got shape \(2, 4, 1, 1\)",
         ),
         (lambda: F.instance_norm(X[:, :, 0, 0]), ValueError, "x: expected at least 3 dimensions"),
+        (lambda: F.layer_norm(None, VECTOR, VECTOR), TypeError, "x: expected an array .*, got None"),
         (lambda: F.instance_norm(X.astype(int)), TypeError, "x: expected float32 or float64, got int64"),
     ],
 )

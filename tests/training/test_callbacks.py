@@ -81,6 +81,11 @@ def test_an_error_ends_the_fit_there(make_trainer, make_batches, test_set):
     assert trainer.evaluate(test_set) == whole.evaluate(test_set)
 
 
+def test_callbacks_of_a_generator(make_trainer):
+    callbacks = [Callback(), EarlyStopping(2)]
+    assert make_trainer(callbacks=(callback for callback in callbacks)).callbacks == callbacks
+
+
 @pytest.mark.parametrize("callback", [EarlyStopping, print, None])
 def test_something_else(make_trainer, callback):
     with pytest.raises(TypeError, match="callbacks: expected instances of Callback, got"):

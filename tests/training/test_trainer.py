@@ -272,7 +272,16 @@ def test_bad_arguments_of_the_trainer(make_net, options, match):
 
 @pytest.mark.parametrize(
     "options",
-    [{"seed": 1.0}, {"seed": "1"}, {"seed": True}, {"clip_norm": "1"}, {"clip_norm": True}, {"clip_norm": [1.0]}],
+    [
+        {"seed": 1.0},
+        {"seed": "1"},
+        {"seed": True},
+        {"clip_norm": "1"},
+        {"clip_norm": True},
+        {"clip_norm": [1.0]},
+        {"callbacks": 3},
+        {"metrics": [len]},
+    ],
 )
 def test_arguments_of_another_type(make_net, options):
     net = make_net()

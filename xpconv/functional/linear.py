@@ -47,6 +47,8 @@ def linear(x: Array, w: Array, b: Array | None = None) -> tuple[Array, LinearCac
     """
     backend = floating_backend(x=x, w=w, b=b)
     check_shape("w", w, (None, None), "(out, in)")
+    if x is None:
+        raise TypeError("x: expected an array (..., in), got None")
     if len(x.shape) < 2:
         raise ValueError(f"x: expected at least 2 dimensions (..., in), got {len(x.shape)} with shape {tuple(x.shape)}")
     if x.shape[-1] != w.shape[1]:

@@ -186,6 +186,8 @@ def mse(pred: Array, target: Array) -> tuple[Array, Array]:
         Naming the argument that is wrong, its value and what it takes; also for empty arrays, whose mean is undefined.
     """
     backend = floating_backend(pred=pred, target=target)
+    if pred is None:
+        raise TypeError("pred: expected an array, got None")
     check_shape("target", target, tuple(pred.shape), "like pred")
     if 0 in pred.shape:
         raise ValueError(f"pred: the mean over an empty array is undefined, got shape {tuple(pred.shape)}")

@@ -408,6 +408,8 @@ def layer_norm(
         axes = tuple((bias if weight is None else weight).shape)  # type: ignore[union-attr]
     else:
         raise ValueError("normalized_shape: needed where weight and bias are None")
+    if x is None:
+        raise TypeError("x: expected an array (..., *normalized_shape), got None")
     shape = tuple(x.shape)
     if not axes or shape[-len(axes) :] != axes or 0 in axes:
         raise ValueError(f"x: the last axes must be {axes}, at least one and none of length 0, got shape {shape}")

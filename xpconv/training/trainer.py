@@ -146,14 +146,16 @@ class Trainer:
                 raise ValueError(f"clip_norm: must be positive, got {clip_norm}")
         if ema is not None and not check_number("ema", ema, 0, 1) < 1:
             raise ValueError(f"ema: must be below 1, got {ema}")
-        for callback in callbacks:
+        if not isinstance(callbacks, Iterable):
+            raise TypeError(f"callbacks: expected instances of Callback, got {callbacks!r:.200}")
+        self.callbacks = list(callbacks)
+        for callback in self.callbacks:
             if not isinstance(callback, Callback):
                 raise TypeError(f"callbacks: expected instances of Callback, got {callback!r:.200}")
         self.model = model
         self.loss = loss
         self.optimizer = optimizer
         self.schedule = schedule
-        self.callbacks = list(callbacks)
         self.seed = seed
         self.clip_norm = clip_norm
         check_half_type(model, mixed_precision)
@@ -643,6 +645,8 @@ def _rank(accuracy: float, loss: float) -> tuple[float, float]:
 
 
 def _checked_metrics(metrics: Mapping[str, Metric] | None) -> dict[str, Metric]:
+    if metrics is not None and not isinstance(metrics, Mapping):
+        raise TypeError(f"metrics: expected functions by name, got {metrics!r:.200}")
     checked = {} if metrics is None else dict(metrics)
     for name, metric in checked.items():
         if not isinstance(name, str) or not callable(metric):
