@@ -589,6 +589,15 @@ def test_one_square_matrix_in_several_forms(first, second, parameters, tmp_path,
     assert len(list(model.parameters())) == parameters
 
 
+def test_what_follows_a_group_normalisation_knows_its_axes(tmp_path, rng, randomised):
+    # which is written with a Reshape to the shape of its input
+    model = randomised(nn.Sequential(nn.GroupNorm(2, 4), nn.BatchNorm2d(4), nn.ReLU())).eval()
+    xpconv.onnx.export(model, tmp_path / "a.onnx", (4, 5, 3))
+    x = rng.normal(size=(2, 4, 5, 3)).astype(np.float32)
+    loaded = xpconv.onnx.load(tmp_path / "a.onnx").eval()
+    np.testing.assert_allclose(loaded.forward(x), model.forward(x), rtol=1e-4, atol=1e-5)
+
+
 def test_products_of_vectors_are_listed(tmp_path):
     path = save(tmp_path / "a.onnx", [("MatMul", ["x", "v"], ["y"])], (3,), {"v": weights(3)})
     with pytest.raises(OnnxError, match="operators that xpconv lacks: MatMul of a vector"):

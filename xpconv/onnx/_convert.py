@@ -76,6 +76,7 @@ class _Converter:
         self._constants = dict(file.constants)
         self._made: set[str] = set()  # constants that nodes give, which are not trained
         self._indices: set[str] = set()  # values on the host
+        self._lengths: dict[str, int | None] = {}  # of those that are the whole shape of something: its axes
         self._ranks: dict[str, int | None] = {self._input: None if shape is None else len(shape)}
         self._unknown: set[str] = set()  # results of what is lacking
         self._steps: list[Step | Indices] = []
@@ -158,6 +159,8 @@ class _Converter:
         inputs: list[str | np.ndarray] = [self._constants.get(name, name) for name in operator.inputs]
         self._steps.append(Indices(operator.kind, inputs, result, dict(operator.attributes)))
         self._indices.add(result)
+        if operator.kind == "Shape" and not operator.attributes:
+            self._lengths[result] = self._ranks.get(operator.inputs[0])
 
     def _layer(
         self,
@@ -619,7 +622,8 @@ class _Converter:
         allow_zero = bool(_integer(attributes, "allowzero", 0))
         x, shape = operator.inputs
         if shape in self._indices:
-            self._layer(operator, more.Reshape(None, allow_zero=allow_zero), [x, shape], rank=None)
+            rank = self._lengths.get(shape)
+            self._layer(operator, more.Reshape(None, allow_zero=allow_zero), [x, shape], rank=rank)
             return
         wanted = self._constant(operator, 1, "shape")
         if wanted is None or wanted.ndim != 1 or wanted.dtype.kind != "i":
