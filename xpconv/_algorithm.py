@@ -8,12 +8,12 @@ from ._setting import Setting
 
 __all__ = ["get_conv_algorithm", "set_conv_algorithm", "use_conv_algorithm"]
 
-_setting = Setting("algorithm", "XPCONV_CONV", ("auto", "winograd", "direct", "im2col"))
+setting = Setting("algorithm", "XPCONV_CONV", ("auto", "winograd", "direct", "im2col"))
 
 
 def get_conv_algorithm() -> str:
     """``"auto"``, ``"winograd"``, ``"direct"`` or ``"im2col"``: what convolutions on NumPy arrays use now."""
-    return _setting.get()
+    return setting.get()
 
 
 def set_conv_algorithm(algorithm: str) -> None:
@@ -33,9 +33,9 @@ def set_conv_algorithm(algorithm: str) -> None:
         None of them. A convolution that the algorithm cannot do raises it too, and says why; ``"direct"`` and
         ``"im2col"`` do every one.
     """
-    _setting.set(algorithm)
+    setting.set(algorithm)
 
 
 def use_conv_algorithm(algorithm: str) -> AbstractContextManager[None]:
     """`set_conv_algorithm` inside a ``with`` block, in this thread or task only."""
-    return _setting.use(algorithm)
+    return setting.use(algorithm)

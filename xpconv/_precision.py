@@ -8,12 +8,12 @@ from ._setting import Setting
 
 __all__ = ["get_matmul_precision", "set_matmul_precision", "use_matmul_precision"]
 
-_setting = Setting("precision", "XPCONV_MATMUL_PRECISION", ("default", "highest", "tf32"))
+setting = Setting("precision", "XPCONV_MATMUL_PRECISION", ("default", "highest", "tf32"))
 
 
 def get_matmul_precision() -> str:
     """``"default"``, ``"highest"`` or ``"tf32"``: how matrices are multiplied now; see `set_matmul_precision`."""
-    return _setting.get()
+    return setting.get()
 
 
 def set_matmul_precision(precision: str) -> None:
@@ -35,9 +35,9 @@ def set_matmul_precision(precision: str) -> None:
     ValueError
         None of them.
     """
-    _setting.set(precision)
+    setting.set(precision)
 
 
 def use_matmul_precision(precision: str) -> AbstractContextManager[None]:
     """`set_matmul_precision` inside a ``with`` block, in this thread or task only."""
-    return _setting.use(precision)
+    return setting.use(precision)

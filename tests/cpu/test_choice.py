@@ -38,7 +38,7 @@ def name(engine):
 
 @pytest.fixture(autouse=True)
 def _settings_of_the_start(monkeypatch):
-    monkeypatch.setattr(_algorithm._setting, "_value", None)
+    monkeypatch.setattr(_algorithm.setting, "_value", None)
     monkeypatch.delenv("XPCONV_CONV", raising=False)
 
 
@@ -54,7 +54,7 @@ def test_the_setting():
 def test_the_environment(monkeypatch):
     monkeypatch.setenv("XPCONV_CONV", "im2col")
     assert xpconv.get_conv_algorithm() == "im2col"
-    monkeypatch.setattr(_algorithm._setting, "_value", None)
+    monkeypatch.setattr(_algorithm.setting, "_value", None)
     monkeypatch.setenv("XPCONV_CONV", "fft")
     with pytest.raises(ValueError, match="XPCONV_CONV: expected one of auto, winograd, direct, im2col, got 'fft'"):
         xpconv.get_conv_algorithm()

@@ -174,7 +174,7 @@ class TestPrecision:
         np.testing.assert_array_equal(got, F.conv2d(x, w)[0])
 
     def test_setting(self, monkeypatch):
-        monkeypatch.setattr("xpconv._precision._setting._value", None)
+        monkeypatch.setattr("xpconv._precision.setting._value", None)
         assert xpconv.get_matmul_precision() == "default"
         xpconv.set_matmul_precision("tf32")
         assert xpconv.get_matmul_precision() == "tf32"
@@ -191,10 +191,10 @@ class TestPrecision:
         assert xpconv.get_matmul_precision() == "tf32"
 
     def test_from_outside(self, monkeypatch):
-        monkeypatch.setattr("xpconv._precision._setting._value", None)
+        monkeypatch.setattr("xpconv._precision.setting._value", None)
         monkeypatch.setenv("XPCONV_MATMUL_PRECISION", "tf32")
         assert xpconv.get_matmul_precision() == "tf32"
-        monkeypatch.setattr("xpconv._precision._setting._value", None)
+        monkeypatch.setattr("xpconv._precision.setting._value", None)
         monkeypatch.setenv("XPCONV_MATMUL_PRECISION", "best")
         with pytest.raises(ValueError, match=r"XPCONV_MATMUL_PRECISION: expected one of .*tf32, got 'best'"):
             xpconv.get_matmul_precision()

@@ -538,11 +538,14 @@ def labelled(draw):
 @entry("scores")
 def softmax_cross_entropy(draw):
     smoothing = draw(st.sampled_from([0.0, 0.1, 0.7, 1.0]))
+    arrays = labelled(draw)
+    weight = draw(st.sampled_from([None, np.linspace(0.5, 2, arrays["scores"].shape[1]).tolist()]))
 
     def theirs(scores, labels):
-        return TF.cross_entropy(scores, labels.long(), label_smoothing=smoothing)
+        weights = None if weight is None else torch.tensor(weight, dtype=scores.dtype)
+        return TF.cross_entropy(scores, labels.long(), weights, label_smoothing=smoothing)
 
-    return Call(labelled(draw), {"label_smoothing": smoothing}, theirs)
+    return Call(arrays, {"label_smoothing": smoothing, "weight": weight}, theirs)
 
 
 @entry("scores")

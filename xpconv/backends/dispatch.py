@@ -87,7 +87,7 @@ def use_kernels(mode: str) -> AbstractContextManager[None]:
 
 def serving(backend: Backend, operator: str, dtype: str, geometry: Any = None) -> Engine:
     """The engine that runs ``operator`` on ``backend`` for this dtype and geometry."""
-    mode = get_kernels()
+    mode = _setting.get()
     if mode != "generic":
         engines = backend.engines.get(operator, ())
         for engine in engines:

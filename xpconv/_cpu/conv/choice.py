@@ -12,9 +12,9 @@ from functools import lru_cache
 from types import ModuleType
 from typing import NamedTuple
 
-from ..._algorithm import get_conv_algorithm
+from ..._algorithm import setting as algorithm_setting
 from ..._geometry import ConvGeometry
-from ..._precision import get_matmul_precision
+from ..._precision import setting as precision_setting
 from .. import _kernels
 from . import blocked, depthwise, direct, im2col, winograd
 from ._costs import COSTS
@@ -31,6 +31,8 @@ _ENGINES: dict[str, tuple[ModuleType, ...]] = {
     "im2col": (im2col,),
 }
 _WINOGRAD: tuple[ModuleType, ...] = (winograd,)
+
+_LEAST_CHANNELS = 8  # with fewer, Winograd's algorithm was the fastest in no case measured
 
 _VECTOR_BYTES = {None: 16, "baseline": 16, "avx2": 32, "avx512": 64}
 _ITEMSIZE = {"float32": 4, "float64": 8}
@@ -68,13 +70,13 @@ def engine_for(operation: str, dtype: str, geometry: ConvGeometry) -> ModuleType
         The algorithm that was set cannot do it; says why.
     """
     return _engine_for(
-        operation, dtype, geometry, get_conv_algorithm(), get_matmul_precision(), _kernels.instruction_set()
+        operation, dtype, geometry, algorithm_setting.get(), precision_setting.get(), _kernels.instruction_set()
     )
 
 
 def candidates(operation: str, dtype: str, geometry: ConvGeometry) -> list[Candidate]:
     """What there is to choose from with the settings of now, the engine that is taken first."""
-    settings = get_conv_algorithm(), get_matmul_precision(), _kernels.instruction_set()
+    settings = algorithm_setting.get(), precision_setting.get(), _kernels.instruction_set()
     return _candidates(operation, dtype, geometry, *settings)
 
 
@@ -102,6 +104,9 @@ def _candidates(
         reason = engine.possible(operation, dtype, geometry)
         if reason is None and engine in _WINOGRAD and precision == "highest":
             reason = "matmul precision 'highest' rules it out"
+        few = min(geometry.in_channels, geometry.out_channels) < _LEAST_CHANNELS
+        if reason is None and engine in _WINOGRAD and algorithm == "auto" and few:
+            reason = f"pays from {_LEAST_CHANNELS} channels and filters on"
         seconds = None if reason else _seconds(engine, operation, dtype, geometry, isa)
         found.append(Candidate(engine, seconds, reason))
     # Sorting is stable: engines without an estimate stay in their order, behind those that have one. With a group for
