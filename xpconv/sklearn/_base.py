@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
 import numpy as np
@@ -34,7 +35,7 @@ _SEEDS = 2**31 - 1
 _moving = threading.Lock()
 
 
-class ConvNetEstimator(BaseEstimator):
+class ConvNetEstimator(BaseEstimator, ABC):
     """Base of `ConvNetClassifier` and `ConvNetRegressor`, where the parameters are described.
 
     A subclass turns its targets into rows in which every example has its weight, and says what the loss of scores and
@@ -100,17 +101,17 @@ class ConvNetEstimator(BaseEstimator):
 
     # ---- what subclasses define -----------------------------------------------------------------------------
 
+    @abstractmethod
     def _loss(self, scores: Any, rows: Any) -> tuple[Any, Any]:
         """Loss and its gradient to the scores."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _rows(self, y: np.ndarray, weights: np.ndarray, dtype: str) -> np.ndarray:
         """Targets and weights as the loss takes them."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _validation_score(self, y: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> float:
         """What early stopping looks at: accuracy or R²."""
-        raise NotImplementedError
 
     def _strata(self, y: np.ndarray) -> np.ndarray | None:
         """What the validation set must have in the same proportions."""
