@@ -9,15 +9,21 @@ import xpconv
 from xpconv.backends import BackendUnavailableError, load_backend
 
 ROOT = Path(__file__).parents[1]
-PAGES = [page for page in (ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))) if page.exists()]
-# optional packages by page
+PAGES = [page for page in (ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))) if page.exists()]
+# optional packages by page, named by its place in docs/
 NEEDED = {
-    "data": ("PIL",),
-    "onnx": ("onnx", "onnxruntime"),
-    "scikit-learn": ("sklearn",),
-    "training": ("matplotlib",),
+    "guides/data": ("PIL",),
+    "guides/onnx": ("onnx", "onnxruntime"),
+    "guides/scikit-learn": ("sklearn",),
+    "guides/training": ("matplotlib",),
 }
 _BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def name_of(page):
+    """A page's place in docs/, without its ending: "guides/data"."""
+    relative = page.relative_to(ROOT).with_suffix("").as_posix()
+    return relative.removeprefix("docs/")
 
 
 def blocks(page):
@@ -39,12 +45,16 @@ def test_there_are_pages_with_code():
     assert [page.name for page in PAGES if blocks(page)][:1] == ["README.md"]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_optional_packages_are_of_pages_that_exist():
+    assert set(NEEDED) <= {name_of(page) for page in PAGES} or not PAGES
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_code_runs_from_top_to_bottom(page, tmp_path, monkeypatch):
-    for package in NEEDED.get(page.stem, ()):
+    for package in NEEDED.get(name_of(page), ()):
         pytest.importorskip(package, reason="the page is about it")
     monkeypatch.chdir(tmp_path)
-    names = {"__name__": page.stem}
+    names = {"__name__": page.stem.replace("-", "_")}
     try:
         for line, code in blocks(page):
             for missing in ("cupy", "torch", "jax"):

@@ -19,7 +19,7 @@ from . import layers, training
 
 __all__ = ["PANELS", "Panel", "draw", "main"]
 
-DOCS = Path(__file__).resolve().parents[2] / "docs"
+IMAGES = Path(__file__).resolve().parents[2] / "docs" / "images"
 MEAN = "geometric mean"
 # Okabe and Ito's colours, which the colour-blind can tell apart, in an order of falling brightness
 COLOURS = ("#56B4E9", "#0072B2", "#E69F00", "#D55E00")
@@ -223,7 +223,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("result", type=Path, metavar="RESULT.json", help="what benchmarks.cpu has written")
     parser.add_argument(
-        "--out", type=Path, default=DOCS / "cpu-benchmarks", metavar="STEM", help="default: docs/cpu-benchmarks"
+        "--out",
+        type=Path,
+        default=IMAGES / "cpu-benchmarks",
+        metavar="STEM",
+        help="default: docs/images/cpu-benchmarks",
     )
     arguments = parser.parse_args(argv)
     try:
