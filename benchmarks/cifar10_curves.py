@@ -22,11 +22,11 @@ import numpy as np
 
 import xpconv
 from xpconv import layers, models
+from xpconv._bench.networks import twin_with_weights
 from xpconv.data import ArrayDataset, Batches, load, standard_transform
 from xpconv.functional import softmax_cross_entropy
 from xpconv.optim import SGD, OneCycleSchedule
 
-from .networks import twin_with_weights
 from .peers import optional_torch
 from .report import environment_line
 from .timing import environment, threads_set

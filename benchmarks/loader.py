@@ -23,10 +23,10 @@ from typing import NamedTuple
 import numpy as np
 
 from xpconv import data
+from xpconv._bench.networks import NETWORKS
 
 from .command import Options, main
 from .cpu.training import xpconv_model, xpconv_step
-from .networks import NETWORKS
 from .report import Row, row_of_samples
 from .timing import threads_set
 

@@ -25,8 +25,9 @@ from typing import Any
 
 import numpy as np
 
+from xpconv._bench.networks import NETWORKS
+
 from ..command import Options
-from ..networks import NETWORKS
 from ..peers import optional_torch
 from ..report import Row, left_out
 from ..timing import Ratio, allocator, assert_same, peak_memory, resident_memory, threads_set

@@ -17,9 +17,9 @@ import numpy as np
 import xpconv
 import xpconv.functional as F
 from xpconv import layers, models
+from xpconv._bench.networks import NETWORKS, Network, twin_with_weights
 
 from ..command import Options
-from ..networks import NETWORKS, Network, twin_with_weights
 from ..peers import optional_torch
 from ..report import Row, left_out, row_of_samples
 from ..timing import assert_same, interleave, threads_set

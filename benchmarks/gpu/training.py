@@ -22,9 +22,9 @@ import numpy as np
 import xpconv
 import xpconv.functional as F
 from xpconv import layers, models
+from xpconv._bench.networks import NETWORKS, Network, torch_twin
 from xpconv.backends import CaptureError, load_backend, to_numpy, use_backend
 
-from ..networks import NETWORKS, Network, torch_twin
 from .ceilings import PRECISIONS
 from .section import Options, Row, Rows
 from .torch_peer import cuda_torch, graph_of, precision_set

@@ -18,8 +18,8 @@ pytest.importorskip("benchmarks", reason="the benchmarks are in the repository, 
 
 from benchmarks.gpu import cifar, convolution, device, environment, kernels, sanitizer, script, training
 from benchmarks.gpu.section import Options, Rows, Skipped
-from benchmarks.networks import NETWORKS
 from xpconv import _gpu, data, models, use_backend
+from xpconv._bench.networks import NETWORKS
 from xpconv.backends import CaptureError
 from xpconv.testing import Case, parity
 

@@ -90,27 +90,30 @@ def twin_with_weights(torch: ModuleType, model: layers.Layer, *, dropout: bool =
 
 def _batch_norm(torch: ModuleType, layer: layers.BatchNorm2d, *, relu: bool = False) -> Any:
     """With the ReLU that is part of xpconv's layer, so that names of parameters stay."""
+    nn: Any = torch.nn
 
-    class BatchNormRelu(torch.nn.BatchNorm2d):
-        def forward(self, x):
+    class BatchNormRelu(nn.BatchNorm2d):
+        def forward(self, x: Any) -> Any:
             return torch.relu(super().forward(x))
 
-    kind = BatchNormRelu if relu else torch.nn.BatchNorm2d
+    kind = BatchNormRelu if relu else nn.BatchNorm2d
     return kind(layer.num_features, layer.eps, layer.momentum)
 
 
 def _block(torch: ModuleType, block: models.BasicBlock) -> Any:
-    class Block(torch.nn.Module):
+    nn: Any = torch.nn
+
+    class Block(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             for name, child in block.named_children():
-                # the ReLU behind bn2 comes after the addition
-                norm = isinstance(child, layers.BatchNorm2d)
-                setattr(self, name, _batch_norm(torch, child) if norm else torch_twin(torch, child))
+                # a norm's own ReLU is left out: that behind bn2 comes after the addition
+                norm = child if isinstance(child, layers.BatchNorm2d) else None
+                setattr(self, name, torch_twin(torch, child) if norm is None else _batch_norm(torch, norm))
             known = {"conv1", "bn1", "conv2", "bn2"}
             self.projection = next((name for name, _ in block.named_children() if name not in known), None)
 
-        def forward(self, x):
+        def forward(self, x: Any) -> Any:
             y = self.bn2(self.conv2(torch.relu(self.bn1(self.conv1(x)))))
             return torch.relu(y + (x if self.projection is None else getattr(self, self.projection)(x)))
 
