@@ -13,7 +13,6 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from . import _generic
 from ._algorithm import get_conv_algorithm
 from ._geometry import conv_geometry, conv_window
 from ._precision import get_matmul_precision
@@ -25,6 +24,7 @@ from .backends import (
     get_backend,
     get_kernels,
     load_backend,
+    operators,
     registered_backends,
     serving,
 )
@@ -234,7 +234,7 @@ def _cells(backends: Sequence[Backend], operator: str) -> tuple[str, ...]:
 
 def _table(backends: Sequence[Backend]) -> Iterator[str]:
     """One row an operator, one column a backend; operator and backward share a row where they are served alike."""
-    cells = {operator: _cells(backends, operator) for operator in _generic.__all__}
+    cells = {operator: _cells(backends, operator) for operator in operators()}
     rows = []
     for operator, row in cells.items():
         forward, backward = operator.removesuffix("_backward"), f"{operator}_backward"

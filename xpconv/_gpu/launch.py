@@ -26,6 +26,7 @@ __all__ = [
     "Planes",
     "Strided",
     "ceil_div",
+    "checked",
     "empty_planes",
     "flat",
     "index_for",
@@ -179,13 +180,14 @@ def ceil_div(number: int, divisor: int) -> int:
     return -(-number // divisor)
 
 
-def waves(backend: GpuBackend, count: int) -> int:
+def waves(backend: GpuBackend, count: int, threads: int = THREADS) -> int:
     """Blocks for a grid-stride loop over ``count`` elements: as many as fill the device, no more than there is work."""
     full = backend.multiprocessors * BLOCKS_PER_MULTIPROCESSOR
-    return max(1, min(ceil_div(count, THREADS), full, MAX_BLOCKS))
+    return max(1, min(ceil_div(count, threads), full, MAX_BLOCKS))
 
 
-def _checked(value: Any, position: int) -> Any:
+def checked(value: Any, position: int) -> Any:
+    """A kernel argument as it is passed on; raises if the kernel would misread it."""
     if isinstance(value, Strided):
         return value.array
     if value is None or isinstance(value, np.generic):
@@ -222,4 +224,4 @@ def launch(
     if not prod(grid) or not grid:
         return
     function = backend.kernels.get(file, kernel, dtype, *template)
-    function(grid, (THREADS,), tuple(_checked(a, i) for i, a in enumerate(arguments)))
+    function(grid, (THREADS,), tuple(checked(a, i) for i, a in enumerate(arguments)))

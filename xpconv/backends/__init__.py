@@ -1,7 +1,8 @@
 """Backends: which array library runs a call, where new arrays are born, and which kernel serves an operator.
 
 `registry` finds the backend of an array and holds the default one; `protocol` says what a backend must give;
-`dispatch` picks the kernel. One module per array library: `numpy`, `cupy`, `torch`, `jax`, `array_api_strict`.
+`dispatch` picks the kernel, and takes those of others; `cuda` compiles and launches CUDA kernels of one's own. One
+module per array library: `numpy`, `cupy`, `torch`, `jax`, `array_api_strict`.
 """
 
 from .dispatch import (
@@ -10,6 +11,9 @@ from .dispatch import (
     KernelUnavailableError,
     compute,
     get_kernels,
+    operators,
+    register_kernel,
+    register_operator,
     run,
     serving,
     set_kernels,
@@ -48,7 +52,10 @@ __all__ = [
     "get_backend",
     "get_kernels",
     "load_backend",
+    "operators",
     "register_backend",
+    "register_kernel",
+    "register_operator",
     "registered_backends",
     "run",
     "serving",

@@ -1,7 +1,8 @@
 """Which kernel serves an operator.
 
 The table is ``(backend, operator) -> engines``, best first. An engine says which calls it supports; the first that
-does runs, else the generic operator of the same name and signature in `xpconv._generic`.
+does runs, else the generic operator of the same name and signature in `xpconv._generic`. `register_operator` and
+`register_kernel` add to both from outside of the package.
 
 Every operator takes ``(backend, *arguments)`` and returns fresh arrays. For the choice it is enough to know the dtype
 of the first array and the geometry (a `Window`, a `ConvGeometry`, or None for operators that slide no window).
@@ -26,6 +27,9 @@ __all__ = [
     "KernelUnavailableError",
     "compute",
     "get_kernels",
+    "operators",
+    "register_kernel",
+    "register_operator",
     "run",
     "serving",
     "set_kernels",
@@ -90,6 +94,8 @@ def serving(backend: Backend, operator: str, dtype: str, geometry: Any = None) -
     mode = _setting.get()
     if mode != "generic":
         engines = backend.engines.get(operator, ())
+        if _kernels:
+            engines = (*_kernels.get((_family(backend.name), operator), ()), *engines)
         for engine in engines:
             if engine.supports(dtype, geometry):
                 return engine
@@ -98,13 +104,139 @@ def serving(backend: Backend, operator: str, dtype: str, geometry: Any = None) -
                 f"{operator}: no native kernel of {backend.name} ({', '.join(e.name for e in engines)}) supports "
                 f"{dtype} with {geometry}, and XPCONV_KERNELS is 'native'"
             )
-    from .. import _generic  # only now, which keeps `import xpconv` fast
-
-    return Engine("generic", getattr(_generic, operator), _always)
+    return Engine("generic", _generic_operator(operator), _always)
 
 
 def _always(dtype: str, geometry: Any) -> bool:
     return True
+
+
+def _family(name: str) -> str:
+    """The registry's name of a backend, without its device."""
+    return name.partition(":")[0]
+
+
+# ---- operators and kernels of others -------------------------------------------------------------------------------
+
+_operators: dict[str, Callable[..., Any]] = {}  # name -> in the array API
+_kernels: dict[tuple[str, str], tuple[Engine, ...]] = {}  # (backend without its device, operator) -> best first
+
+
+def _generic_operator(operator: str) -> Callable[..., Any]:
+    function = _operators.get(operator)
+    if function is None:
+        from .. import _generic  # only now, which keeps `import xpconv` fast
+
+        function = getattr(_generic, operator, None)
+    if function is None:
+        raise ValueError(f"operator: unknown {operator!r}; xpconv.backends.register_operator makes one known")
+    return function
+
+
+def operators() -> list[str]:
+    """Names of all operators: those of xpconv, which every array-API backend runs, then the registered ones."""
+    from .. import _generic
+
+    return [*_generic.__all__, *_operators]
+
+
+def register_operator(name: str, function: Callable[..., Any]) -> None:
+    """Make an operator known, so that `run` finds it on every backend.
+
+    Parameters
+    ----------
+    name
+        What `run` takes. An operator that was registered under that name is replaced, its kernels stay.
+    function
+        ``function(backend, *arguments)`` in names of the array API standard, through ``backend.xp``: what runs where no
+        kernel does, and what kernels are tested against. It returns fresh arrays and modifies none, as it may be called
+        twice when memory runs out.
+
+    Raises
+    ------
+    TypeError
+        name is not a string, or function not callable.
+    ValueError
+        The name is no identifier, or that of an operator of xpconv, for which `register_kernel` takes other kernels.
+    """
+    from .. import _generic
+
+    if not isinstance(name, str):
+        raise TypeError(f"name: expected a string, got {name!r}")
+    if not name.isidentifier():
+        raise ValueError(f"name: expected an identifier, got {name!r}")
+    if name in _generic.__all__:
+        raise ValueError(f"name: {name!r} is an operator of xpconv; register_kernel gives it another kernel")
+    if not callable(function):
+        raise TypeError(f"function: expected a callable that takes a backend and the arguments, got {function!r}")
+    _operators[name] = function
+
+
+def register_kernel(
+    operator: str,
+    function: Callable[..., Any],
+    *,
+    backend: str,
+    name: str | None = None,
+    supports: Callable[[str, Any], bool] | None = None,
+) -> None:
+    """Have a backend run an operator by ``function`` where that supports the call, before all kernels that it has.
+
+    Parameters
+    ----------
+    operator
+        One of `operators`.
+    function
+        As the operator in the array API: the same arguments, passed by position, and results. Arrays may have any
+        strides, and must not be modified.
+    backend
+        A registered name without a device: ``"cupy"`` is for all its devices.
+    name
+        For messages and `xpconv.show_config`; the name of the function if None. A kernel of the same name, backend
+        and operator is replaced.
+    supports
+        ``supports(dtype_name, geometry) -> bool``, for the dtype of the first array and, for operators that slide a
+        window, its geometry, else None. All calls if None.
+
+    Raises
+    ------
+    TypeError
+        Not callable, or the function does not take the arguments of the operator.
+    ValueError
+        Unknown operator or backend.
+    """
+    from .registry import registered_backends  # which imports this module
+
+    generic = _generic_operator(operator)
+    if not callable(function):
+        raise TypeError(f"function: expected a callable that takes a backend and the arguments, got {function!r}")
+    if supports is not None and not callable(supports):
+        raise TypeError(f"supports: expected a callable that takes a dtype's name and a geometry, got {supports!r}")
+    if backend not in registered_backends():
+        device = " without its device" if isinstance(backend, str) and ":" in backend else ""
+        known = ", ".join(registered_backends())
+        raise ValueError(f"backend: expected a registered name{device}, got {backend!r}; known are {known}")
+    _check_arguments(operator, function, generic)
+    own_name: str = getattr(function, "__name__", type(function).__name__)
+    engine = Engine(name or own_name, function, supports or _always)
+    key = (backend, operator)
+    _kernels[key] = (engine, *(other for other in _kernels.get(key, ()) if other.name != engine.name))
+
+
+def _check_arguments(operator: str, function: Callable[..., Any], generic: Callable[..., Any]) -> None:
+    """Raise TypeError unless ``function`` can be called by position as ``generic`` is."""
+    from inspect import signature  # takes time to import
+
+    try:
+        wanted, got = signature(generic), signature(function)
+    except (TypeError, ValueError):  # compiled functions need not tell
+        return
+    try:
+        got.bind(*wanted.parameters)
+    except TypeError as error:
+        raise TypeError(
+            f"function: {operator} is called as {operator}({', '.join(wanted.parameters)}), by position: {error}"
+        ) from None
 
 
 def run(backend: Backend, operator: str, first: Any, *arguments: Any, geometry: Any = None) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..._gpu import GpuBackend
-from ...backends import BackendUnavailableError
+from ...backends import BackendUnavailableError, KernelUnavailableError
 from ...backends.protocol import Array
 from .array import HostArray, call
 from .blas import HostBlas
@@ -87,7 +87,10 @@ class HostCudaBackend(GpuBackend):
 
     def raw_module(self, code: str, options: Sequence[str], name_expressions: Sequence[str]) -> HostModule:
         defined = ("-DXPCONV_ON_HOST", *options, *self.compiler_options)
-        return HostModule(code, defined, name_expressions)
+        try:
+            return HostModule(code, defined, name_expressions)
+        except RuntimeError as error:
+            raise KernelUnavailableError(str(error)) from error
 
     def contiguous(self, array: Array) -> Array:
         return array if array.flags.c_contiguous else self.xp.ascontiguousarray(array)
