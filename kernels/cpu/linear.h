@@ -20,7 +20,8 @@
 
 enum { XPC_LINEAR_DONE = 0, XPC_LINEAR_NO_MEMORY = -1, XPC_LINEAR_NO_KERNELS = -2 };
 
-/* All arrays are contiguous, all sizes at least 1. b may be NULL, and so may dx and db: they are not needed then. */
+/* All arrays are contiguous, all sizes at least 1. b may be NULL, and so may dx (with w), dw (with x) and db: they are not
+ * needed then. */
 int xpc_linear_f32(ptrdiff_t batch, ptrdiff_t inputs, ptrdiff_t outputs, const float *x, const float *w,
                    const float *b, float *y);
 int xpc_linear_f64(ptrdiff_t batch, ptrdiff_t inputs, ptrdiff_t outputs, const double *x, const double *w,

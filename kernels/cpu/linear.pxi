@@ -51,14 +51,19 @@ def linear_forward(x, w, b, y, Py_ssize_t batch, Py_ssize_t inputs, Py_ssize_t o
 
 
 def linear_backward(dy, x, w, dx, dw, db, Py_ssize_t batch, Py_ssize_t inputs, Py_ssize_t outputs):
-    """Write the gradients of `linear_forward` into dx, dw and db; dx and db may be None."""
+    """Write the gradients of `linear_forward` into dx, dw and db, each of which may be None.
+
+    dx takes w and dw takes x; what is not needed may be None too.
+    """
     _check_sizes(batch, inputs, outputs)
+    if (dx is not None and w is None) or (dw is not None and x is None):
+        raise ValueError("dx takes w, dw takes x")
     cdef _Runs runs = _Runs(6)
     cdef const void *gradient = runs.take(dy, False, batch * outputs)
-    cdef const void *images = runs.take(x, False, batch * inputs)
-    cdef const void *weights = runs.take(w, False, inputs * outputs)
+    cdef const void *images = NULL if x is None else runs.take(x, False, batch * inputs)
+    cdef const void *weights = NULL if w is None else runs.take(w, False, inputs * outputs)
     cdef void *to_images = NULL if dx is None else runs.take(dx, True, batch * inputs)
-    cdef void *to_weights = runs.take(dw, True, inputs * outputs)
+    cdef void *to_weights = NULL if dw is None else runs.take(dw, True, inputs * outputs)
     cdef void *to_bias = NULL if db is None else runs.take(db, True, outputs)
     cdef int done
     with nogil:

@@ -436,7 +436,7 @@ static int NAME(linear_backward)(ptrdiff_t batch, ptrdiff_t inputs, ptrdiff_t ou
     job.b = (NAME(matrix)){x, 1, inputs};
     if (db)
         NAME(column_sums)(batch, outputs, dy, db);
-    int done = NAME(product)(&job);
+    int done = dw ? NAME(product)(&job) : XPC_LINEAR_DONE;
     if (!dx || done != XPC_LINEAR_DONE)
         return done;
     job = (NAME(product_job)){.c = dx, .rows = batch, .columns = inputs, .depth = outputs};

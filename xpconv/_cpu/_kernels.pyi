@@ -402,10 +402,10 @@ def linear_forward(
 ) -> None: ...
 def linear_backward(
     dy: NDArray,
-    x: NDArray,
-    w: NDArray,
+    x: NDArray | None,
+    w: NDArray | None,
     dx: NDArray | None,
-    dw: NDArray,
+    dw: NDArray | None,
     db: NDArray | None,
     batch: int,
     inputs: int,

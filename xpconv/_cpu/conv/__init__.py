@@ -5,6 +5,7 @@
     choice       which engine takes a call, and why
     direct       few channels: a band of an image at a time, lanes are neighbouring pixels
     depthwise    as many groups as channels: one channel at a time, no products of matrices
+    dense        results of one pixel: a product of matrices
     blocked      any shape: blocks that stay in the caches
     im2col       columns and a matrix product by the BLAS: the reference, and what takes every shape
     winograd     3 x 3 with stride 1: a quarter of the multiplications, lanes are channels

@@ -16,7 +16,7 @@ from ..._algorithm import setting as algorithm_setting
 from ..._geometry import ConvGeometry
 from ..._precision import setting as precision_setting
 from .. import _kernels
-from . import blocked, depthwise, direct, im2col, winograd
+from . import blocked, dense, depthwise, direct, im2col, winograd
 from ._costs import COSTS
 
 __all__ = ["OPERATIONS", "Candidate", "candidates", "engine_for"]
@@ -25,9 +25,9 @@ OPERATIONS = ("forward", "input_gradient", "weight_gradient")
 
 # the engines of each algorithm; where the table of costs lacks one, the first that can do it is taken
 _ENGINES: dict[str, tuple[ModuleType, ...]] = {
-    "auto": (winograd, direct, depthwise, blocked, im2col),
+    "auto": (dense, winograd, direct, depthwise, blocked, im2col),
     "winograd": (winograd,),
-    "direct": (direct, depthwise, blocked),
+    "direct": (dense, direct, depthwise, blocked),
     "im2col": (im2col,),
 }
 _WINOGRAD: tuple[ModuleType, ...] = (winograd,)
@@ -110,12 +110,14 @@ def _candidates(
         seconds = None if reason else _seconds(engine, operation, dtype, geometry, isa)
         found.append(Candidate(engine, seconds, reason))
     # Sorting is stable: engines without an estimate stay in their order, behind those that have one. With a group for
-    # each channel the depthwise engine was several times as fast as the others in every case measured.
+    # each channel the depthwise engine was several times as fast as the others in every case measured, and so was the
+    # dense engine for results of one pixel.
     grouped = geometry.groups > 1
     return sorted(
         found,
         key=lambda c: (
             c.reason is not None,
+            c.engine is not dense,
             grouped and c.engine is not depthwise,
             c.seconds is None,
             c.seconds or 0.0,
