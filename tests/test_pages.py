@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import xpconv
-from xpconv.backends import BackendUnavailableError, load_backend
+from xpconv.backends import BackendUnavailableError, dispatch, load_backend, registry
 
 ROOT = Path(__file__).parents[1]
 PAGES = [page for page in (ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))) if page.exists()]
@@ -17,6 +17,8 @@ NEEDED = {
     "guides/scikit-learn": ("sklearn",),
     "guides/training": ("matplotlib",),
 }
+# backends that a page cannot do without
+BACKENDS = {"extending/kernel": "cuda-host"}
 _BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -40,19 +42,31 @@ def available(name):
     return True
 
 
+@pytest.fixture(autouse=True)
+def _registered(monkeypatch):
+    """What a page registers ends with it."""
+    for module, name in (
+        *((registry, table) for table in ("_entries", "_loaded", "_by_type")),
+        *((dispatch, table) for table in ("_operators", "_kernels")),
+    ):
+        monkeypatch.setattr(module, name, dict(getattr(module, name)))
+
+
 @pytest.mark.skipif(not PAGES, reason="an installed package, without its pages")
 def test_there_are_pages_with_code():
     assert [page.name for page in PAGES if blocks(page)][:1] == ["README.md"]
 
 
 def test_optional_packages_are_of_pages_that_exist():
-    assert set(NEEDED) <= {name_of(page) for page in PAGES} or not PAGES
+    assert {*NEEDED, *BACKENDS} <= {name_of(page) for page in PAGES} or not PAGES
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_code_runs_from_top_to_bottom(page, tmp_path, monkeypatch):
     for package in NEEDED.get(name_of(page), ()):
         pytest.importorskip(package, reason="the page is about it")
+    if not available(BACKENDS.get(name_of(page), "numpy")):
+        pytest.skip(f"no {BACKENDS[name_of(page)]}, which the page is about")
     monkeypatch.chdir(tmp_path)
     names = {"__name__": page.stem.replace("-", "_")}
     try:
