@@ -37,5 +37,21 @@ def set_conv_algorithm(algorithm: str) -> None:
 
 
 def use_conv_algorithm(algorithm: str) -> AbstractContextManager[None]:
-    """`set_conv_algorithm` inside a ``with`` block, in this thread or task only."""
+    """`set_conv_algorithm` inside a ``with`` block, in this thread or task only.
+
+    Parameters
+    ----------
+    algorithm
+        As for `set_conv_algorithm`.
+
+    Returns
+    -------
+    context manager
+        It changes the setting on entry and restores it on the way out.
+
+    Raises
+    ------
+    ValueError
+        Unknown algorithm.
+    """
     return setting.use(algorithm)

@@ -39,5 +39,21 @@ def set_matmul_precision(precision: str) -> None:
 
 
 def use_matmul_precision(precision: str) -> AbstractContextManager[None]:
-    """`set_matmul_precision` inside a ``with`` block, in this thread or task only."""
+    """`set_matmul_precision` inside a ``with`` block, in this thread or task only.
+
+    Parameters
+    ----------
+    precision
+        As for `set_matmul_precision`.
+
+    Returns
+    -------
+    context manager
+        It changes the setting on entry and restores it on the way out.
+
+    Raises
+    ------
+    ValueError
+        Unknown precision.
+    """
     return setting.use(precision)

@@ -35,7 +35,18 @@ def get_workspace_mb() -> int:
 
 
 def set_workspace_mb(megabytes: int) -> None:
-    """Set the cap on the columns of one convolution, in MiB. One image is always taken, whatever its size."""
+    """Set the cap on the columns of one convolution, in MiB. One image is always taken, whatever its size.
+
+    Parameters
+    ----------
+    megabytes
+        At least 1, in MiB.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Not an integer, or below 1.
+    """
     global _cap_mb
     _cap_mb = check_integer("megabytes", megabytes, 1, _MOST, takes="a whole number of MiB")
 

@@ -124,6 +124,8 @@ def save_weights(model: Layer, path: str | os.PathLike[str]) -> None:
         The name ends like those of PyTorch's own format, which this is not.
     OSError
         It cannot be written: a full disk, a folder that is missing or not writable. An earlier file stays whole.
+    TypeError
+        Not a layer.
     """
     if not isinstance(model, Layer):
         raise TypeError(f"model: expected a Layer, got {type(model).__name__}")
@@ -191,6 +193,8 @@ def load_weights(
         A file of PyTorch, and torch is not installed.
     OSError
         It cannot be read.
+    TypeError
+        Not a layer, or a prefix or key that is no string.
     """
     if not isinstance(model, Layer):
         raise TypeError(f"model: expected a Layer, got {type(model).__name__}")

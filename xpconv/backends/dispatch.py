@@ -80,17 +80,60 @@ def set_kernels(mode: str) -> None:
         ``"auto"``: native where the backend has one that supports the call. ``"generic"``: never native.
         ``"native"``: like auto, but where the backend has native kernels for an operator and none supports the call,
         raise `KernelUnavailableError` instead of falling back.
+
+    Raises
+    ------
+    ValueError
+        Unknown mode.
     """
     _setting.set(mode)
 
 
 def use_kernels(mode: str) -> AbstractContextManager[None]:
-    """`set_kernels` inside a ``with`` block, in this thread or task only."""
+    """`set_kernels` inside a ``with`` block, in this thread or task only.
+
+    Parameters
+    ----------
+    mode
+        As for `set_kernels`.
+
+    Returns
+    -------
+    context manager
+        It changes the setting on entry and restores it on the way out.
+
+    Raises
+    ------
+    ValueError
+        Unknown mode.
+    """
     return _setting.use(mode)
 
 
 def serving(backend: Backend, operator: str, dtype: str, geometry: Any = None) -> Engine:
-    """The engine that runs ``operator`` on ``backend`` for this dtype and geometry."""
+    """The engine that runs ``operator`` on ``backend`` for this dtype and geometry.
+
+    Parameters
+    ----------
+    backend
+        Whose kernels are asked.
+    operator
+        A name of `xpconv.backends.run`.
+    dtype
+        Name of the dtype of the first array, such as ``"float32"``.
+    geometry
+        Of the windows, where the operator slides one.
+
+    Returns
+    -------
+    Engine
+        The first of the backend's engines that supports the call, else the generic one.
+
+    Raises
+    ------
+    KernelUnavailableError
+        None of them does, and ``XPCONV_KERNELS`` is ``native``.
+    """
     mode = _setting.get()
     if mode != "generic":
         engines = backend.engines.get(operator, ())
@@ -244,6 +287,24 @@ def run(backend: Backend, operator: str, first: Any, *arguments: Any, geometry: 
 
     Lists are lists of arrays, those of one list being of one dtype.
 
+    Parameters
+    ----------
+    backend
+        The one of all the arrays.
+    operator
+        Name of the operator, which is the name of its generic form: ``"conv2d"``.
+    first
+        The first array or list of arrays, of the shape that the operator takes; its dtype decides the engine.
+    *arguments
+        The other arrays and scalars, in the order of the operator's signature.
+    geometry
+        Of the windows, where the operator slides one.
+
+    Returns
+    -------
+    object
+        What the operator returns: fresh arrays.
+
     Raises
     ------
     KernelUnavailableError
@@ -272,10 +333,19 @@ def compute(backend: Backend, name: str, function: Callable[..., Any], *argument
 
     Parameters
     ----------
+    backend
+        On whose device it runs.
     name
         Whose work it is, for the message when memory runs out: ``"Residual"``.
     function
         Such as `operator.add` or ``backend.xp.concat``. It may be called twice, so it must modify nothing.
+    *arguments, **options
+        What the function is called with.
+
+    Returns
+    -------
+    object
+        What the function returns.
 
     Raises
     ------

@@ -111,15 +111,60 @@ class Backend:
     # ---- what every subclass defines ------------------------------------------------------------------------
 
     def owns(self, array: object) -> bool:
-        """Whether ``array`` is an array of this library (on any device)."""
+        """Whether ``array`` is an array of this library (on any device).
+
+        Parameters
+        ----------
+        array
+            Any object.
+
+        Returns
+        -------
+        bool
+            Never an error, whatever the object is.
+        """
         raise NotImplementedError
 
     def asarray(self, obj: Any, dtype: Any = None) -> Array:
-        """``obj`` (an array of this library or of NumPy, a sequence, a scalar) as an array on this device."""
+        """``obj`` (an array of this library or of NumPy, a sequence, a scalar) as an array on this device.
+
+        Parameters
+        ----------
+        obj : array of any shape, sequence or number
+            What is not moved if it is there already.
+        dtype
+            A name or a dtype of the library; None keeps that of an array and takes NumPy's of anything else.
+
+        Returns
+        -------
+        array
+            Of the shape of obj.
+
+        Raises
+        ------
+        TypeError
+            The library does not have the dtype.
+        """
         raise NotImplementedError
 
     def to_numpy(self, array: Array) -> np.ndarray:
-        """The values on the host; a view where memory is shared, so not to be written."""
+        """The values on the host; a view where memory is shared, so not to be written.
+
+        Parameters
+        ----------
+        array : array of any shape
+            Of this library.
+
+        Returns
+        -------
+        numpy.ndarray
+            Of the same shape. What NumPy has no dtype for (bfloat16) is widened.
+
+        Raises
+        ------
+        Exception
+            What the library raises when it cannot copy from the device.
+        """
         raise NotImplementedError
 
     # ---- defaults -------------------------------------------------------------------------------------------
@@ -130,19 +175,47 @@ class Backend:
         Returns
         -------
         callable
-            `to_numpy` for arrays that were computed up to here: where the device can, it does not wait for later work.
+            `to_numpy` for arrays of any shape that were computed up to here: where the device can, it does not wait for
+            later work.
         """
         return self.to_numpy
 
     def for_array(self, array: Array) -> Backend:
-        """The backend of the device that ``array`` is on; itself for a library with one device."""
+        """The backend of the device that ``array`` is on; itself for a library with one device.
+
+        Parameters
+        ----------
+        array : array of any shape
+            Of this library.
+
+        Returns
+        -------
+        Backend
+            Of the same family.
+
+        Raises
+        ------
+        TypeError
+            The array lies where no one backend can be: sharded over several devices.
+        """
         return self
 
     def synchronize(self) -> None:
         """Wait until everything that was started on the device is done."""
 
     def rng(self, seed: int | np.random.Generator | None = None) -> HostRandom:
-        """A source of random arrays; drawn on the host so that all backends agree."""
+        """A source of random arrays; drawn on the host so that all backends agree.
+
+        Parameters
+        ----------
+        seed
+            Anything `numpy.random.default_rng` takes.
+
+        Returns
+        -------
+        HostRandom
+            Its arrays are born on this device.
+        """
         return HostRandom(self, seed)
 
     def capture(self, function: Callable[[], Any]) -> Any | None:
@@ -151,6 +224,11 @@ class Backend:
         Recording does nothing on the device, while what ``function`` does besides happens once. It must neither read
         a value of the device nor bring one there, and everything that it needs (kernels, states) must have been made
         by an ordinary call before. What the recording works on must stay where it is in memory.
+
+        Parameters
+        ----------
+        function
+            Called once, without arguments.
 
         Returns
         -------
@@ -167,11 +245,45 @@ class Backend:
         return None
 
     def gemm(self, a: Array, b: Array) -> Array:
-        """Matrix product of two-dimensional ``a`` (M, K) and ``b`` (K, N)."""
+        """Matrix product of two arrays of two dimensions.
+
+        Parameters
+        ----------
+        a : array (M, K)
+            Of any strides.
+        b : array (K, N)
+            Of the dtype of a.
+
+        Returns
+        -------
+        array (M, N)
+            Of that dtype; half precision is summed in float32.
+
+        Raises
+        ------
+        Exception
+            What the library raises for shapes or dtypes that do not match; callers have checked them.
+        """
         return self.xp.matmul(a, b)
 
     def prepare(self, array: Array) -> Array:
-        """``array`` in a form that every operator can read: aligned, in native byte order, of no subclass."""
+        """``array`` in a form that every operator can read: aligned, in native byte order, of no subclass.
+
+        Parameters
+        ----------
+        array : array of any shape
+            Of this library.
+
+        Returns
+        -------
+        array
+            Of the same shape and values; the array itself where it is in order.
+
+        Raises
+        ------
+        TypeError
+            An array that no operator can read, such as one with masked values.
+        """
         return array
 
     def running(self) -> AbstractContextManager[Any]:
@@ -179,7 +291,18 @@ class Backend:
         return NO_CONTEXT
 
     def out_of_memory(self, error: Exception) -> Shortage | None:
-        """What ``error`` says if it says that memory ran out; None for any other error."""
+        """What ``error`` says if it says that memory ran out; None for any other error.
+
+        Parameters
+        ----------
+        error
+            What an operator has raised.
+
+        Returns
+        -------
+        Shortage or None
+            What is known of the shortage.
+        """
         return Shortage(str(error)) if isinstance(error, MemoryError) else None
 
     def free_memory(self) -> bool:
@@ -194,6 +317,21 @@ class Backend:
         """Start to move host arrays, which must not change, to this device; call the result where they are needed.
 
         On a device that can do so they are copied while it computes.
+
+        Parameters
+        ----------
+        arrays
+            NumPy arrays of any shape.
+
+        Returns
+        -------
+        callable
+            Without arguments; gives arrays of the same shapes on this device.
+
+        Raises
+        ------
+        DeviceMemoryError
+            The memory of the device does not hold them.
         """
         return lambda: tuple(self.asarray(array) for array in arrays)
 
@@ -202,13 +340,45 @@ class Backend:
         return f"{self.xp.__name__} {getattr(self.xp, '__version__', '')}".rstrip()
 
     def can_read(self, array: Array) -> bool:
-        """Whether reading the values in a call costs nothing: on the host, and not an array that is traced."""
+        """Whether reading the values in a call costs nothing: on the host, and not an array that is traced.
+
+        Parameters
+        ----------
+        array : array of any shape
+            Of this library.
+
+        Returns
+        -------
+        bool
+            False for arrays that are traced or far away.
+
+        Raises
+        ------
+        TypeError
+            As `for_array`.
+        """
         return self.on_host
 
     # ---- dtypes ---------------------------------------------------------------------------------------------
 
     def dtype_name(self, array: Array) -> str:
-        """``"float32"`` and so on, whatever the library calls it."""
+        """``"float32"`` and so on, whatever the library calls it.
+
+        Parameters
+        ----------
+        array : array of any shape
+            Of this library.
+
+        Returns
+        -------
+        str
+            NumPy's name of the dtype, and ``"bfloat16"``.
+
+        Raises
+        ------
+        AttributeError
+            Not an array: it has no dtype.
+        """
         dtype = array.dtype
         name = self._dtype_names.get(dtype)
         if name is None:
@@ -218,6 +388,16 @@ class Backend:
 
     def dtype(self, name: Any) -> Any:
         """The library's dtype object of a name such as ``"float32"`` or of a NumPy dtype; its own pass through.
+
+        Parameters
+        ----------
+        name
+            ``"float32"``, a dtype of NumPy, or one of the library.
+
+        Returns
+        -------
+        dtype
+            The library's.
 
         Raises
         ------
@@ -234,46 +414,228 @@ class Backend:
         return dtype
 
     def is_floating(self, array: Array) -> bool:
-        """Whether the dtype is a real floating-point one."""
+        """Whether the dtype is a real floating-point one.
+
+        Parameters
+        ----------
+        array : array of any shape
+            Of this library.
+
+        Returns
+        -------
+        bool
+            False for complex numbers.
+
+        Raises
+        ------
+        AttributeError
+            Not an array: it has no dtype.
+        """
         return self.dtype_name(array) in FLOATING
 
     def accumulator(self, array: Array) -> Any:
-        """The dtype to add up values of ``array`` in: float32 for float16 and bfloat16, else its own."""
+        """The dtype to add up values of ``array`` in: float32 for float16 and bfloat16, else its own.
+
+        Parameters
+        ----------
+        array : array of any shape
+            Of this library.
+
+        Returns
+        -------
+        dtype
+            The library's.
+
+        Raises
+        ------
+        AttributeError
+            Not an array: it has no dtype.
+        """
         return self.dtype("float32") if self.dtype_name(array) in _HALF else array.dtype
 
     def keep(self, mask: Array, array: Array) -> Array:
-        """``array`` where the boolean ``mask`` of its shape is true, else 0, also in place of NaN and infinities."""
+        """``array`` where the boolean ``mask`` of its shape is true, else 0, also in place of NaN and infinities.
+
+        Parameters
+        ----------
+        mask : boolean array of any shape
+            True where values are kept.
+        array : array of the same shape
+            Floating-point.
+
+        Returns
+        -------
+        array
+            A new one of the same shape and dtype.
+
+        Raises
+        ------
+        Exception
+            What the library raises for shapes that do not match; callers have checked them.
+        """
         return self.xp.where(mask, array, 0.0)
 
     # ---- what layers compute --------------------------------------------------------------------------------
 
     def reshape(self, array: Array, shape: tuple[int, ...]) -> Array:
-        """``array`` in another shape: a view, or a copy where its strides do not allow one."""
+        """``array`` in another shape: a view, or a copy where its strides do not allow one.
+
+        Parameters
+        ----------
+        array : array of any shape
+            Of this library.
+        shape
+            Lengths of the axes, with the same product.
+
+        Returns
+        -------
+        array
+            Of that shape, in C order.
+
+        Raises
+        ------
+        Exception
+            What the library raises where the products differ; callers have checked them.
+        """
         return self.xp.reshape(array, shape)
 
     def add(self, a: Array, b: Array) -> Array:
-        """Sum of two arrays of one shape and dtype, a new array."""
+        """Sum of two arrays of one shape and dtype, a new array.
+
+        Parameters
+        ----------
+        a, b : array of any shape
+            Of one shape and dtype.
+
+        Returns
+        -------
+        array
+            Of that shape and dtype.
+
+        Raises
+        ------
+        Exception
+            What the library raises for shapes that do not match; callers have checked them.
+        """
         return a + b
 
     # ---- new arrays on this device --------------------------------------------------------------------------
 
     def empty(self, shape: Sequence[int], dtype: Any) -> Array:
-        """Uninitialised array."""
+        """Uninitialised array.
+
+        Parameters
+        ----------
+        shape
+            Lengths of the axes.
+        dtype
+            As for `dtype`.
+
+        Returns
+        -------
+        array
+            Of that shape, with any values.
+
+        Raises
+        ------
+        TypeError
+            The library has no such dtype.
+        DeviceMemoryError
+            The memory of the device does not hold it.
+        """
         return self.xp.empty(tuple(shape), dtype=self.dtype(dtype), device=self.device)
 
     def zeros(self, shape: Sequence[int], dtype: Any) -> Array:
-        """Array of zeros."""
+        """Array of zeros.
+
+        Parameters
+        ----------
+        shape
+            Lengths of the axes.
+        dtype
+            As for `dtype`.
+
+        Returns
+        -------
+        array
+            Of that shape.
+
+        Raises
+        ------
+        TypeError
+            The library has no such dtype.
+        DeviceMemoryError
+            The memory of the device does not hold it.
+        """
         return self.xp.zeros(tuple(shape), dtype=self.dtype(dtype), device=self.device)
 
     def full(self, shape: Sequence[int], value: float, dtype: Any) -> Array:
-        """Array filled with ``value``."""
+        """Array filled with ``value``.
+
+        Parameters
+        ----------
+        shape
+            Lengths of the axes.
+        value
+            Of every element.
+        dtype
+            As for `dtype`.
+
+        Returns
+        -------
+        array
+            Of that shape.
+
+        Raises
+        ------
+        TypeError
+            The library has no such dtype.
+        DeviceMemoryError
+            The memory of the device does not hold it.
+        """
         return self.xp.full(tuple(shape), value, dtype=self.dtype(dtype), device=self.device)
 
     def arange(self, stop: int, dtype: Any) -> Array:
-        """``0 .. stop - 1``."""
+        """``0 .. stop - 1``.
+
+        Parameters
+        ----------
+        stop
+            How many.
+        dtype
+            As for `dtype`.
+
+        Returns
+        -------
+        array
+            Of shape (stop,).
+
+        Raises
+        ------
+        TypeError
+            The library has no such dtype.
+        """
         return self.xp.arange(stop, dtype=self.dtype(dtype), device=self.device)
 
     def astype(self, array: Array, dtype: Any) -> Array:
-        """``array`` in another dtype; the same array where it has it already."""
+        """``array`` in another dtype; the same array where it has it already.
+
+        Parameters
+        ----------
+        array : array of any shape
+            Of this library.
+        dtype
+            As for `dtype`.
+
+        Returns
+        -------
+        array
+            Of the same shape.
+
+        Raises
+        ------
+        TypeError
+            The library has no such dtype.
+        """
         dtype = self.dtype(dtype)
         return array if array.dtype == dtype else self.xp.astype(array, dtype)

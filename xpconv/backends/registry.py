@@ -96,6 +96,13 @@ def register_backend(name: str, factory: Factory, *, packages: tuple[str, ...] =
         Packages that define its array types, so that other arrays do not load it; only their top level counts.
         Packages can also register through the entry-point group ``xpconv.backends``; such a backend is started for an
         array only if that is of the same package, or of no library known.
+
+    Raises
+    ------
+    TypeError
+        A name that is no string, a factory that cannot be called, packages that are one string.
+    ValueError
+        A name that is empty or has a colon.
     """
     if not isinstance(name, str):
         raise TypeError(f"name: expected a string, got {name!r}")
@@ -159,12 +166,24 @@ def registered_backends() -> list[str]:
 def load_backend(name: str | Backend) -> Backend:
     """The backend of ``"name"`` or ``"name:device"``, started on first use; a backend is returned as it is.
 
+    Parameters
+    ----------
+    name
+        ``"name"``, ``"name:device"``, or a backend.
+
+    Returns
+    -------
+    Backend
+        The same one each time.
+
     Raises
     ------
     ValueError
         Unknown name.
     BackendUnavailableError
         It cannot start here; the message says why.
+    TypeError
+        Not a string.
     """
     if isinstance(name, Backend):
         return name
@@ -223,6 +242,13 @@ def get_backend() -> Backend:
     """The backend on which new arrays are born.
 
     The innermost `use_backend`, else the last `set_backend`, else ``XPCONV_BACKEND``, else NumPy.
+
+    Raises
+    ------
+    ValueError
+        ``XPCONV_BACKEND`` is no name of a backend.
+    BackendUnavailableError
+        The backend that ``XPCONV_BACKEND`` names cannot start here.
     """
     global _default
     override = _override.get()
@@ -261,7 +287,25 @@ def set_backend(name: str | Backend) -> None:
 
 @contextmanager
 def use_backend(name: str | Backend) -> Iterator[Backend]:
-    """Default backend inside a ``with`` block, in this thread or task only; restored on the way out."""
+    """Default backend inside a ``with`` block, in this thread or task only; restored on the way out.
+
+    Parameters
+    ----------
+    name
+        As for `set_backend`.
+
+    Yields
+    ------
+    Backend
+        The backend of that name.
+
+    Raises
+    ------
+    ValueError
+        Unknown name.
+    BackendUnavailableError
+        It cannot start here.
+    """
     token = _override.set(load_backend(name))
     try:
         yield get_backend()
@@ -350,6 +394,16 @@ _PARAMETERS = ("w", "b", "weight", "bias", "running_mean", "running_var")
 def backend_of(**arrays: Array) -> Backend:
     """The one backend of the named arrays; None values are skipped.
 
+    Parameters
+    ----------
+    **arrays
+        Arrays of any shape, or None, by the names that messages shall call them.
+
+    Returns
+    -------
+    Backend
+        That of the device on which they are.
+
     Raises
     ------
     TypeError
@@ -416,6 +470,13 @@ def asarray(obj: Any, dtype: Any = None, *, backend: str | Backend | None = None
         A name such as ``"float32"``, or a dtype of the library or of NumPy; None keeps the dtype of an array and takes
         NumPy's of anything else. (Where a library cannot keep it: bfloat16 becomes float32 in NumPy, 64-bit integers
         become 32-bit ones in JAX if their values allow it.)
+    backend
+        Where to; the default backend if None.
+
+    Returns
+    -------
+    array
+        Of the shape of obj; obj itself where nothing has to change.
 
     Raises
     ------
@@ -425,6 +486,10 @@ def asarray(obj: Any, dtype: Any = None, *, backend: str | Backend | None = None
         A nested sequence whose rows differ in length.
     DeviceMemoryError
         The memory of a device does not hold it.
+    ValueError
+        A nested sequence whose rows differ in length.
+    BackendUnavailableError
+        The backend cannot start here.
     """
     target = get_backend() if backend is None else load_backend(backend)
     source = None if type(obj) is np.ndarray else _find(obj)
@@ -441,6 +506,16 @@ def to_numpy(array: Array) -> np.ndarray:
     """The values of an array of any backend as a NumPy array (a view where memory can be shared).
 
     bfloat16, which NumPy does not have, becomes float32. Numbers and (nested) sequences of them are taken as well.
+
+    Parameters
+    ----------
+    array : array of any shape
+        Of any known library; or what NumPy makes an array of numbers of.
+
+    Returns
+    -------
+    numpy.ndarray
+        Of the same shape; not to be written to, since memory may be shared.
 
     Raises
     ------

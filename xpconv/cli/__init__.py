@@ -80,6 +80,11 @@ def _check_environment() -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command with ``arguments`` (those of the process if None).
 
+    Parameters
+    ----------
+    arguments
+        Words behind the command's name; None stands for those of the process.
+
     Returns
     -------
     int

@@ -82,7 +82,26 @@ def conv_forward_fast(x: Array, w: Array, b: Array, conv_param: dict) -> tuple[A
 
 @on_its_device
 def conv_backward_fast(dout: Array, cache: Any) -> tuple[Array, Array, Array]:
-    """Gradients of `conv_forward_fast`: dx (N, C, H, W), dw (F, C, HH, WW), db (F,)."""
+    """Gradients of `conv_forward_fast`: dx (N, C, H, W), dw (F, C, HH, WW), db (F,).
+
+    Parameters
+    ----------
+    dout : array (N, F, H', W')
+        Gradient of the loss to the result.
+    cache
+        From `conv_forward_fast`.
+
+    Returns
+    -------
+    dx : array (N, C, H, W)
+    dw : array (F, C, HH, WW)
+    db : array (F,)
+
+    Raises
+    ------
+    TypeError, ValueError
+        dout is not an array of numbers, or its shape is not that of the result; or no cache of the forward function.
+    """
     check_cache(cache, Conv2dCache)
     _, dout, x, w = promoted(dout=dout, x=cache.x, w=cache.w)
     size, window = cache.geometry, cache.geometry.window
@@ -98,6 +117,22 @@ def conv_forward_im2col(x: Array, w: Array, b: Array, conv_param: dict) -> tuple
     """Convolution as one matrix product with the columns of `im2col_cython`; arguments as of `conv_forward_fast`.
 
     The cache is (x, w, b, conv_param, x_cols).
+
+    Parameters
+    ----------
+    x : array (N, C, H, W)
+        Images.
+    w : array (F, C, HH, WW)
+        Filters.
+    b : array (F,)
+        Biases.
+    conv_param : dict
+        ``stride`` and ``pad``.
+
+    Returns
+    -------
+    out : array (N, F, H', W')
+    cache : tuple (x, w, b, conv_param, x_cols)
 
     Raises
     ------
@@ -119,7 +154,26 @@ def conv_forward_im2col(x: Array, w: Array, b: Array, conv_param: dict) -> tuple
 
 @on_its_device
 def conv_backward_im2col(dout: Array, cache: tuple) -> tuple[Array, Array, Array]:
-    """Gradients (dx, dw, db) of `conv_forward_im2col`."""
+    """Gradients (dx, dw, db) of `conv_forward_im2col`.
+
+    Parameters
+    ----------
+    dout : array (N, F, H', W')
+        Gradient of the loss to the result.
+    cache : tuple (x, w, b, conv_param, x_cols)
+        From `conv_forward_im2col`.
+
+    Returns
+    -------
+    dx : array (N, C, H, W)
+    dw : array (F, C, HH, WW)
+    db : array (F,)
+
+    Raises
+    ------
+    TypeError, ValueError
+        dout is not an array of numbers, or its shape is not that of the result; or no cache of the forward function.
+    """
     x, w, b, conv_param, x_cols = cache
     backend, dout, x, w, x_cols = promoted(dout=dout, x=x, w=w, x_cols=x_cols)
     stride, pad, _, _ = conv_sizes(x, w, b, conv_param, dout)
@@ -136,6 +190,27 @@ def conv_forward_strides(x: Array, w: Array, b: Array, conv_param: dict) -> tupl
     """Convolution as one matrix product with columns ordered (C, HH, WW) x (N, H', W').
 
     Arguments as of `conv_forward_fast`; the cache is (x, w, b, conv_param, x_cols).
+
+    Parameters
+    ----------
+    x : array (N, C, H, W)
+        Images.
+    w : array (F, C, HH, WW)
+        Filters.
+    b : array (F,)
+        Biases.
+    conv_param : dict
+        ``stride`` and ``pad``.
+
+    Returns
+    -------
+    out : array (N, F, H', W')
+    cache : tuple (x, w, b, conv_param, x_cols)
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `layers.conv_forward_naive`.
     """
     backend, x, w, b = promoted(x=x, w=w, b=b)
     stride, pad, out_h, out_w = conv_sizes(x, w, b, conv_param)
@@ -149,7 +224,26 @@ def conv_forward_strides(x: Array, w: Array, b: Array, conv_param: dict) -> tupl
 
 @on_its_device
 def conv_backward_strides(dout: Array, cache: tuple) -> tuple[Array, Array, Array]:
-    """Gradients (dx, dw, db) of `conv_forward_strides`."""
+    """Gradients (dx, dw, db) of `conv_forward_strides`.
+
+    Parameters
+    ----------
+    dout : array (N, F, H', W')
+        Gradient of the loss to the result.
+    cache : tuple (x, w, b, conv_param, x_cols)
+        From `conv_forward_strides`.
+
+    Returns
+    -------
+    dx : array (N, C, H, W)
+    dw : array (F, C, HH, WW)
+    db : array (F,)
+
+    Raises
+    ------
+    TypeError, ValueError
+        dout is not an array of numbers, or its shape is not that of the result; or no cache of the forward function.
+    """
     x, w, b, conv_param, x_cols = cache
     backend, dout, x, w, x_cols = promoted(dout=dout, x=x, w=w, x_cols=x_cols)
     stride, pad, _, _ = conv_sizes(x, w, b, conv_param, dout)
@@ -219,6 +313,11 @@ def max_pool_forward_fast(x: Array, pool_param: dict) -> tuple[Array, tuple]:
     -------
     out : array (N, C, H', W')
     cache : tuple ("reshape" or "im2col", cache of that form)
+
+    Raises
+    ------
+    TypeError, ValueError
+        x is not an array (N, C, H, W) of numbers, or the sizes are no positive integers that fit it.
     """
     if _tiles(x, pool_param):
         out, cache = max_pool_forward_reshape(x, pool_param)
@@ -229,7 +328,24 @@ def max_pool_forward_fast(x: Array, pool_param: dict) -> tuple[Array, tuple]:
 
 @on_its_device
 def max_pool_backward_fast(dout: Array, cache: tuple) -> Array:
-    """Gradient of `max_pool_forward_fast`, by the form that the forward pass has chosen."""
+    """Gradient of `max_pool_forward_fast`, by the form that the forward pass has chosen.
+
+    Parameters
+    ----------
+    dout : array (N, C, H', W')
+        Gradient of the loss to the result.
+    cache
+        From `max_pool_forward_fast`.
+
+    Returns
+    -------
+    dx : array (N, C, H, W)
+
+    Raises
+    ------
+    TypeError, ValueError
+        dout is not an array of numbers, or its shape is not that of the result; or no cache of the forward function.
+    """
     return _by_method(cache, {"reshape": max_pool_backward_reshape, "im2col": max_pool_backward_im2col}, dout)
 
 
@@ -237,10 +353,25 @@ def max_pool_backward_fast(dout: Array, cache: tuple) -> Array:
 def max_pool_forward_reshape(x: Array, pool_param: dict) -> tuple[Array, tuple]:
     """Max pooling of square windows that tile the image, by a reshape; the cache is (x, x_reshaped, out).
 
+    Parameters
+    ----------
+    x : array (N, C, H, W)
+        Images.
+    pool_param : dict
+        ``pool_height``, ``pool_width`` and ``stride``.
+
+    Returns
+    -------
+    out : array (N, C, H', W')
+    cache
+        What the backward function needs.
+
     Raises
     ------
     AssertionError
         pool_height, pool_width and stride differ, or do not divide the image.
+    TypeError, ValueError
+        x is not an array (N, C, H, W) of numbers, or the sizes are no positive integers that fit it.
     """
     backend, x = promoted(x=x)
     x_reshaped = _split(x, pool_param)
@@ -250,7 +381,24 @@ def max_pool_forward_reshape(x: Array, pool_param: dict) -> tuple[Array, tuple]:
 
 @on_its_device
 def max_pool_backward_reshape(dout: Array, cache: tuple) -> Array:
-    """Gradient of `max_pool_forward_reshape`, divided equally between the pixels that are the maximum of a window."""
+    """Gradient of `max_pool_forward_reshape`, divided equally between the pixels that are the maximum of a window.
+
+    Parameters
+    ----------
+    dout : array (N, C, H', W')
+        Gradient of the loss to the result.
+    cache
+        From `max_pool_forward_reshape`.
+
+    Returns
+    -------
+    dx : array (N, C, H, W)
+
+    Raises
+    ------
+    TypeError, ValueError
+        dout is not an array of numbers, or its shape is not that of the result; or no cache of the forward function.
+    """
     x, x_reshaped, out = cache
     backend, dout, x = promoted(dout=dout, x=x)
     check_gradient(dout, tuple(out.shape))
@@ -267,6 +415,24 @@ def max_pool_forward_im2col(x: Array, pool_param: dict) -> tuple[Array, Any]:
     """Max pooling of any windows: not square, overlapping, or leaving out pixels at the end.
 
     Arguments as of `max_pool_forward_fast`; it is `xpconv.functional.max_pool2d`.
+
+    Parameters
+    ----------
+    x : array (N, C, H, W)
+        Images.
+    pool_param : dict
+        ``pool_height``, ``pool_width`` and ``stride``.
+
+    Returns
+    -------
+    out : array (N, C, H', W')
+    cache
+        That of the operator.
+
+    Raises
+    ------
+    TypeError, ValueError
+        x is not an array (N, C, H, W) of numbers, or the sizes are no positive integers that fit it.
     """
     _, x = promoted(x=x)
     height, width, stride, _, _ = pool_sizes(x, pool_param)
@@ -275,7 +441,24 @@ def max_pool_forward_im2col(x: Array, pool_param: dict) -> tuple[Array, Any]:
 
 @on_its_device
 def max_pool_backward_im2col(dout: Array, cache: Any) -> Array:
-    """Gradient of `max_pool_forward_im2col`: all of it goes to the first maximum of each window."""
+    """Gradient of `max_pool_forward_im2col`: all of it goes to the first maximum of each window.
+
+    Parameters
+    ----------
+    dout : array (N, C, H', W')
+        Gradient of the loss to the result.
+    cache
+        From `max_pool_forward_im2col`.
+
+    Returns
+    -------
+    dx : array (N, C, H, W)
+
+    Raises
+    ------
+    TypeError, ValueError
+        dout is not an array of numbers, or its shape is not that of the result; or no cache of the forward function.
+    """
     check_cache(cache, MaxPool2dCache)
     check_gradient(dout, cache.argmax.shape)
     return F.max_pool2d_backward(*_in_the_wider(dout, cache))
@@ -283,7 +466,26 @@ def max_pool_backward_im2col(dout: Array, cache: Any) -> Array:
 
 @on_its_device
 def avg_pool_forward_fast(x: Array, pool_param: dict) -> tuple[Array, tuple]:
-    """Average pooling; arguments, results and the choice of the form as of `max_pool_forward_fast`."""
+    """Average pooling; arguments, results and the choice of the form as of `max_pool_forward_fast`.
+
+    Parameters
+    ----------
+    x : array (N, C, H, W)
+        Images.
+    pool_param : dict
+        ``pool_height``, ``pool_width`` and ``stride``.
+
+    Returns
+    -------
+    out : array (N, C, H', W')
+    cache
+        The form, "reshape" or "im2col", and its cache.
+
+    Raises
+    ------
+    TypeError, ValueError
+        x is not an array (N, C, H, W) of numbers, or the sizes are no positive integers that fit it.
+    """
     if _tiles(x, pool_param):
         out, cache = avg_pool_forward_reshape(x, pool_param)
         return out, ("reshape", cache)
@@ -293,7 +495,24 @@ def avg_pool_forward_fast(x: Array, pool_param: dict) -> tuple[Array, tuple]:
 
 @on_its_device
 def avg_pool_backward_fast(dout: Array, cache: tuple) -> Array:
-    """Gradient of `avg_pool_forward_fast`."""
+    """Gradient of `avg_pool_forward_fast`.
+
+    Parameters
+    ----------
+    dout : array (N, C, H', W')
+        Gradient of the loss to the result.
+    cache
+        From `avg_pool_forward_fast`.
+
+    Returns
+    -------
+    dx : array (N, C, H, W)
+
+    Raises
+    ------
+    TypeError, ValueError
+        dout is not an array of numbers, or its shape is not that of the result; or no cache of the forward function.
+    """
     return _by_method(cache, {"reshape": avg_pool_backward_reshape, "im2col": avg_pool_backward_im2col}, dout)
 
 
@@ -301,10 +520,25 @@ def avg_pool_backward_fast(dout: Array, cache: tuple) -> Array:
 def avg_pool_forward_reshape(x: Array, pool_param: dict) -> tuple[Array, tuple]:
     """Average pooling of square windows that tile the image, by a reshape; the cache is the reshaped shape of x.
 
+    Parameters
+    ----------
+    x : array (N, C, H, W)
+        Images.
+    pool_param : dict
+        ``pool_height``, ``pool_width`` and ``stride``.
+
+    Returns
+    -------
+    out : array (N, C, H', W')
+    cache
+        What the backward function needs.
+
     Raises
     ------
     AssertionError
         pool_height, pool_width and stride differ, or do not divide the image.
+    TypeError, ValueError
+        x is not an array (N, C, H, W) of numbers, or the sizes are no positive integers that fit it.
     """
     backend, x = promoted(x=x)
     x_reshaped = _split(x, pool_param)
@@ -313,7 +547,24 @@ def avg_pool_forward_reshape(x: Array, pool_param: dict) -> tuple[Array, tuple]:
 
 @on_its_device
 def avg_pool_backward_reshape(dout: Array, cache: tuple) -> Array:
-    """Gradient of `avg_pool_forward_reshape`: the pixels of a window get equal shares."""
+    """Gradient of `avg_pool_forward_reshape`: the pixels of a window get equal shares.
+
+    Parameters
+    ----------
+    dout : array (N, C, H', W')
+        Gradient of the loss to the result.
+    cache
+        From `avg_pool_forward_reshape`.
+
+    Returns
+    -------
+    dx : array (N, C, H, W)
+
+    Raises
+    ------
+    TypeError, ValueError
+        dout is not an array of numbers, or its shape is not that of the result; or no cache of the forward function.
+    """
     backend, dout = promoted(dout=dout)
     n, c, out_h, height, out_w, width = cache
     check_gradient(dout, (n, c, out_h, out_w))
@@ -323,7 +574,26 @@ def avg_pool_backward_reshape(dout: Array, cache: tuple) -> Array:
 
 @on_its_device
 def avg_pool_forward_im2col(x: Array, pool_param: dict) -> tuple[Array, Any]:
-    """Average pooling of any windows; it is `xpconv.functional.avg_pool2d`."""
+    """Average pooling of any windows; it is `xpconv.functional.avg_pool2d`.
+
+    Parameters
+    ----------
+    x : array (N, C, H, W)
+        Images.
+    pool_param : dict
+        ``pool_height``, ``pool_width`` and ``stride``.
+
+    Returns
+    -------
+    out : array (N, C, H', W')
+    cache
+        That of the operator.
+
+    Raises
+    ------
+    TypeError, ValueError
+        x is not an array (N, C, H, W) of numbers, or the sizes are no positive integers that fit it.
+    """
     _, x = promoted(x=x)
     height, width, stride, _, _ = pool_sizes(x, pool_param)
     return F.avg_pool2d(x, (height, width), stride=stride)
@@ -331,7 +601,24 @@ def avg_pool_forward_im2col(x: Array, pool_param: dict) -> tuple[Array, Any]:
 
 @on_its_device
 def avg_pool_backward_im2col(dout: Array, cache: Any) -> Array:
-    """Gradient of `avg_pool_forward_im2col`: shares add up where windows overlap."""
+    """Gradient of `avg_pool_forward_im2col`: shares add up where windows overlap.
+
+    Parameters
+    ----------
+    dout : array (N, C, H', W')
+        Gradient of the loss to the result.
+    cache
+        From `avg_pool_forward_im2col`.
+
+    Returns
+    -------
+    dx : array (N, C, H, W)
+
+    Raises
+    ------
+    TypeError, ValueError
+        dout is not an array of numbers, or its shape is not that of the result; or no cache of the forward function.
+    """
     check_cache(cache, AvgPool2dCache)
     check_gradient(dout, cache.shape)
     return F.avg_pool2d_backward(*_in_the_wider(dout, cache))

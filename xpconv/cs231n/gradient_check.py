@@ -49,9 +49,9 @@ def eval_numerical_gradient(f: Callable[[Array], Any], x: Array, verbose: bool =
     Parameters
     ----------
     f
-        Called with x after one number in it was changed, so it may also read x from elsewhere, such as a net that
-        holds it. (Where arrays cannot be written to, a changed copy is passed, and f must use that.)
-    x : array
+        Called with x after one number in it was changed, so it may also read x from elsewhere, such as a net that holds
+        it. (Where arrays cannot be written to, a changed copy is passed, and f must use that.)
+    x : array of any shape
         Where to take the gradient; as before when done.
     verbose
         Print every index and derivative.
@@ -61,6 +61,11 @@ def eval_numerical_gradient(f: Callable[[Array], Any], x: Array, verbose: bool =
     Returns
     -------
     array like x
+
+    Raises
+    ------
+    TypeError, ValueError
+        x is not an array, or f does not return a number.
     """
     gradient = np.zeros(x.shape)
     for index in _indices(x):
@@ -75,6 +80,26 @@ def eval_numerical_gradient_array(f: Callable[[Array], Array], x: Array, df: Any
     """Gradient of ``sum(f(x) * df)`` for a function that returns an array; arguments as of `eval_numerical_gradient`.
 
     df is an array like f(x), or a number.
+
+    Parameters
+    ----------
+    f
+        As of `eval_numerical_gradient`, but what it returns is an array.
+    x : array of any shape
+        Where to take the gradient; as before when done.
+    df : array like f(x), or number
+        Weight of each number that f returns.
+    h
+        The step.
+
+    Returns
+    -------
+    array like x
+
+    Raises
+    ------
+    TypeError, ValueError
+        x is not an array, or df does not fit f(x).
     """
     gradient, df = np.zeros(x.shape), to_numpy(df)
     for index in _indices(x):
@@ -86,7 +111,26 @@ def eval_numerical_gradient_array(f: Callable[[Array], Array], x: Array, df: Any
 def grad_check_sparse(
     f: Callable[[Array], Any], x: Array, analytic_grad: Array, num_checks: int = 10, h: float = 1e-5
 ) -> None:
-    """Compare ``analytic_grad`` with differences of f at random places, and print both with their relative error."""
+    """Compare ``analytic_grad`` with differences of f at random places, and print both with their relative error.
+
+    Parameters
+    ----------
+    f
+        As of `eval_numerical_gradient`.
+    x : array of any shape
+        Where to take the gradient; as before when done.
+    analytic_grad : array like x
+        What is compared.
+    num_checks
+        How many places.
+    h
+        The step.
+
+    Raises
+    ------
+    TypeError, ValueError
+        x is not an array, or f does not return a number.
+    """
     for _ in range(num_checks):
         index = tuple(random.randrange(length) for length in x.shape)
         numerical = (float(_with(f, x, index, h)) - float(_with(f, x, index, -h))) / (2 * h)
@@ -96,6 +140,22 @@ def grad_check_sparse(
 
 
 def rel_error(x: Any, y: Any) -> float:
-    """Largest relative error, ``max(|x - y| / max(1e-8, |x| + |y|))``, of arrays of any backends or of numbers."""
+    """Largest relative error, ``max(|x - y| / max(1e-8, |x| + |y|))``, of arrays of any backends or of numbers.
+
+    Parameters
+    ----------
+    x, y : array of any shape, or number
+        Shapes that NumPy can broadcast.
+
+    Returns
+    -------
+    float
+        0 for what is equal.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Not numbers, or shapes that cannot be broadcast.
+    """
     x, y = to_numpy(x) * 1.0, to_numpy(y) * 1.0  # differences of unsigned integers would wrap around
     return float(np.max(np.abs(x - y) / np.maximum(1e-8, np.abs(x) + np.abs(y))))

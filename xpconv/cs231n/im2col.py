@@ -28,6 +28,17 @@ def get_im2col_indices(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Where in a padded image each entry of the columns comes from.
 
+    Parameters
+    ----------
+    x_shape
+        (N, C, H, W) of the images.
+    field_height, field_width
+        Of the window.
+    padding
+        Zeros around the images.
+    stride
+        Distance of the windows.
+
     Returns
     -------
     k : numpy.ndarray (C * field_height * field_width, 1)
@@ -39,6 +50,8 @@ def get_im2col_indices(
     ------
     AssertionError
         Windows do not end where the padded image does.
+    TypeError, ValueError
+        Sizes that are no integers in range.
     """
     _check_sizes(x_shape, field_height, field_width, padding, stride)
     _, C, H, W = x_shape
@@ -50,7 +63,31 @@ def get_im2col_indices(
 
 
 def im2col_indices(x: Array, field_height: int, field_width: int, padding: int = 1, stride: int = 1) -> Array:
-    """`im2col_cython` with the course's defaults and its assertion that sizes divide."""
+    """`im2col_cython` with the course's defaults and its assertion that sizes divide.
+
+    Parameters
+    ----------
+    x : array (N, C, H, W)
+        Images.
+    field_height, field_width
+        Of the window.
+    padding
+        Zeros around the images.
+    stride
+        Distance of the windows.
+
+    Returns
+    -------
+    array (C * field_height * field_width, out_h * out_w * N)
+        In the order of `im2col_cython`.
+
+    Raises
+    ------
+    AssertionError
+        Windows do not end where the padded image does.
+    TypeError, ValueError
+        x does not have four axes, or sizes are no integers in range.
+    """
     _check_sizes(x.shape, field_height, field_width, padding, stride)
     return im2col_cython(x, field_height, field_width, padding, stride)
 
@@ -58,7 +95,28 @@ def im2col_indices(x: Array, field_height: int, field_width: int, padding: int =
 def col2im_indices(
     cols: Array, x_shape: Sequence[int], field_height: int = 3, field_width: int = 3, padding: int = 1, stride: int = 1
 ) -> Array:
-    """`col2im_cython` with the shape of the images in one argument, the course's defaults and its assertion."""
+    """`col2im_cython` with the shape of the images in one argument, the course's defaults and its assertion.
+
+    Parameters
+    ----------
+    cols : array (C * field_height * field_width, out_h * out_w * N)
+        In the order of `im2col_cython`.
+    x_shape
+        (N, C, H, W) of the images.
+    field_height, field_width, padding, stride
+        As of `im2col_indices`.
+
+    Returns
+    -------
+    array (N, C, H, W)
+
+    Raises
+    ------
+    AssertionError
+        Windows do not end where the padded image does.
+    TypeError, ValueError
+        cols is not of that shape, or sizes are no integers in range.
+    """
     _check_sizes(x_shape, field_height, field_width, padding, stride)
     N, C, H, W = x_shape
     return col2im_cython(cols, N, C, H, W, field_height, field_width, padding, stride)

@@ -28,6 +28,11 @@ def im2col_cython(x: Array, field_height: int, field_width: int, padding: int, s
     -------
     array (C * field_height * field_width, out_h * out_w * N)
         Row ``(c * field_height + i) * field_width + j``; column ``(p * out_w + q) * N + n``, the batch last.
+
+    Raises
+    ------
+    TypeError, ValueError
+        x is not a floating-point array of four axes, or sizes are no integers in range.
     """
     backend, x = promoted(x=x)
     check_axes("(N, C, H, W)", x=x)
@@ -50,10 +55,19 @@ def col2im_cython(
     ----------
     cols : array (C * field_height * field_width, out_h * out_w * N)
         In the order of `im2col_cython`.
+    N, C, H, W
+        Shape of the images.
+    field_height, field_width, padding, stride
+        As of `im2col_cython`.
 
     Returns
     -------
     array (N, C, H, W)
+
+    Raises
+    ------
+    TypeError, ValueError
+        cols is not of that shape, or sizes are no integers in range.
     """
     backend = backend_of(cols=cols)
     N, C, padding = check_integers(0, N=N, C=C, padding=padding)
@@ -76,10 +90,21 @@ def col2im_6d_cython(cols: Array, N: int, C: int, H: int, W: int, HH: int, WW: i
     Parameters
     ----------
     cols : array (C, HH, WW, N, out_h, out_w)
+    N, C, H, W
+        Shape of the images.
+    HH, WW
+        Size of the window.
+    pad, stride
+        As of `im2col_cython`.
 
     Returns
     -------
     array (N, C, H, W)
+
+    Raises
+    ------
+    TypeError, ValueError
+        cols is not of that shape, or sizes are no integers in range.
     """
     backend = backend_of(cols=cols)
     N, C, pad = check_integers(0, N=N, C=C, pad=pad)

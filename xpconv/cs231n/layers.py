@@ -73,6 +73,8 @@ def affine_forward(x: Array, w: Array, b: Array) -> tuple[Array, tuple]:
     ------
     ValueError
         Shapes that do not match.
+    TypeError
+        Not arrays of numbers, or of several backends.
     """
     backend, x, w, b = promoted(x=x, w=w, b=b)
     if len(w.shape) != 2 or len(x.shape) < 2:
@@ -100,6 +102,11 @@ def affine_backward(dout: Array, cache: tuple) -> tuple[Array, Array, Array]:
     dx : array (N, d_1, ..., d_k)
     dw : array (D, M)
     db : array (M,)
+
+    Raises
+    ------
+    TypeError, ValueError
+        dout is not an array of numbers, or its shape is not that of the result; or no cache of the forward function.
     """
     x, w, _ = cache
     backend, dout, x, w = promoted(dout=dout, x=x, w=w)
@@ -113,14 +120,48 @@ def affine_backward(dout: Array, cache: tuple) -> tuple[Array, Array, Array]:
 
 @on_its_device
 def relu_forward(x: Array) -> tuple[Array, Array]:
-    """``max(x, 0)``; the cache is x."""
+    """``max(x, 0)``; the cache is x.
+
+    Parameters
+    ----------
+    x : array of any shape
+        Numbers.
+
+    Returns
+    -------
+    out : array like x
+    cache : array like x
+        x itself.
+
+    Raises
+    ------
+    TypeError
+        Not arrays of numbers, or of several backends.
+    """
     _, x = promoted(x=x)
     return F.relu(x)[0], x
 
 
 @on_its_device
 def relu_backward(dout: Array, cache: Array) -> Array:
-    """``dout`` where x, the cache, was positive, else 0."""
+    """``dout`` where x, the cache, was positive, else 0.
+
+    Parameters
+    ----------
+    dout : array like x
+        Gradient of the loss to the result.
+    cache : array of any shape
+        x, from `relu_forward`.
+
+    Returns
+    -------
+    dx : array like x
+
+    Raises
+    ------
+    TypeError, ValueError
+        dout is not of the shape of x.
+    """
     backend, dout, x = promoted(dout=dout, x=cache)
     check_gradient(dout, x.shape)
     return backend.keep(x > 0, dout)
@@ -159,6 +200,8 @@ def batchnorm_forward(x: Array, gamma: Array, beta: Array, bn_param: dict) -> tu
     ------
     ValueError
         Another mode, shapes that do not match, or no example to train on; bn_param is as it was.
+    TypeError
+        Not arrays of numbers, or of several backends.
     """
     backend, x, gamma, beta = promoted(x=x, gamma=gamma, beta=beta)
     xp = backend.xp
@@ -219,6 +262,11 @@ def batchnorm_backward(dout: Array, cache: tuple | None) -> tuple[Array, Array, 
     -------
     dx : array (N, D)
     dgamma, dbeta : array (D,)
+
+    Raises
+    ------
+    TypeError, ValueError
+        dout is not of the shape of the result; or the cache is of test mode.
     """
     x, mean, std, x_hat, gamma = _trained(cache)
     backend, dout, x = promoted(dout=dout, x=x)
@@ -245,6 +293,23 @@ def batchnorm_backward_alt(dout: Array, cache: tuple | None) -> tuple[Array, Arr
     """Gradients of `batchnorm_forward` in one formula; arguments and results as of `batchnorm_backward`.
 
     With the mean taken over the batch, ``dx = (dx_hat - mean(dx_hat) - x_hat * mean(dx_hat * x_hat)) / std``.
+
+    Parameters
+    ----------
+    dout : array (N, D)
+        Gradient of the loss to the result.
+    cache : tuple
+        From `batchnorm_forward` in mode "train".
+
+    Returns
+    -------
+    dx : array (N, D)
+    dgamma, dbeta : array (D,)
+
+    Raises
+    ------
+    TypeError, ValueError
+        dout is not of the shape of the result; or the cache is of test mode.
     """
     x, _, std, x_hat, gamma = _trained(cache)
     backend, dout, x = promoted(dout=dout, x=x)
@@ -290,6 +355,8 @@ def layernorm_forward(x: Array, gamma: Array, beta: Array, ln_param: dict) -> tu
     ------
     ValueError
         Shapes that do not match.
+    TypeError
+        Not arrays of numbers, or of several backends.
     """
     backend, x, gamma, beta = promoted(x=x, gamma=gamma, beta=beta)
     _check_features(x, gamma=gamma, beta=beta)
@@ -299,7 +366,25 @@ def layernorm_forward(x: Array, gamma: Array, beta: Array, ln_param: dict) -> tu
 
 @on_its_device
 def layernorm_backward(dout: Array, cache: tuple) -> tuple[Array, Array, Array]:
-    """Gradients of `layernorm_forward`: dx (N, D), dgamma (D,), dbeta (D,)."""
+    """Gradients of `layernorm_forward`: dx (N, D), dgamma (D,), dbeta (D,).
+
+    Parameters
+    ----------
+    dout : array (N, D)
+        Gradient of the loss to the result.
+    cache : tuple
+        From `layernorm_forward`.
+
+    Returns
+    -------
+    dx : array (N, D)
+    dgamma, dbeta : array (D,)
+
+    Raises
+    ------
+    TypeError, ValueError
+        dout is not an array of numbers, or its shape is not that of the result; or no cache of the forward function.
+    """
     x_hat, std, gamma = cache
     backend, dout, x_hat = promoted(dout=dout, x_hat=x_hat)
     check_gradient(dout, x_hat.shape)
@@ -324,6 +409,25 @@ def spatial_batchnorm_forward(x: Array, gamma: Array, beta: Array, bn_param: dic
     """`batchnorm_forward` of every channel of images (N, C, H, W), over the batch and all pixels.
 
     gamma, beta and the running statistics have shape (C,); returns out (N, C, H, W) and the cache.
+
+    Parameters
+    ----------
+    x : array (N, C, H, W)
+        Images.
+    gamma, beta : array (C,)
+        Scale and shift.
+    bn_param : dict
+        As of `batchnorm_forward`; running statistics are (C,).
+
+    Returns
+    -------
+    out : array (N, C, H, W)
+    cache : tuple, or None in test mode
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `batchnorm_forward`; x that does not have four axes.
     """
     backend = backend_of(x=x)
     check_axes("(N, C, H, W)", x=x)
@@ -333,7 +437,25 @@ def spatial_batchnorm_forward(x: Array, gamma: Array, beta: Array, bn_param: dic
 
 @on_its_device
 def spatial_batchnorm_backward(dout: Array, cache: tuple | None) -> tuple[Array, Array, Array]:
-    """Gradients of `spatial_batchnorm_forward`: dx (N, C, H, W), dgamma (C,), dbeta (C,)."""
+    """Gradients of `spatial_batchnorm_forward`: dx (N, C, H, W), dgamma (C,), dbeta (C,).
+
+    Parameters
+    ----------
+    dout : array (N, C, H, W)
+        Gradient of the loss to the result.
+    cache : tuple
+        From `spatial_batchnorm_forward` in mode "train".
+
+    Returns
+    -------
+    dx : array (N, C, H, W)
+    dgamma, dbeta : array (C,)
+
+    Raises
+    ------
+    TypeError, ValueError
+        dout is not of the shape of the result; or the cache is of test mode.
+    """
     backend = backend_of(dout=dout)
     of_rows, shape = _trained(cache)
     check_gradient(dout, shape)
@@ -364,6 +486,8 @@ def spatial_groupnorm_forward(x: Array, gamma: Array, beta: Array, G: int, gn_pa
     ------
     TypeError, ValueError
         G is no integer or does not divide C, or shapes do not match.
+    TypeError
+        Not arrays of numbers, or of several backends.
     """
     backend, x, gamma, beta = promoted(x=x, gamma=gamma, beta=beta)
     check_axes("(N, C, H, W)", x=x)
@@ -382,7 +506,25 @@ def spatial_groupnorm_forward(x: Array, gamma: Array, beta: Array, G: int, gn_pa
 
 @on_its_device
 def spatial_groupnorm_backward(dout: Array, cache: tuple) -> tuple[Array, Array, Array]:
-    """Gradients of `spatial_groupnorm_forward`: dx (N, C, H, W), dgamma and dbeta in the shape that gamma had."""
+    """Gradients of `spatial_groupnorm_forward`: dx (N, C, H, W), dgamma and dbeta in the shape that gamma had.
+
+    Parameters
+    ----------
+    dout : array (N, C, H, W)
+        Gradient of the loss to the result.
+    cache : tuple
+        From `spatial_groupnorm_forward`.
+
+    Returns
+    -------
+    dx : array (N, C, H, W)
+    dgamma, dbeta : array of the shape that gamma had
+
+    Raises
+    ------
+    TypeError, ValueError
+        dout is not an array of numbers, or its shape is not that of the result; or no cache of the forward function.
+    """
     x_hat, std, scale, shape = cache
     backend, dout, x_hat = promoted(dout=dout, x_hat=x_hat)
     check_gradient(dout, x_hat.shape)
@@ -419,6 +561,8 @@ def dropout_forward(x: Array, dropout_param: dict) -> tuple[Array, tuple]:
     ------
     ValueError
         Another mode, or p outside (0, 1].
+    TypeError
+        Not arrays of numbers, or of several backends.
     """
     backend, x = promoted(x=x)
     p, mode = dropout_param["p"], _mode("dropout_param", dropout_param["mode"])
@@ -434,7 +578,24 @@ def dropout_forward(x: Array, dropout_param: dict) -> tuple[Array, tuple]:
 
 @on_its_device
 def dropout_backward(dout: Array, cache: tuple) -> Array:
-    """Gradient of `dropout_forward`: what was dropped gets none."""
+    """Gradient of `dropout_forward`: what was dropped gets none.
+
+    Parameters
+    ----------
+    dout : array like x
+        Gradient of the loss to the result.
+    cache : tuple (dropout_param, mask)
+        From `dropout_forward`.
+
+    Returns
+    -------
+    dx : array like x
+
+    Raises
+    ------
+    ValueError
+        dout is not of the shape of the result.
+    """
     dropout_param, mask = cache
     if _mode("dropout_param", dropout_param["mode"]) == "test":
         return dout
@@ -507,6 +668,11 @@ def conv_backward_naive(dout: Array, cache: tuple) -> tuple[Array, Array, Array]
     dx : array (N, C, H, W)
     dw : array (F, C, HH, WW)
     db : array (F,)
+
+    Raises
+    ------
+    TypeError, ValueError
+        dout is not an array of numbers, or its shape is not that of the result; or no cache of the forward function.
     """
     x, w, b, conv_param = cache
     backend, dout, x, w = promoted(dout=dout, x=x, w=w)
@@ -547,6 +713,11 @@ def max_pool_forward_naive(x: Array, pool_param: dict) -> tuple[Array, tuple]:
     out : array (N, C, H', W')
         ``H' = 1 + (H - pool_height) // stride``, W' likewise.
     cache : tuple (x, pool_param)
+
+    Raises
+    ------
+    TypeError, ValueError
+        x is not an array (N, C, H, W) of numbers, or the sizes are no positive integers that fit it.
     """
     backend, x = promoted(x=x)
     height, width, stride, out_h, out_w = pool_sizes(x, pool_param)
@@ -565,7 +736,24 @@ def max_pool_forward_naive(x: Array, pool_param: dict) -> tuple[Array, tuple]:
 
 @on_its_device
 def max_pool_backward_naive(dout: Array, cache: tuple) -> Array:
-    """Gradient of `max_pool_forward_naive`: all of it goes to the maximum of the window, the first of equal ones."""
+    """Gradient of `max_pool_forward_naive`: all of it goes to the maximum of the window, the first of equal ones.
+
+    Parameters
+    ----------
+    dout : array (N, C, H', W')
+        Gradient of the loss to the result.
+    cache : tuple (x, pool_param)
+        From `max_pool_forward_naive`.
+
+    Returns
+    -------
+    dx : array (N, C, H, W)
+
+    Raises
+    ------
+    TypeError, ValueError
+        dout is not an array of numbers, or its shape is not that of the result; or no cache of the forward function.
+    """
     x, pool_param = cache
     backend, dout, x = promoted(dout=dout, x=x)
     height, width, stride, out_h, out_w = pool_sizes(x, pool_param, dout)
@@ -602,6 +790,12 @@ def svm_loss(x: Array, y: Array) -> tuple[Any, Array]:
     loss : scalar
         A NumPy scalar of NumPy arrays, a 0-d array of others.
     dx : array (N, C)
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `xpconv.functional.multiclass_hinge`: scores that are not floating-point, labels that are no integers or out
+        of range, other shapes.
     """
     loss, dx = F.multiclass_hinge(x, y)
     return scalar(backend_of(x=x), loss), dx
@@ -609,6 +803,26 @@ def svm_loss(x: Array, y: Array) -> tuple[Any, Array]:
 
 @on_its_device
 def softmax_loss(x: Array, y: Array) -> tuple[Any, Array]:
-    """Cross-entropy of the softmax of the scores, the mean over the batch; arguments and results as of `svm_loss`."""
+    """Cross-entropy of the softmax of the scores, the mean over the batch; arguments and results as of `svm_loss`.
+
+    Parameters
+    ----------
+    x : array (N, C)
+        Scores.
+    y : array (N,)
+        Labels, integers from 0 to C - 1.
+
+    Returns
+    -------
+    loss : scalar
+        A NumPy scalar of NumPy arrays, a 0-d array of others.
+    dx : array (N, C)
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `xpconv.functional.softmax_cross_entropy`: scores that are not floating-point, labels that are no integers or
+        out of range, other shapes.
+    """
     loss, dx = F.softmax_cross_entropy(x, y)
     return scalar(backend_of(x=x), loss), dx

@@ -39,6 +39,26 @@ def sgd(w: Array, dw: Array, config: Config | None = None) -> tuple[Array, Confi
     """Gradient descent: ``w - learning_rate * dw``.
 
     config: ``learning_rate`` (1e-2).
+
+    Parameters
+    ----------
+    w : array of any shape
+        Parameters.
+    dw : array like w
+        Gradient of the loss to them.
+    config : dict, optional
+        Settings and state, see above; what is missing gets its first value, in this dictionary.
+
+    Returns
+    -------
+    next_w : array like w
+    config : dict
+        For the next step.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Settings that are no numbers; arrays of several backends, or of different shapes.
     """
     config = _config(config, w, dw, (), learning_rate=1e-2)
     return w - _number(config, "learning_rate") * dw, config
@@ -49,6 +69,26 @@ def sgd_momentum(w: Array, dw: Array, config: Config | None = None) -> tuple[Arr
     """Gradient descent with momentum: ``v = momentum * v - learning_rate * dw``, then ``w + v``.
 
     config: ``learning_rate`` (1e-2), ``momentum`` (0.9); state ``velocity``, the v.
+
+    Parameters
+    ----------
+    w : array of any shape
+        Parameters.
+    dw : array like w
+        Gradient of the loss to them.
+    config : dict, optional
+        Settings and state, see above; what is missing gets its first value, in this dictionary.
+
+    Returns
+    -------
+    next_w : array like w
+    config : dict
+        For the next step.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Settings that are no numbers; arrays of several backends, or of different shapes.
     """
     config = _config(config, w, dw, ("velocity",), learning_rate=1e-2, momentum=0.9)
     learning_rate, momentum = _number(config, "learning_rate"), _number(config, "momentum")
@@ -61,6 +101,26 @@ def rmsprop(w: Array, dw: Array, config: Config | None = None) -> tuple[Array, C
     """RMSProp (Tieleman, Hinton 2012): steps divided by the root of a moving average of squared gradients.
 
     config: ``learning_rate`` (1e-2), ``decay_rate`` (0.99), ``epsilon`` (1e-8); state ``cache``, the average.
+
+    Parameters
+    ----------
+    w : array of any shape
+        Parameters.
+    dw : array like w
+        Gradient of the loss to them.
+    config : dict, optional
+        Settings and state, see above; what is missing gets its first value, in this dictionary.
+
+    Returns
+    -------
+    next_w : array like w
+    config : dict
+        For the next step.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Settings that are no numbers; arrays of several backends, or of different shapes.
     """
     config = _config(config, w, dw, ("cache",), learning_rate=1e-2, decay_rate=0.99, epsilon=1e-8)
     learning_rate, decay = _number(config, "learning_rate"), _number(config, "decay_rate")
@@ -75,6 +135,26 @@ def adam(w: Array, dw: Array, config: Config | None = None) -> tuple[Array, Conf
 
     config: ``learning_rate`` (1e-3), ``beta1`` (0.9), ``beta2`` (0.999), ``epsilon`` (1e-8); states ``m`` and ``v``,
     the moving averages of the gradient and of its square, and ``t`` (0), the number of steps.
+
+    Parameters
+    ----------
+    w : array of any shape
+        Parameters.
+    dw : array like w
+        Gradient of the loss to them.
+    config : dict, optional
+        Settings and state, see above; what is missing gets its first value, in this dictionary.
+
+    Returns
+    -------
+    next_w : array like w
+    config : dict
+        For the next step.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Settings that are no numbers; arrays of several backends, or of different shapes.
     """
     config = _config(config, w, dw, ("m", "v"), learning_rate=1e-3, beta1=0.9, beta2=0.999, epsilon=1e-8, t=0)
     learning_rate, beta1, beta2 = (_number(config, name) for name in ("learning_rate", "beta1", "beta2"))

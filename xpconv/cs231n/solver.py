@@ -127,10 +127,24 @@ class Solver:
 
         Parameters
         ----------
+        X : array (N, ...)
+            Examples.
+        y : array (N,)
+            Labels.
         num_samples : int, optional
             Take that many at random if there are more.
         batch_size : int
             How many go through the network at once.
+
+        Returns
+        -------
+        float
+            0 to 1.
+
+        Raises
+        ------
+        ValueError
+            Not as many labels as examples, or none.
         """
         _check_examples("X", X, "y", y)
         count = X.shape[0]

@@ -66,6 +66,11 @@ class Compose:
     Parameters
     ----------
     transforms : sequence of callables
+
+    Raises
+    ------
+    TypeError
+        Something that cannot be called.
     """
 
     def __init__(self, transforms: Sequence[Transform]) -> None:
@@ -94,6 +99,11 @@ class Normalize:
         Of pixels between 0 and 1: uint8 images are divided by 255 first. One number stands for all channels.
     dtype : str
         What uint8 images become; floating-point images keep their dtype.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Not finite numbers, of different lengths, a std that is not positive, or an unknown dtype.
     """
 
     mean: Sequence[float] | float
@@ -137,7 +147,25 @@ class Normalize:
         return backend.astype(x, dtype)
 
     def constants(self, channels: int, is_bytes: bool) -> tuple[np.ndarray, np.ndarray]:
-        """The numbers, one a channel or one for all, of one product and one sum: ``x / std - mean / std``."""
+        """The numbers, one a channel or one for all, of one product and one sum: ``x / std - mean / std``.
+
+        Parameters
+        ----------
+        channels
+            C of the images.
+        is_bytes
+            Whether they are uint8, 0 to 255.
+
+        Returns
+        -------
+        scale, shift : numpy.ndarray (C,) or (1,)
+            In float64.
+
+        Raises
+        ------
+        ValueError
+            There are numbers for another count of channels.
+        """
         mean, std = np.asarray(self.mean), np.asarray(self.std)
         if len(mean) not in (1, channels):
             raise ValueError(f"images: expected {len(mean)} channels, got {channels}")
@@ -154,6 +182,11 @@ class ShiftCrop:
     ----------
     padding : int or pair
         Largest shift (vertical, horizontal), smaller than the image.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Not integers, or negative.
     """
 
     padding: IntOrPair
@@ -187,7 +220,23 @@ class ShiftCrop:
             return shifted * backend.astype(backend.asarray(inside.astype(np.uint8)), images.dtype)
 
     def limits(self, image_size: tuple[int, int]) -> tuple[int, int]:
-        """Largest shifts of images (H, W)."""
+        """Largest shifts of images (H, W).
+
+        Parameters
+        ----------
+        image_size
+            (H, W).
+
+        Returns
+        -------
+        pair of int
+            Vertical and horizontal.
+
+        Raises
+        ------
+        ValueError
+            A shift that is not smaller than the image.
+        """
         far_y, far_x = to_pair("padding", self.padding, minimum=0)
         height, width = image_size
         if far_y >= height or far_x >= width:
@@ -195,7 +244,25 @@ class ShiftCrop:
         return far_y, far_x
 
     def draw(self, rng: Random, count: int) -> np.ndarray:
-        """Shifts (count, 2)."""
+        """Shifts (count, 2).
+
+        Parameters
+        ----------
+        rng
+            Of the batch, or a generator.
+        count
+            How many images.
+
+        Returns
+        -------
+        numpy.ndarray (count, 2)
+            Integers, vertical and horizontal.
+
+        Raises
+        ------
+        TypeError, ValueError
+            The padding was changed to what it must not be.
+        """
         far = np.asarray(to_pair("padding", self.padding, minimum=0))
         return np.floor(uniforms(rng, count, 2) * (2 * far + 1)).astype(np.int64) - far
 
@@ -208,6 +275,11 @@ class RandomFlip:
     ----------
     probability : float
         0 to 1.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Not a number, or not in 0 to 1.
     """
 
     probability: float = 0.5
@@ -229,7 +301,20 @@ class RandomFlip:
             return xp.take(both, chosen, axis=0)
 
     def draw(self, rng: Random, count: int) -> np.ndarray:
-        """Which of so many images are mirrored."""
+        """Which of so many images are mirrored.
+
+        Parameters
+        ----------
+        rng
+            Of the batch, or a generator.
+        count
+            How many images.
+
+        Returns
+        -------
+        numpy.ndarray (count,)
+            Booleans.
+        """
         return uniforms(rng, count, 1)[:, 0] < self.probability
 
 
@@ -244,6 +329,11 @@ class Cutout:
     ----------
     size : int or pair
         Height and width of the square.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Not positive integers.
     """
 
     size: IntOrPair

@@ -173,12 +173,26 @@ class Batches:
     def epoch(self, number: int, start: int = 0) -> Iterator[tuple[Array, Array]]:
         """The batches of epoch ``number`` from step ``start`` on.
 
+        Parameters
+        ----------
+        number
+            Of the epoch, from 0.
+        start
+            Steps that are left out, from 0 to the length of the epoch.
+
         Yields
         ------
         images : array (n, C, H, W)
             Of ``dtype``; never memory of the data set.
         labels : array (n,)
             Of the backend's integer dtype: int64, int32 with JAX's defaults. With ``mixup`` rows (n, K) of ``dtype``.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Not integers, or out of range.
+        DataError
+            When a batch is made: an image cannot be read.
         """
         number = check_integer("number", number, 0)
         start = check_integer("start", start, 0)

@@ -34,6 +34,11 @@ class ColorJitter:
         0 to 1.
     hue : float
         0 to 0.5.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Not numbers, or out of range.
     """
 
     brightness: float = 0.0

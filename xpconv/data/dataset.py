@@ -82,6 +82,16 @@ class Dataset(ABC):
     def read(self, indices: np.ndarray) -> np.ndarray:
         """Images (n, C, H, W) of these indices (n,), in memory of their own; called by several threads at once.
 
+        Parameters
+        ----------
+        indices : numpy.ndarray (n,)
+            From 0 to the length of the set - 1.
+
+        Returns
+        -------
+        numpy.ndarray (n, C, H, W)
+            uint8 or floating-point, see `is_bytes`.
+
         Raises
         ------
         DataError
@@ -103,6 +113,18 @@ class Dataset(ABC):
         ----------
         indices
             A slice, integers, or N booleans.
+
+        Returns
+        -------
+        Dataset
+            Of the class of this one; nothing is copied that need not be.
+
+        Raises
+        ------
+        IndexError
+            An index that is out of range, or booleans of another length.
+        ValueError
+            No image is chosen.
         """
         part = object.__new__(type(self))
         part.__dict__.update(self.__dict__)
@@ -116,6 +138,16 @@ class Dataset(ABC):
         """The same images with the labels that the names of their classes have among ``classes``, which may be more.
 
         Labels of a set without names stay.
+
+        Parameters
+        ----------
+        classes
+            Names; each of those of this set is among them.
+
+        Returns
+        -------
+        Dataset
+            Of the class of this one.
 
         Raises
         ------

@@ -69,12 +69,19 @@ def read_image(
     max_pixels
         Images with more are refused before they are unpacked.
 
+    Returns
+    -------
+    numpy.ndarray (C, H, W)
+        uint8.
+
     Raises
     ------
     DataError
         It cannot be read as an image, or is too large; the message names it.
     ValueError
         Neither 1 nor 3 channels.
+    MissingExtraError
+        Pillow is not installed.
     """
     image_module, operations = require("PIL.Image", "pictures"), require("PIL.ImageOps", "pictures")
     channels, height, width = image_shape
@@ -187,6 +194,8 @@ class ImageFiles(Dataset):
         Files that cannot be read or are of several sizes.
     TypeError, ValueError
         Naming the argument that is wrong and its value.
+    MissingExtraError
+        Pillow is not installed.
     """
 
     def __init__(
@@ -303,11 +312,18 @@ def read_image_folder(
     allow_outside
         Whether links may lead to files outside of the folder; else these count as bad.
 
+    Returns
+    -------
+    Splits
+        Of `ImageFiles`.
+
     Raises
     ------
     DataError
         No such folders; files that cannot be read; a class of the test part that the training part does not have, or
         one without images.
+    TypeError, ValueError, MissingExtraError
+        As `ImageFiles`.
     """
     path = Path(path)
     options: dict[str, Any] = {"bad": bad, "max_pixels": max_pixels, "workers": workers}

@@ -168,6 +168,11 @@ def read_npy(path: str | os.PathLike[str], labels: str | os.PathLike[str] | None
         The ``.npy`` file with their labels (N,); without it, the file of the name with ``labels`` in place of
         ``images``, or ``y`` in place of ``x``.
 
+    Returns
+    -------
+    Splits
+        Of `LazyDataset`.
+
     Raises
     ------
     DataError
@@ -281,11 +286,18 @@ def read_hdf5(path: str | os.PathLike[str]) -> Splits:
         The file, with the keys that `read_npz` takes (x_train, y_train, x_test, y_test; or images and labels, ...) at
         its top. ``classes``, if there is such a key, has the names of the classes.
 
+    Returns
+    -------
+    Splits
+        Without a test part every fifth image is for testing.
+
     Raises
     ------
     DataError
         No HDF5 file, other keys, arrays that are no images and labels, or arrays whose numbers lie in other files: they
         may be any that you can read.
+    MissingExtraError
+        h5py is not installed.
     """
     h5py = require("h5py", "HDF5 files", extra="hdf5")
     path = Path(path)

@@ -66,10 +66,17 @@ def read_manifest(
     allow_outside
         Whether paths may be absolute or lead out of the manifest's folder; else these count as bad.
 
+    Returns
+    -------
+    Splits
+        Of `ImageFiles`.
+
     Raises
     ------
     DataError
         No such file or columns; or rows that are no use, which are listed with the number of their line.
+    TypeError, ValueError, MissingExtraError
+        As `ImageFiles`.
     """
     path = Path(path)
     if bad not in BAD:

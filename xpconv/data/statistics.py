@@ -58,10 +58,19 @@ def compute_statistics(
         A JSON file. What it has of this very set (its files, their sizes and times, and which images were chosen) is
         taken; else the set is read and the result is written there, beside those of other sets.
 
+    Returns
+    -------
+    Statistics
+        Numbers for pixels between 0 and 1.
+
     Raises
     ------
     DataError
         An image cannot be read; or ``keep_in`` is a file of something else, which is left alone.
+    TypeError, ValueError
+        workers is no integer from 0 to 1024.
+    OSError
+        ``keep_in`` cannot be written.
     """
     workers = check_integer("workers", workers, 0, 1024)
     if keep_in is None:

@@ -32,20 +32,42 @@ __all__ = [
 
 
 class ActivationCache(NamedTuple):
-    """What the backward of an activation needs: the argument x for gelu and silu, the result y for the others."""
+    """What the backward of an activation needs: the argument x for gelu and silu, the result y for the others.
+
+    Attributes
+    ----------
+    kept : array like x
+        x itself for gelu and silu, y for the others.
+    """
 
     kept: Array
 
 
 class LeakyReluCache(NamedTuple):
-    """What `leaky_relu_backward` needs of the forward call."""
+    """What `leaky_relu_backward` needs of the forward call.
+
+    Attributes
+    ----------
+    x : array of any shape
+        The argument.
+    negative_slope : float
+        The argument.
+    """
 
     x: Array
     negative_slope: float
 
 
 class HardtanhCache(NamedTuple):
-    """What `hardtanh_backward` needs of the forward call."""
+    """What `hardtanh_backward` needs of the forward call.
+
+    Attributes
+    ----------
+    y : array like x
+        The result.
+    min_val, max_val : float
+        The bounds.
+    """
 
     y: Array
     min_val: float
@@ -95,6 +117,17 @@ def relu(x: Array) -> tuple[Array, ActivationCache]:
 def relu_backward(dy: Array, cache: ActivationCache) -> Array:
     """``dy`` where x was positive, else 0 (NaN where dy is infinite).
 
+    Parameters
+    ----------
+    dy : array like x
+        Gradient of the loss to the result.
+    cache : ActivationCache
+        From `relu`.
+
+    Returns
+    -------
+    dx : array like x
+
     Raises
     ------
     TypeError, ValueError
@@ -132,6 +165,17 @@ def leaky_relu(x: Array, negative_slope: float = 0.01) -> tuple[Array, LeakyRelu
 def leaky_relu_backward(dy: Array, cache: LeakyReluCache) -> Array:
     """``dy`` where x was positive, else ``negative_slope * dy``.
 
+    Parameters
+    ----------
+    dy : array like x
+        Gradient of the loss to the result.
+    cache : LeakyReluCache
+        From `leaky_relu`.
+
+    Returns
+    -------
+    dx : array like x
+
     Raises
     ------
     TypeError, ValueError
@@ -167,6 +211,17 @@ def gelu(x: Array) -> tuple[Array, ActivationCache]:
 def gelu_backward(dy: Array, cache: ActivationCache) -> Array:
     """``dy * (Phi(x) + x * phi(x))``, phi the normal density.
 
+    Parameters
+    ----------
+    dy : array like x
+        Gradient of the loss to the result.
+    cache : ActivationCache
+        From `gelu`.
+
+    Returns
+    -------
+    dx : array like x
+
     Raises
     ------
     TypeError, ValueError
@@ -201,6 +256,17 @@ def silu(x: Array) -> tuple[Array, ActivationCache]:
 def silu_backward(dy: Array, cache: ActivationCache) -> Array:
     """``dy * s * (1 + x * (1 - s))`` with ``s = sigmoid(x)``.
 
+    Parameters
+    ----------
+    dy : array like x
+        Gradient of the loss to the result.
+    cache : ActivationCache
+        From `silu`.
+
+    Returns
+    -------
+    dx : array like x
+
     Raises
     ------
     TypeError, ValueError
@@ -234,6 +300,17 @@ def sigmoid(x: Array) -> tuple[Array, ActivationCache]:
 
 def sigmoid_backward(dy: Array, cache: ActivationCache) -> Array:
     """``dy * y * (1 - y)``.
+
+    Parameters
+    ----------
+    dy : array like x
+        Gradient of the loss to the result.
+    cache : ActivationCache
+        From `sigmoid`.
+
+    Returns
+    -------
+    dx : array like x
 
     Raises
     ------
@@ -285,6 +362,17 @@ def hardtanh(x: Array, min_val: float = -1.0, max_val: float = 1.0) -> tuple[Arr
 def hardtanh_backward(dy: Array, cache: HardtanhCache) -> Array:
     """``dy`` where x was strictly between the bounds, else 0.
 
+    Parameters
+    ----------
+    dy : array like x
+        Gradient of the loss to the result.
+    cache : HardtanhCache
+        From `hardtanh`.
+
+    Returns
+    -------
+    dx : array like x
+
     Raises
     ------
     TypeError, ValueError
@@ -319,6 +407,17 @@ def tanh(x: Array) -> tuple[Array, ActivationCache]:
 
 def tanh_backward(dy: Array, cache: ActivationCache) -> Array:
     """``dy * (1 - y**2)``.
+
+    Parameters
+    ----------
+    dy : array like x
+        Gradient of the loss to the result.
+    cache : ActivationCache
+        From `tanh`.
+
+    Returns
+    -------
+    dx : array like x
 
     Raises
     ------

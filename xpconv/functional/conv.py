@@ -14,7 +14,21 @@ __all__ = ["Conv1dCache", "Conv2dCache", "conv1d", "conv1d_backward", "conv2d", 
 
 
 class Conv2dCache(NamedTuple):
-    """What `conv2d_backward` needs of the forward call: the arguments themselves, no columns."""
+    """What `conv2d_backward` needs of the forward call: the arguments themselves, no columns.
+
+    Attributes
+    ----------
+    x : array (N, C, H, W)
+        The images; a view in this order of axes where they were passed in another.
+    w : array (F, C / groups, kh, kw)
+        The filters, likewise.
+    has_bias : bool
+        Whether there is a db.
+    geometry : ConvGeometry
+        All lengths, strides and paddings, checked.
+    layout, weight_layout : str
+        In which order the gradients have their axes.
+    """
 
     x: Array
     w: Array
@@ -92,6 +106,23 @@ def conv2d_relu(
     """``max(conv2d(x), 0)`` in one pass over the memory, where there is a kernel for it; see `conv2d`.
 
     The cache is that of `conv2d`: on the way back comes `relu_backward`, with the result, and then `conv2d_backward`.
+
+    Parameters
+    ----------
+    x, w, b, stride, padding, dilation, groups, layout, weight_layout
+        As for `conv2d`: x is an array (N, C, H, W), w (F, C / groups, kh, kw), b (F,).
+
+    Returns
+    -------
+    y : array (N, F, out_h, out_w), or (N, out_h, out_w, F)
+        At least 0; NaN stays NaN.
+    cache : Conv2dCache
+        That of `conv2d`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `conv2d`.
     """
     return _convolve("conv2d_relu", x, w, b, stride, padding, dilation, groups, layout, weight_layout)
 
@@ -164,7 +195,13 @@ def conv2d_backward(dy: Array, cache: Conv2dCache, *, need_dx: bool = True) -> t
 
 
 class Conv1dCache(NamedTuple):
-    """What `conv1d_backward` needs of the forward call: the convolution of images of height one."""
+    """What `conv1d_backward` needs of the forward call: the convolution of images of height one.
+
+    Attributes
+    ----------
+    conv2d : Conv2dCache
+        Of that convolution.
+    """
 
     conv2d: Conv2dCache
 

@@ -14,7 +14,21 @@ __all__ = ["ConvTranspose2dCache", "conv_transpose2d", "conv_transpose2d_backwar
 
 
 class ConvTranspose2dCache(NamedTuple):
-    """What `conv_transpose2d_backward` needs of the forward call: the arguments themselves, no columns."""
+    """What `conv_transpose2d_backward` needs of the forward call: the arguments themselves, no columns.
+
+    Attributes
+    ----------
+    x : array (N, C, H, W)
+        The images; a view in this order of axes where they were passed in another.
+    w : array (C, F / groups, kh, kw)
+        The filters.
+    has_bias : bool
+        Whether there is a db.
+    geometry : ConvGeometry
+        Of the convolution that goes from the result to x.
+    layout : str
+        In which order the gradient has its axes.
+    """
 
     x: Array
     w: Array

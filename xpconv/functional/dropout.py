@@ -14,7 +14,17 @@ __all__ = ["DropoutCache", "dropout", "dropout_backward"]
 
 
 class DropoutCache(NamedTuple):
-    """What `dropout_backward` needs of the forward call: the mask, None where nothing was dropped."""
+    """What `dropout_backward` needs of the forward call: the mask, None where nothing was dropped.
+
+    Attributes
+    ----------
+    mask : array like x, or None
+        What x was multiplied by: 0, or 1 / (1 - p); None where nothing was dropped.
+    shape : tuple of int
+        Of x and the result.
+    dtype : str
+        Of x and the result.
+    """
 
     mask: Array | None
     shape: tuple[int, ...]

@@ -13,7 +13,17 @@ __all__ = ["LinearCache", "linear", "linear_backward"]
 
 
 class LinearCache(NamedTuple):
-    """What `linear_backward` needs of the forward call: the arguments themselves."""
+    """What `linear_backward` needs of the forward call: the arguments themselves.
+
+    Attributes
+    ----------
+    x : array (..., in)
+        The argument.
+    w : array (out, in)
+        The argument.
+    has_bias : bool
+        Whether there is a db.
+    """
 
     x: Array
     w: Array

@@ -35,8 +35,20 @@ class BatchNormCache(NamedTuple):
 
     Attributes
     ----------
-    running_mean, running_var
+    x : array (N, C) or (N, C, H, W), or (N, H, W, C)
+        The argument.
+    weight : array (C,) or None
+        The argument.
+    has_bias : bool
+        Whether there is a gradient of the bias.
+    mean, inv_std : array (C,)
+        What x was normalised by: the mean, and 1 / sqrt(var + eps).
+    training : bool
+        Whether these are moments of x.
+    running_mean, running_var : array (C,) or None
         The running statistics after the call: new arrays when training, else those passed in; None if None was.
+    layout : str
+        In which order x has its axes.
     """
 
     x: Array
@@ -55,8 +67,22 @@ class BatchNormReluCache(NamedTuple):
 
     Attributes
     ----------
-    running_mean, running_var
-        As those of `BatchNormCache`.
+    x : array (N, C) or (N, C, H, W), or (N, H, W, C)
+        The argument.
+    y : array like x
+        The result.
+    weight : array (C,) or None
+        The argument.
+    has_bias, has_residual : bool
+        Whether there are gradients of them.
+    mean, inv_std : array (C,)
+        What x was normalised by: the mean, and 1 / sqrt(var + eps).
+    training : bool
+        Whether these are moments of x.
+    running_mean, running_var : array (C,) or None
+        The running statistics after the call, as those of `BatchNormCache`.
+    layout : str
+        In which order x has its axes.
     """
 
     x: Array
@@ -270,10 +296,16 @@ def batch_norm_relu(
 
     Parameters
     ----------
-    x, weight, bias, running_mean, running_var, training, momentum, eps, layout
-        As for `batch_norm`.
+    x : array (N, C) or (N, C, H, W), or (N, H, W, C) with ``layout
+        "NHWC"``= Floating-point; half precision is computed in float32.
+    weight, bias : array (C,), optional
+        Scale and shift, of the dtype of x; 1 and 0 if None.
+    running_mean, running_var : array (C,), optional
+        Running statistics, as for `batch_norm`. Needed unless training.
     residual : array like x, optional
         What is added before the ReLU, as at the end of a residual block; nothing if None. It is never broadcast.
+    training, momentum, eps, layout
+        As for `batch_norm`.
 
     Returns
     -------
@@ -358,7 +390,21 @@ def batch_norm_relu_backward(
 
 
 class LayerNormCache(NamedTuple):
-    """What `layer_norm_backward` needs of the forward call."""
+    """What `layer_norm_backward` needs of the forward call.
+
+    Attributes
+    ----------
+    x : array (..., *normalized_shape)
+        The argument.
+    weight : array (*normalized_shape,) or None
+        The argument.
+    has_bias : bool
+        Whether there is a gradient of the bias.
+    mean, inv_std : array (rows, 1)
+        Of each sample, those of x in C order.
+    normalized_shape : tuple of int
+        Lengths of the last axes.
+    """
 
     x: Array
     weight: Array | None
@@ -459,7 +505,21 @@ def layer_norm_backward(dy: Array, cache: LayerNormCache) -> tuple[Array, Array 
 
 
 class GroupNormCache(NamedTuple):
-    """What `group_norm_backward` and `instance_norm_backward` need of the forward call."""
+    """What `group_norm_backward` and `instance_norm_backward` need of the forward call.
+
+    Attributes
+    ----------
+    x : array (N, C, ...)
+        The argument.
+    weight : array (C,) or None
+        The argument.
+    has_bias : bool
+        Whether there is a gradient of the bias.
+    mean, inv_std : array (N * num_groups, 1)
+        Of each group of each example.
+    num_groups : int
+        The argument; C for `instance_norm`.
+    """
 
     x: Array
     weight: Array | None
@@ -592,5 +652,23 @@ def instance_norm(
 
 
 def instance_norm_backward(dy: Array, cache: GroupNormCache) -> tuple[Array, Array | None, Array | None]:
-    """Gradients of `instance_norm`: those of `group_norm` with a group for each channel."""
+    """Gradients of `instance_norm`: those of `group_norm` with a group for each channel.
+
+    Parameters
+    ----------
+    dy : array like x
+        Gradient of the loss to the result.
+    cache : GroupNormCache
+        From `instance_norm`.
+
+    Returns
+    -------
+    dx : array like x
+    dw, db : array (C,), or None where weight or bias was None
+
+    Raises
+    ------
+    TypeError, ValueError
+        dy has another shape, dtype or backend than the result.
+    """
     return group_norm_backward(dy, cache)

@@ -47,7 +47,19 @@ def _check_pixels(x: Array) -> None:
 
 
 class MaxPool2dCache(NamedTuple):
-    """What `max_pool2d_backward` needs of the forward call: where the maxima were."""
+    """What `max_pool2d_backward` needs of the forward call: where the maxima were.
+
+    Attributes
+    ----------
+    argmax : integer array (N, C, out_h, out_w)
+        Which tap of its window, counted row by row, is the first maximum.
+    dtype : str
+        Of x and the result.
+    window : Window
+        Image size, window size, strides and paddings, checked.
+    layout : str
+        In which order x and the result have their axes.
+    """
 
     argmax: Array
     dtype: str
@@ -132,7 +144,21 @@ def max_pool2d_backward(dy: Array, cache: MaxPool2dCache) -> Array:
 
 
 class AvgPool2dCache(NamedTuple):
-    """What `avg_pool2d_backward` needs of the forward call: no arrays."""
+    """What `avg_pool2d_backward` needs of the forward call: no arrays.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Of the result, (N, C, out_h, out_w).
+    dtype : str
+        Of x and the result.
+    count_include_pad : bool
+        The argument.
+    window : Window
+        Image size, window size, strides and paddings, checked.
+    layout : str
+        In which order x and the result have their axes.
+    """
 
     shape: tuple[int, int, int, int]  # of the result, (N, C, out_h, out_w)
     dtype: str
@@ -218,7 +244,19 @@ def avg_pool2d_backward(dy: Array, cache: AvgPool2dCache) -> Array:
 
 
 class GlobalAvgPool2dCache(NamedTuple):
-    """What `global_avg_pool2d_backward` needs of the forward call: no arrays."""
+    """What `global_avg_pool2d_backward` needs of the forward call: no arrays.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Of the result.
+    dtype : str
+        Of x and the result.
+    image_size : pair of int
+        (H, W) of x.
+    layout : str
+        In which order x has its axes.
+    """
 
     shape: tuple[int, ...]  # of the result
     dtype: str
@@ -284,7 +322,19 @@ def global_avg_pool2d_backward(dy: Array, cache: GlobalAvgPool2dCache) -> Array:
 
 
 class AdaptiveAvgPool2dCache(NamedTuple):
-    """What `adaptive_avg_pool2d_backward` needs of the forward call: no arrays."""
+    """What `adaptive_avg_pool2d_backward` needs of the forward call: no arrays.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Of the result, (N, C, out_h, out_w).
+    dtype : str
+        Of x and the result.
+    image_size : pair of int
+        (H, W) of x.
+    layout : str
+        In which order x and the result have their axes.
+    """
 
     shape: tuple[int, int, int, int]  # of the result, (N, C, out_h, out_w)
     dtype: str

@@ -40,7 +40,18 @@ class ReLU(_Activation):
 
 
 class LeakyReLU(Layer):
-    """``x`` where it is positive, ``negative_slope * x`` elsewhere."""
+    """``x`` where it is positive, ``negative_slope * x`` elsewhere.
+
+    Parameters
+    ----------
+    negative_slope : float
+        Factor of negative numbers.
+
+    Raises
+    ------
+    TypeError, ValueError
+        The slope is not a finite number.
+    """
 
     def __init__(self, negative_slope: float = 0.01) -> None:
         self.negative_slope = check_number("negative_slope", negative_slope, -math.inf)

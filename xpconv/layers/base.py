@@ -80,7 +80,7 @@ class Parameter:
     Parameters
     ----------
     data : array
-        Floating-point, of any backend. Copied: optimizers update the parameter in place.
+        Of any shape, floating-point, of any backend. Copied: optimizers update the parameter in place.
 
     Attributes
     ----------
@@ -105,7 +105,7 @@ class Parameter:
 
     @property
     def data(self) -> Array:
-        """The values."""
+        """The values: an array of the shape that it was made with, or of one assigned since."""
         return self._data
 
     @data.setter
@@ -129,6 +129,11 @@ class Parameter:
 
     def accumulate_grad(self, g: Array) -> None:
         """Add ``g`` to `grad`. The arrays that were there are not modified.
+
+        Parameters
+        ----------
+        g : array like data
+            What is added.
 
         Raises
         ------
@@ -155,7 +160,15 @@ class Parameter:
 
 
 class LoadResult(NamedTuple):
-    """Names that `Layer.load_state_dict` did not find on one side; both empty when it was strict."""
+    """Names that `Layer.load_state_dict` did not find on one side; both empty when it was strict.
+
+    Attributes
+    ----------
+    missing
+        Names of the layer that the state did not have.
+    unexpected
+        Names of the state that the layer does not have.
+    """
 
     missing: list[str]
     unexpected: list[str]
@@ -191,13 +204,51 @@ class Layer:
     # ---- forward and backward -------------------------------------------------------------------------------
 
     def forward(self, x: Array) -> Array:
-        """The result for ``x``; pushes what `backward` needs."""
+        """The result for ``x``; pushes what `backward` needs.
+
+        Parameters
+        ----------
+        x : array
+            Of the shape that the layer takes, on the backend and in the dtype of its parameters.
+
+        Returns
+        -------
+        y : array
+            Of the shape that the layer makes of it.
+
+        Raises
+        ------
+        TypeError, ValueError
+            x does not fit the layer: not an array, of another backend, dtype or shape. The message names the argument.
+        NotImplementedError
+            The subclass defines no forward.
+        """
         raise NotImplementedError(f"{type(self).__name__} defines no forward")
 
     def backward(self, dy: Array) -> Array:
         """Gradient to the input of the latest forward not yet gone back through, from the gradient to its result.
 
         Gradients to parameters are added to their ``grad``.
+
+        Parameters
+        ----------
+        dy : array
+            Gradient of the loss to the result of that forward, in its shape and dtype.
+
+        Returns
+        -------
+        dx : array
+            Of the shape of the input; None from layers and containers that were told not to compute it (``need_dx =
+            False``).
+
+        Raises
+        ------
+        RuntimeError
+            No forward in training mode came before.
+        TypeError, ValueError
+            dy has another shape, dtype or backend than the result.
+        NotImplementedError
+            The subclass defines no backward.
         """
         raise NotImplementedError(f"{type(self).__name__} defines no backward")
 
@@ -218,7 +269,13 @@ class Layer:
         raise NotImplementedError(f"{type(self).__name__} has no ReLU of its own")
 
     def push(self, cache: Any) -> None:
-        """Keep ``cache`` for `backward`; nothing is kept in evaluation mode, unless a `Trainer` trains the rest."""
+        """Keep ``cache`` for `backward`; nothing is kept in evaluation mode, unless a `Trainer` trains the rest.
+
+        Parameters
+        ----------
+        cache
+            What the backward pass will need: an array, or anything that holds arrays.
+        """
         if self.training or self._keeps:
             self._stack.append(cache)
 
@@ -250,8 +307,8 @@ class Layer:
         Parameters
         ----------
         step
-            Number of the training step, from 0 to 2**32 - 1; or an array of one uint32 on the device of the network,
-            whose value counts when the random numbers are drawn.
+            Number of the training step, from 0 to 2**32 - 1; or an array of shape (1,) of uint32 on the device of the
+            network, whose value counts when the random numbers are drawn.
         seed
             0 to 2**64 - 1. None leaves each layer the seed that it drew when it was made.
 
@@ -274,7 +331,18 @@ class Layer:
     # ---- mode -----------------------------------------------------------------------------------------------
 
     def train(self, mode: bool = True) -> Self:
-        """Training mode (or evaluation mode, if not ``mode``) for this layer and its children; returns self."""
+        """Training mode (or evaluation mode, if not ``mode``) for this layer and its children; returns self.
+
+        Parameters
+        ----------
+        mode
+            False is what `eval` does.
+
+        Returns
+        -------
+        Layer
+            Itself.
+        """
         for _, layer in self.named_layers():
             layer.training = bool(mode)
         return self
@@ -322,6 +390,20 @@ class Layer:
         """Make ``array`` the attribute ``name`` and part of the state, though it is not trained.
 
         None only reserves the name. Later assignments to the attribute replace the buffer.
+
+        Parameters
+        ----------
+        name
+            Of the attribute, which must be new.
+        array : array of any shape, or None
+            The first value; it is not copied.
+
+        Raises
+        ------
+        TypeError
+            Not an array of a known library.
+        ValueError
+            A name that is taken, empty, or has a dot.
         """
         if not name or "." in name or name in self.__dict__:
             raise ValueError(f"name: must be a new attribute, non-empty and without '.', got {name!r}")
@@ -349,7 +431,18 @@ class Layer:
             yield layer
 
     def named_layers(self, prefix: str = "") -> Iterator[tuple[str, Layer]]:
-        """The layer itself, under the name ``prefix``, and all layers inside, parents first; each once."""
+        """The layer itself, under the name ``prefix``, and all layers inside, parents first; each once.
+
+        Parameters
+        ----------
+        prefix
+            In front of every name.
+
+        Yields
+        ------
+        name, layer
+            The path of attributes, and the layer.
+        """
         yield from self._walk(prefix, set())
 
     def _walk(self, prefix: str, seen: set[int] | None) -> Iterator[tuple[str, Layer]]:
@@ -377,7 +470,13 @@ class Layer:
             yield parameter
 
     def named_buffers(self) -> Iterator[tuple[str, Array]]:
-        """All buffers with their paths."""
+        """All buffers with their paths.
+
+        Yields
+        ------
+        name, array
+            The path of attributes, and the array of any shape itself, not a copy.
+        """
         for prefix, layer in self.named_layers():
             for name, array in layer._own(layer._buffer_names):
                 yield f"{prefix}.{name}" if prefix else name, array
@@ -402,6 +501,11 @@ class Layer:
         """Copies of all parameters and buffers by their paths, with the names, shapes and order of PyTorch.
 
         The arrays stay on their backend; `xpconv.to_numpy` brings one to the host. Later training does not change them.
+
+        Returns
+        -------
+        dict
+            Arrays of the shapes of the parameters and buffers, by path.
         """
         return {name: _copy(array) for name, array, _ in self._state()}
 
@@ -559,6 +663,11 @@ class RandomLayer(Layer):
     ----------
     rng
         Where the seed is drawn from: a generator, an integer, or None for the process-wide generator.
+
+    Raises
+    ------
+    TypeError, ValueError
+        rng is neither a generator nor an integer that can be a seed.
     """
 
     def __init__(self, rng: np.random.Generator | int | None = None) -> None:
@@ -570,6 +679,11 @@ class RandomLayer(Layer):
         """Key ``(seed, layer, step)`` of the next draw; to be called once a forward, in training mode only.
 
         The step is what `Layer.begin_step` was given, in a recorded step an array on the device.
+
+        Returns
+        -------
+        seed, layer, step
+            Numbers, the step perhaps as an array without axes.
 
         Raises
         ------

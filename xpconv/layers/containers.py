@@ -31,6 +31,13 @@ class Sequential(Layer):
     ----------
     *layers : Layer, or one mapping
         Named "0", "1", …, or by the keys of the mapping, in its order.
+
+    Raises
+    ------
+    TypeError
+        Not a layer.
+    ValueError
+        A name that an attribute of Sequential has.
     """
 
     def __init__(self, *layers: Layer | Mapping[str, Layer]) -> None:
@@ -49,7 +56,25 @@ class Sequential(Layer):
         return [layer for _, layer in self._own(self._layer_names)]
 
     def append(self, layer: Layer) -> Sequential:
-        """Add ``layer`` at the end, named by its number; returns self."""
+        """Add ``layer`` at the end, named by its number; returns self.
+
+        Parameters
+        ----------
+        layer
+            Of any kind.
+
+        Returns
+        -------
+        Sequential
+            Itself.
+
+        Raises
+        ------
+        TypeError
+            Not a layer.
+        ValueError
+            The number is taken, by a name of the mapping that it was made of.
+        """
         name = str(len(self))
         if hasattr(self, name):
             raise ValueError(f"layer: the name {name!r} is taken")
@@ -134,6 +159,11 @@ class Residual(Layer):
     body : Layer
     shortcut : Layer, optional
         Gives ``x`` the shape of the body's result; None is the identity.
+
+    Raises
+    ------
+    TypeError
+        Not layers.
     """
 
     shortcut: Layer | None
@@ -143,7 +173,15 @@ class Residual(Layer):
         self.shortcut = None if shortcut is None else _check_layer("shortcut", shortcut)
 
     def forward(self, x: Array) -> Array:
-        """The sum; nothing is broadcast."""
+        """The sum; nothing is broadcast.
+
+        Raises
+        ------
+        ValueError
+            Body and shortcut give different shapes.
+        TypeError
+            They give arrays of two backends.
+        """
         y = self.body.forward(x)
         return _sum(y, self._straight(x, y))
 
@@ -158,7 +196,13 @@ class Residual(Layer):
         return straight
 
     def backward(self, dy: Array) -> Array:
-        """The sum of both ways back."""
+        """The sum of both ways back.
+
+        Raises
+        ------
+        RuntimeError
+            A layer inside gave no gradient to its input, or no forward in training mode came before.
+        """
         # in reverse, for a layer that is in both ways
         straight = dy if self.shortcut is None else self.shortcut.backward(dy)
         return self._joined(self.body.backward(dy), straight)
@@ -226,6 +270,13 @@ class Concat(Layer):
         Named "0", "1", …
     axis : int
         Along which the results are joined: 1, the channels.
+
+    Raises
+    ------
+    TypeError
+        Not layers, or an axis that is no integer.
+    ValueError
+        No branches.
     """
 
     def __init__(self, *branches: Layer, axis: int = 1) -> None:
@@ -236,7 +287,13 @@ class Concat(Layer):
             setattr(self, str(i), _check_layer(f"branches[{i}]", branch))
 
     def forward(self, x: Array) -> Array:
-        """The results of all branches, joined."""
+        """The results of all branches, joined.
+
+        Raises
+        ------
+        ValueError
+            Results whose shapes differ in more than the axis, or have no such axis.
+        """
         parts = [branch.forward(x) for _, branch in self._own(self._layer_names)]
         dimensions = len(parts[0].shape)
         if not -dimensions <= self.axis < dimensions:
@@ -253,7 +310,15 @@ class Concat(Layer):
         return y
 
     def backward(self, dy: Array) -> Array:
-        """The sum of the ways back through all branches."""
+        """The sum of the ways back through all branches.
+
+        Raises
+        ------
+        RuntimeError
+            A layer inside gave no gradient to its input, or no forward in training mode came before.
+        ValueError
+            dy is not of the shape of the result.
+        """
         shape, axis, lengths = self.pop()
         if tuple(dy.shape) != shape:
             raise ValueError(f"dy: expected shape {shape}, that of the forward result, got {tuple(dy.shape)}")

@@ -75,6 +75,12 @@ class Conv2d(Layer):
     need_dx : bool
         False makes backward return None instead of the gradient to the input, which saves a third of its work: for the
         first layer of a network.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Sizes that are no positive integers, groups that do not divide both numbers of channels, an unknown padding,
+        layout or dtype. The message names the argument.
     """
 
     bias: Parameter | None
@@ -109,11 +115,33 @@ class Conv2d(Layer):
         self.bias = uniform(generator, (self.out_channels,), fan_in, dtype) if bias else None
 
     def filters(self) -> Array:
-        """What images are convolved with, (F, C / groups, kh, kw): the weight, or what a subclass makes of it."""
+        """What images are convolved with, (F, C / groups, kh, kw): the weight, or what a subclass makes of it.
+
+        Returns
+        -------
+        array (F, C / groups, kh, kw)
+            Of the dtype of the weight.
+        """
         return self.weight.data
 
     def weight_gradient(self, dw: Array) -> Array:
-        """Gradient to the weight, from that to the filters."""
+        """Gradient to the weight, from that to the filters.
+
+        Parameters
+        ----------
+        dw : array (F, C / groups, kh, kw)
+            Gradient of the loss to what `filters` gave.
+
+        Returns
+        -------
+        array like the weight
+            Gradient of the loss to the weight.
+
+        Raises
+        ------
+        TypeError, ValueError
+            From what a subclass computes; here nothing is computed.
+        """
         return dw
 
     def forward(self, x: Array) -> Array:
@@ -193,6 +221,11 @@ class ConvTranspose2d(Layer):
     bias : Parameter (F,) or None
     need_dx : bool
         As for `Conv2d`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As for `Conv2d`; also for an output_padding as large as stride and dilation.
     """
 
     bias: Parameter | None
@@ -296,6 +329,11 @@ class Conv1d(Layer):
     weight : Parameter (F, C / groups, k)
     bias : Parameter (F,) or None
     need_dx : bool
+        As for `Conv2d`.
+
+    Raises
+    ------
+    TypeError, ValueError
         As for `Conv2d`.
     """
 

@@ -23,6 +23,11 @@ class Dropout(RandomLayer):
         Probability of dropping, 0 to 1.
     rng : numpy.random.Generator or int, optional
         Where the seed comes from; the process-wide generator if None.
+
+    Raises
+    ------
+    TypeError, ValueError
+        p is no number or not in 0 to 1; rng cannot give a seed.
     """
 
     def __init__(self, p: float = 0.5, *, rng: np.random.Generator | int | None = None) -> None:

@@ -38,6 +38,11 @@ class Linear(Layer):
     bias : Parameter (out_features,) or None
     need_dx : bool
         False makes backward return None instead of the gradient to the input: for the first layer of a network.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Counts that are no positive integers, or an unknown dtype.
     """
 
     bias: Parameter | None
@@ -81,7 +86,13 @@ class Flatten(Layer):
     """(N, ...) to (N, product of the rest), as the input of a `Linear`."""
 
     def forward(self, x: Array) -> Array:
-        """Rows in C order, whatever the strides of ``x``."""
+        """Rows in C order, whatever the strides of ``x``.
+
+        Raises
+        ------
+        ValueError
+            x has no axis for the batch.
+        """
         shape = tuple(x.shape)
         if not shape:
             raise ValueError("x: expected at least 1 dimension (N, ...), got a 0-dimensional array")
@@ -90,7 +101,13 @@ class Flatten(Layer):
         return reshaped(backend_of(x=x), x, (shape[0], math.prod(shape[1:])))
 
     def backward(self, dy: Array) -> Array:
-        """``dy`` in the shape of the input."""
+        """``dy`` in the shape of the input.
+
+        Raises
+        ------
+        ValueError
+            dy is not of the shape of the result.
+        """
         shape = self.pop()
         flat = (shape[0], math.prod(shape[1:]))
         if tuple(dy.shape) != flat:

@@ -192,6 +192,12 @@ class BatchNorm2d(_BatchNorm):
     layout : str
         Order of the axes of the images, "NCHW" or "NHWC".
 
+    Raises
+    ------
+    TypeError, ValueError
+        A count that is no positive integer, eps or momentum that are no numbers or out of range, an unknown dtype,
+        layout or activation.
+
     Examples
     --------
     The end of a residual block::
@@ -233,6 +239,12 @@ class BatchNorm2d(_BatchNorm):
         Returns
         -------
         array like x
+
+        Raises
+        ------
+        ValueError
+            x does not have four axes, or not as many channels; a residual without ``activation="relu"``, or of another
+            shape.
         """
         if self.activation is None:
             if residual is not None:
@@ -283,6 +295,11 @@ class LayerNorm(Layer):
     Attributes
     ----------
     weight, bias : Parameter (*normalized_shape) or None
+
+    Raises
+    ------
+    TypeError, ValueError
+        Lengths that are no positive integers, an eps that is no number or negative, an unknown dtype.
     """
 
     weight: Parameter | None
@@ -347,6 +364,12 @@ class GroupNorm(Layer):
     Attributes
     ----------
     weight, bias : Parameter (C,) or None
+
+    Raises
+    ------
+    TypeError, ValueError
+        Counts that are no positive integers or of which the first does not divide the second, an eps that is no number
+        or negative, an unknown dtype.
     """
 
     weight: Parameter | None
@@ -365,7 +388,13 @@ class GroupNorm(Layer):
         self.bias = constant((self.num_channels,), 0.0, dtype) if affine else None
 
     def forward(self, x: Array) -> Array:
-        """(N, C, ...) to the same shape."""
+        """(N, C, ...) to the same shape.
+
+        Raises
+        ------
+        ValueError
+            x does not have as many channels.
+        """
         _check_channels(x, self.num_channels)
         y, cache = functional.group_norm(
             x,
@@ -406,6 +435,11 @@ class InstanceNorm2d(Layer):
     Attributes
     ----------
     weight, bias : Parameter (C,) or None
+
+    Raises
+    ------
+    TypeError, ValueError
+        A count that is no positive integer, an eps that is no number or negative, an unknown dtype.
     """
 
     weight: Parameter | None
@@ -419,7 +453,13 @@ class InstanceNorm2d(Layer):
         self.bias = constant((self.num_features,), 0.0, dtype) if affine else None
 
     def forward(self, x: Array) -> Array:
-        """(N, C, H, W) to the same shape."""
+        """(N, C, H, W) to the same shape.
+
+        Raises
+        ------
+        TypeError, ValueError
+            x does not have four axes, or not as many channels.
+        """
         check_shape("x", x, (None, self.num_features, None, None), "(N, C, H, W)")
         y, cache = functional.instance_norm(
             x,

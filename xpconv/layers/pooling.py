@@ -29,6 +29,11 @@ class MaxPool2d(Layer):
         Whether a last partial window counts.
     layout : str
         Order of the axes of the images, "NCHW" or "NHWC".
+
+    Raises
+    ------
+    TypeError, ValueError
+        Sizes that are no positive integers, a padding larger than half of the window, an unknown padding or layout.
     """
 
     def __init__(
@@ -90,6 +95,11 @@ class AvgPool2d(Layer):
         Whether the zeros count in the divisor; with "same" too: False is TensorFlow's mean.
     layout : str
         Order of the axes of the images, "NCHW" or "NHWC".
+
+    Raises
+    ------
+    TypeError, ValueError
+        Sizes that are no positive integers, a padding larger than half of the window, an unknown padding or layout.
     """
 
     def __init__(
@@ -140,6 +150,11 @@ class GlobalAvgPool2d(Layer):
     ----------
     layout : str
         Order of the axes of the images, "NCHW" or "NHWC".
+
+    Raises
+    ------
+    ValueError
+        Unknown layout.
     """
 
     def __init__(self, *, layout: str = "NCHW") -> None:
@@ -165,6 +180,11 @@ class AdaptiveAvgPool2d(Layer):
         (out_h, out_w).
     layout : str
         Order of the axes of the images, "NCHW" or "NHWC".
+
+    Raises
+    ------
+    TypeError, ValueError
+        Sizes that are no positive integers, or an unknown layout.
     """
 
     def __init__(self, output_size: IntOrPair, *, layout: str = "NCHW") -> None:

@@ -88,6 +88,11 @@ def count_operations(layer: Layer, inputs: Sequence[Shape], output: Shape) -> Op
         Shapes of the arrays that its forward was called with, the batch first.
     output
         Shape of its result.
+
+    Returns
+    -------
+    Operations or None
+        None where there is no rule for the layer.
     """
     return None
 
@@ -204,6 +209,15 @@ class SummaryRow(NamedTuple):
 class Summary:
     """What a network is made of and what it costs; ``str`` of it is a table.
 
+    Made by `Layer.summary`.
+
+    Parameters
+    ----------
+    rows, input_shape, batch_size, parameter_memory
+        See the attributes.
+    place
+        For the heading of the table: the backend that the network is on.
+
     Attributes
     ----------
     rows : list of SummaryRow
@@ -251,6 +265,11 @@ class Summary:
         ----------
         depth
             How far to go into layers that are made of layers; what is deeper is summed up in one row. None is all.
+
+        Returns
+        -------
+        str
+            Lines, the widest as long as the longest row.
         """
         cells: list[Sequence[str]] = [("layer", "result", "parameters", "MACs", "FLOPs", "memory")]
         around: list[str] = []  # names of the rows that the next one may be in

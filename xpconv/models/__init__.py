@@ -106,6 +106,7 @@ _BUILDERS: dict[str, Callable[..., Layer]] = {
 }
 
 NAMES = tuple(_BUILDERS)
+"""What `build` takes: the names of the networks, as strings."""
 
 
 def build(
@@ -135,6 +136,11 @@ def build(
         Where weights and seeds come from: a generator, an integer, or None for the process-wide generator.
     dtype
         Of the parameters, and so of the images.
+
+    Returns
+    -------
+    Layer
+        The network, in training mode.
 
     Raises
     ------

@@ -66,6 +66,11 @@ class InvertedResidual(Layer):
         The layers.
     use_res_connect : bool
         Whether x is added: with stride 1 and as many channels as before.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Counts that are no positive integers, or an unknown dtype.
     """
 
     def __init__(
@@ -136,6 +141,12 @@ class MobileNetV2(Sequential):
         Where weights and seeds come from; the process-wide generator if None.
     dtype : str
         Of the parameters.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Counts that are no positive integers, a factor that is not above 0, an output_stride or dropout that is not one
+        of these, an unknown dtype.
     """
 
     def __init__(

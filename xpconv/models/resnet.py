@@ -83,6 +83,11 @@ class BasicBlock(_Block):
         Name of the attribute that holds the shortcut's layers; it is None where the shortcut is the identity.
     rng, dtype
         As for `Conv2d`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Counts that are no positive integers, an unknown dtype, or a shortcut that is the name of another attribute.
     """
 
     expansion = 1
@@ -116,6 +121,11 @@ class Bottleneck(_Block):
     in_channels, width, stride : int
         Channels of the input, channels of the 3x3 convolution, and its stride; the result has ``4 * width`` channels.
     shortcut, rng, dtype
+        As for `BasicBlock`.
+
+    Raises
+    ------
+    TypeError, ValueError
         As for `BasicBlock`.
     """
 
@@ -181,6 +191,11 @@ class CifarResNet(Sequential):
         Where weights come from; the process-wide generator if None.
     dtype : str
         Of the parameters.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A depth that is not 6 n + 2, counts that are no positive integers, an unknown dtype.
     """
 
     def __init__(
@@ -232,6 +247,11 @@ class ResNet(Sequential):
         Where weights come from; the process-wide generator if None.
     dtype : str
         Of the parameters.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A depth that is not one of these, counts that are no positive integers, an unknown dtype.
     """
 
     def __init__(

@@ -55,6 +55,12 @@ class FullyConnectedNet(Sequential):
         Where weights and seeds come from; the process-wide generator if None.
     dtype : str
         Of the parameters.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Sizes that are no positive integers or too small for the network, a share or a name that is out of range, an
+        unknown dtype. The message names the argument.
     """
 
     def __init__(
@@ -110,6 +116,12 @@ class ThreeLayerConvNet(Sequential):
         Of the convolution (odd size), and of the hidden linear layer.
     weight_scale, rng, dtype
         As for `FullyConnectedNet`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Sizes that are no positive integers or too small for the network, a share or a name that is out of range, an
+        unknown dtype. The message names the argument.
     """
 
     def __init__(
@@ -164,6 +176,12 @@ class LeNet(Sequential):
         Where weights come from; the process-wide generator if None.
     dtype : str
         Of the parameters.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Sizes that are no positive integers or too small for the network, a share or a name that is out of range, an
+        unknown dtype. The message names the argument.
     """
 
     def __init__(
@@ -221,6 +239,12 @@ class SmallConvNet(Sequential):
         Where weights and seeds come from; the process-wide generator if None.
     dtype : str
         Of the parameters.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Sizes that are no positive integers or too small for the network, a share or a name that is out of range, an
+        unknown dtype. The message names the argument.
     """
 
     def __init__(

@@ -46,6 +46,12 @@ class VGG(Sequential):
         Where weights and seeds come from; the process-wide generator if None.
     dtype : str
         Of the parameters.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A depth that is not one of these, counts that are no positive integers, a dropout that is not in 0 to 1, an
+        unknown dtype.
     """
 
     def __init__(

@@ -14,7 +14,18 @@ __all__ = ["check_norm", "clip_grad_norm"]
 
 
 def check_norm(norm: float) -> None:
-    """Raise FloatingPointError for a norm of gradients that is not finite."""
+    """Raise FloatingPointError for a norm of gradients that is not finite.
+
+    Parameters
+    ----------
+    norm : float, or array without axes
+        What `clip_grad_norm` has returned.
+
+    Raises
+    ------
+    FloatingPointError
+        It is infinite or not a number.
+    """
     if not math.isfinite(norm):
         raise FloatingPointError(
             f"the norm of the gradients is {norm}: the loss has diverged, or is not finite itself; "

@@ -427,6 +427,11 @@ class Optimizer:
             group and how many parameters it has (``"count"``); ``"parameters"``, for each the steps it has taken
             (``"step"``) and the names of its arrays (``"arrays"``). Parameters are numbered through the groups, in
             their order.
+
+        Raises
+        ------
+        TypeError, ValueError
+            A setting in `param_groups` was changed to what it must not be.
         """
         groups, parameters, arrays = [], [], {}
         for group in self.param_groups:
@@ -446,10 +451,17 @@ class Optimizer:
 
         Arrays go to the backends of their parameters; a float32 array is taken for a bfloat16 parameter.
 
+        Parameters
+        ----------
+        state
+            What `state_dict` has given.
+
         Raises
         ------
         ValueError
             The state is of another optimizer, for other parameters, or not complete: the message says which.
+        TypeError
+            A setting in it is of the wrong type.
         """
         arrays, settings = _entry(state, "arrays"), _entry(state, "settings")
         kind, groups, entries = (_entry(settings, name) for name in ("kind", "groups", "parameters"))

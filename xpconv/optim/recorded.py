@@ -17,6 +17,16 @@ class RecordedStep:
     """A step that a graph of the device has recorded and replays; made by `Optimizer.recording`.
 
     The graph reads learning rates and step counts from arrays that live as long as this object.
+
+    Parameters
+    ----------
+    optimizer
+        One that has taken an ordinary step.
+
+    Raises
+    ------
+    RuntimeError
+        It has taken none yet, or the kernels of its backend cannot read their numbers on the device.
     """
 
     def __init__(self, optimizer: Optimizer) -> None:

@@ -32,7 +32,18 @@ class Schedule:
 
 @dataclass(frozen=True)
 class ConstantSchedule(Schedule):
-    """``lr`` in every step."""
+    """``lr`` in every step.
+
+    Parameters
+    ----------
+    lr
+        The learning rate, at least 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Not a number, or out of range.
+    """
 
     lr: float
 
@@ -55,6 +66,11 @@ class StepSchedule(Schedule):
         An integer: multiply after every so many steps. A sequence: multiply at these steps.
     gamma
         The factor.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Not a number, or out of range.
     """
 
     lr: float
@@ -82,6 +98,20 @@ class CosineSchedule(Schedule):
 
     ``min_lr + (lr - min_lr) * (1 + cos(pi * step / total_steps)) / 2``, PyTorch's CosineAnnealingLR; from
     ``total_steps`` on it stays at min_lr (PyTorch's would rise again).
+
+    Parameters
+    ----------
+    lr
+        The learning rate of step 0.
+    total_steps
+        After how many steps it is min_lr, where it stays.
+    min_lr
+        The last learning rate.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Not a number, or out of range.
     """
 
     lr: float
@@ -114,6 +144,11 @@ class OneCycleSchedule(Schedule):
         The part of it that goes up, 0 to 1.
     div_factor, final_div_factor
         See above.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Not a number, or out of range.
     """
 
     max_lr: float
@@ -144,6 +179,18 @@ class WarmupSchedule(Schedule):
     """``schedule``, multiplied by ``(step + 1) / steps`` in the first steps: Goyal et al. 2017 (arXiv:1706.02677), 2.2.
 
     The schedule keeps its own time: it is not delayed by the warm-up.
+
+    Parameters
+    ----------
+    schedule
+        What is multiplied: any schedule.
+    steps
+        How many first steps, at least 1.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Not a schedule; steps that are no integer or below 1.
     """
 
     schedule: Schedule

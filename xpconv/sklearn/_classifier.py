@@ -258,6 +258,13 @@ class ConvNetClassifier(ClassifierMixin, ConvNetEstimator):
         -------
         array (n,)
             Of the dtype of `classes_`.
+
+        Raises
+        ------
+        NotFittedError
+            `fit` has not been called.
+        TypeError, ValueError
+            X is not of numbers, or not of the shape of that in `fit`.
         """
         best = self._scores(X).argmax(axis=1)
         return self.classes_[best]
@@ -274,11 +281,36 @@ class ConvNetClassifier(ClassifierMixin, ConvNetEstimator):
         -------
         array (n, n_classes)
             float64, in the order of `classes_`; rows sum to 1.
+
+        Raises
+        ------
+        NotFittedError
+            `fit` has not been called.
+        TypeError, ValueError
+            As for `predict`.
         """
         return np.exp(self.predict_log_proba(X))
 
     def predict_log_proba(self, X: Any) -> np.ndarray:
-        """Logarithm of `predict_proba`, exact also where that is 0."""
+        """Logarithm of `predict_proba`, exact also where that is 0.
+
+        Parameters
+        ----------
+        X : array (n, C, H, W), (n, H, W) or (n, features)
+            As for `predict`.
+
+        Returns
+        -------
+        array (n, n_classes)
+            float64, in the order of `classes_`.
+
+        Raises
+        ------
+        NotFittedError
+            `fit` has not been called.
+        TypeError, ValueError
+            As for `predict`.
+        """
         scores = self._scores(X)
         return scores - logsumexp(scores, axis=1, keepdims=True)
 

@@ -192,6 +192,13 @@ class ConvNetRegressor(RegressorMixin, ConvNetEstimator):
         -------
         array (n,) or (n, targets)
             float64, of the form of y in `fit`.
+
+        Raises
+        ------
+        NotFittedError
+            `fit` has not been called.
+        TypeError, ValueError
+            X is not of numbers, or not of the shape of that in `fit`.
         """
         scores = self._scores(X)
         numbers = self._targets.invert(scores)

@@ -40,15 +40,13 @@ def check_gradients(
     Parameters
     ----------
     forward
-        ``forward(*inputs) -> (y, cache)``; y is an array or a number. Fix other arguments with a lambda::
-
-            check_gradients(lambda x, w: conv2d(x, w, stride=2), conv2d_backward, [x, w])
-
+        ``forward(*inputs) -> (y, cache)``; y is an array or a number. Fix other arguments with a lambda:
+        ``check_gradients(lambda x, w: conv2d(x, w, stride=2), conv2d_backward, [x, w])``.
     backward
         ``backward(dy, cache) -> gradients``: one for each input, in their order, alone or in a sequence. More may
         follow if they are None.
-    inputs
-        Arrays of float64 of one backend. None stands for an argument that is left out; its gradient must be None.
+    inputs : sequence of arrays of any shape
+        Of float64 and of one backend. None stands for an argument that is left out; its gradient must be None.
     names
         Of the inputs, for messages.
     rng
@@ -65,6 +63,8 @@ def check_gradients(
         for the same inputs, or modifies them.
     TypeError
         An input is not of float64.
+    ValueError
+        Not as many names as inputs.
     """
     names = [f"input {k}" for k in range(len(inputs))] if names is None else list(names)
     if len(names) != len(inputs):
@@ -118,8 +118,8 @@ def check_layer(
         With parameters of float64 (``layer.to(dtype="float64")``), on the backend of x. Values, gradients, buffers and
         mode are afterwards what they were; caches are dropped. Random layers draw what they draw in step 0, in every
         forward.
-    x
-        Array of float64 that the layer takes.
+    x : array
+        Of float64, of a shape that the layer takes.
     rng, eps, rtol
         As for `check_gradients`.
 

@@ -54,7 +54,25 @@ class Case(NamedTuple):
             yield get_backend()
 
     def asarray(self, values: Any, dtype: str | None = None) -> Array:
-        """``values`` as an array of the case; a copy, so that the caller's array is safe."""
+        """``values`` as an array of the case; a copy, so that the caller's array is safe.
+
+        Parameters
+        ----------
+        values : array of any shape
+            What NumPy makes an array of.
+        dtype
+            A name; None keeps that of the values.
+
+        Returns
+        -------
+        array
+            Of the shape of the values.
+
+        Raises
+        ------
+        TypeError
+            The backend does not have the dtype.
+        """
         backend = load_backend(self.backend)
         array = backend.asarray(np.array(values), dtype)
         if self.readonly:
@@ -62,7 +80,23 @@ class Case(NamedTuple):
         return array
 
     def to_numpy(self, array: Array) -> np.ndarray:
-        """The values on the host; asserts that ``array`` is of the case's backend."""
+        """The values on the host; asserts that ``array`` is of the case's backend.
+
+        Parameters
+        ----------
+        array : array of any shape
+            Of the case's backend.
+
+        Returns
+        -------
+        numpy.ndarray
+            Of the same shape.
+
+        Raises
+        ------
+        AssertionError
+            An array of another backend.
+        """
         assert load_backend(self.backend).owns(array), f"{type(array)} is not of {self.backend}"
         return to_numpy(array)
 
@@ -78,3 +112,4 @@ CASES: tuple[Case, ...] = (
     Case("cuda-host", "cuda-host"),
     Case("cupy", "cupy"),
 )
+"""The backend matrix, every way to run an operator; `Case.why_unavailable` says which of them run here."""

@@ -35,6 +35,24 @@ def starts(size: int, kernel: int, stride: int, pads: Pair, dilation: int, ceil_
 
     Window after window is laid down as long as it ends within the padded image. With ``ceil_mode`` one more follows if
     it overshoots by less than a stride, unless it would begin behind the image.
+
+    Parameters
+    ----------
+    size
+        Of the image along the axis.
+    kernel, stride
+        In pixels.
+    pads
+        (before, after).
+    dilation
+        In pixels.
+    ceil_mode
+        Whether a last partial window counts.
+
+    Returns
+    -------
+    list of int
+        In order.
     """
     before, after = pads
     extent = (kernel - 1) * dilation + 1
@@ -77,7 +95,31 @@ def _out_size(
 def im2col(
     x: np.ndarray, kernel: Pair, stride: Pair = (1, 1), padding: Pads = _NONE, dilation: Pair = (1, 1)
 ) -> np.ndarray:
-    """Columns (N, C * kh * kw, out_h * out_w) of images (N, C, H, W)."""
+    """Columns (N, C * kh * kw, out_h * out_w) of images (N, C, H, W).
+
+    Parameters
+    ----------
+    x : array (N, C, H, W)
+        Images.
+    kernel
+        (kh, kw).
+    stride
+        (vertical, horizontal).
+    padding
+        ((top, bottom), (left, right)).
+    dilation
+        (vertical, horizontal).
+
+    Returns
+    -------
+    array (N, C * kh * kw, out_h * out_w)
+        float64.
+
+    Raises
+    ------
+    IndexError, ValueError
+        Shapes that do not fit; nothing is checked beforehand.
+    """
     n, c, height, width = x.shape
     out_h, out_w = _out_size((height, width), kernel, stride, padding, dilation)
     cols = np.zeros((n, c, kernel[0], kernel[1], out_h, out_w))
@@ -95,7 +137,33 @@ def col2im(
     padding: Pads = _NONE,
     dilation: Pair = (1, 1),
 ) -> np.ndarray:
-    """Images (N, C, H, W) from columns (N, C * kh * kw, out_h * out_w)."""
+    """Images (N, C, H, W) from columns (N, C * kh * kw, out_h * out_w).
+
+    Parameters
+    ----------
+    cols : array (N, C * kh * kw, out_h * out_w)
+        Columns.
+    image_size
+        (H, W).
+    kernel
+        (kh, kw).
+    stride
+        (vertical, horizontal).
+    padding
+        ((top, bottom), (left, right)).
+    dilation
+        (vertical, horizontal).
+
+    Returns
+    -------
+    array (N, C, H, W)
+        float64: what lies on one pixel is added up.
+
+    Raises
+    ------
+    IndexError, ValueError
+        Shapes that do not fit; nothing is checked beforehand.
+    """
     n, c = cols.shape[0], cols.shape[1] // (kernel[0] * kernel[1])
     out_h, out_w = _out_size(image_size, kernel, stride, padding, dilation)
     parts = cols.reshape(n, c, kernel[0], kernel[1], out_h, out_w)
@@ -115,7 +183,35 @@ def conv2d(
     dilation: Pair = (1, 1),
     groups: int = 1,
 ) -> np.ndarray:
-    """Cross-correlation of x (N, C, H, W) with w (F, C / groups, kh, kw): (N, F, out_h, out_w)."""
+    """Cross-correlation of x (N, C, H, W) with w (F, C / groups, kh, kw): (N, F, out_h, out_w).
+
+    Parameters
+    ----------
+    x : array (N, C, H, W)
+        Images.
+    w : array (F, C / groups, kh, kw)
+        Filters.
+    b : array (F,), optional
+        Bias.
+    stride
+        (vertical, horizontal).
+    padding
+        ((top, bottom), (left, right)).
+    dilation
+        (vertical, horizontal).
+    groups
+        Into how many groups the channels are cut.
+
+    Returns
+    -------
+    array (N, F, out_h, out_w)
+        float64.
+
+    Raises
+    ------
+    IndexError, ValueError
+        Shapes that do not fit; nothing is checked beforehand.
+    """
     x, w = x.astype(np.float64), w.astype(np.float64)
     (n, _, *image_size), (filters, per_group, *kernel) = x.shape, w.shape
     geometry = (tuple(image_size), tuple(kernel), stride, padding, dilation)
@@ -140,7 +236,36 @@ def conv2d_backward(
     dilation: Pair = (1, 1),
     groups: int = 1,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Gradients (dx, dw, db) of `conv2d`."""
+    """Gradients (dx, dw, db) of `conv2d`.
+
+    Parameters
+    ----------
+    dy : array (N, F, out_h, out_w)
+        Gradient of the loss to the result.
+    x : array (N, C, H, W)
+        Images.
+    w : array (F, C / groups, kh, kw)
+        Filters.
+    stride
+        (vertical, horizontal).
+    padding
+        ((top, bottom), (left, right)).
+    dilation
+        (vertical, horizontal).
+    groups
+        Into how many groups the channels are cut.
+
+    Returns
+    -------
+    dx : array (N, C, H, W)
+    dw : array (F, C / groups, kh, kw)
+    db : array (F,)
+
+    Raises
+    ------
+    IndexError, ValueError
+        Shapes that do not fit; nothing is checked beforehand.
+    """
     dy, x, w = dy.astype(np.float64), x.astype(np.float64), w.astype(np.float64)
     (filters, per_group, *kernel) = w.shape
     dx, dw, db = np.zeros(x.shape), np.zeros(w.shape), np.zeros(filters)
@@ -167,6 +292,33 @@ def max_pool2d(
     """Largest pixel of every window of x (N, C, H, W), and its tap ``i * kw + j``; both (N, C, out_h, out_w).
 
     Of equal pixels the first, row by row, counts; a NaN is the largest.
+
+    Parameters
+    ----------
+    x : array (N, C, H, W)
+        Images.
+    kernel
+        (kh, kw).
+    stride
+        (vertical, horizontal).
+    padding
+        ((top, bottom), (left, right)).
+    dilation
+        (vertical, horizontal).
+    ceil_mode
+        Whether a last partial window counts.
+
+    Returns
+    -------
+    y : array (N, C, out_h, out_w)
+        float64.
+    argmax : array (N, C, out_h, out_w)
+        int64.
+
+    Raises
+    ------
+    IndexError, ValueError
+        Shapes that do not fit; nothing is checked beforehand.
     """
     n, channels, height, width = x.shape
     size = _out_size((height, width), kernel, stride, padding, dilation, ceil_mode)
@@ -193,7 +345,37 @@ def max_pool2d_backward(
     dilation: Pair = (1, 1),
     ceil_mode: bool = False,
 ) -> np.ndarray:
-    """Gradient (N, C, H, W) of `max_pool2d`, which goes to the tap that was the largest."""
+    """Gradient (N, C, H, W) of `max_pool2d`, which goes to the tap that was the largest.
+
+    Parameters
+    ----------
+    dy : array (N, C, out_h, out_w)
+        Gradient of the loss to the result.
+    argmax : array (N, C, out_h, out_w)
+        From `max_pool2d`.
+    image_size
+        (H, W).
+    kernel
+        (kh, kw).
+    stride
+        (vertical, horizontal).
+    padding
+        ((top, bottom), (left, right)).
+    dilation
+        (vertical, horizontal).
+    ceil_mode
+        As of `max_pool2d`.
+
+    Returns
+    -------
+    array (N, C, H, W)
+        float64.
+
+    Raises
+    ------
+    IndexError, ValueError
+        Shapes that do not fit; nothing is checked beforehand.
+    """
     dx = np.zeros((*dy.shape[:2], *image_size))
     for (p, q), pixels in _windows(image_size, kernel, stride, padding, dilation, ceil_mode):
         for image in range(dy.shape[0]):
@@ -232,7 +414,33 @@ def avg_pool2d(
     ceil_mode: bool = False,
     count_include_pad: bool = True,
 ) -> np.ndarray:
-    """Mean of every window of x (N, C, H, W): (N, C, out_h, out_w)."""
+    """Mean of every window of x (N, C, H, W): (N, C, out_h, out_w).
+
+    Parameters
+    ----------
+    x : array (N, C, H, W)
+        Images.
+    kernel
+        (kh, kw).
+    stride
+        (vertical, horizontal).
+    padding
+        ((top, bottom), (left, right)).
+    ceil_mode
+        Whether a last partial window counts.
+    count_include_pad
+        Whether the zeros count in the divisor.
+
+    Returns
+    -------
+    array (N, C, out_h, out_w)
+        float64.
+
+    Raises
+    ------
+    IndexError, ValueError
+        Shapes that do not fit; nothing is checked beforehand.
+    """
     n, channels, height, width = x.shape
     divisors = _divisors((height, width), kernel, stride, padding, ceil_mode, count_include_pad)
     y = np.zeros((n, channels, *divisors.shape))
@@ -251,7 +459,33 @@ def avg_pool2d_backward(
     ceil_mode: bool = False,
     count_include_pad: bool = True,
 ) -> np.ndarray:
-    """Gradient (N, C, H, W) of `avg_pool2d`."""
+    """Gradient (N, C, H, W) of `avg_pool2d`.
+
+    Parameters
+    ----------
+    dy : array (N, C, out_h, out_w)
+        Gradient of the loss to the result.
+    image_size
+        (H, W).
+    kernel
+        (kh, kw).
+    stride
+        (vertical, horizontal).
+    padding
+        ((top, bottom), (left, right)).
+    ceil_mode, count_include_pad
+        As of `avg_pool2d`.
+
+    Returns
+    -------
+    array (N, C, H, W)
+        float64.
+
+    Raises
+    ------
+    IndexError, ValueError
+        Shapes that do not fit; nothing is checked beforehand.
+    """
     divisors = _divisors(image_size, kernel, stride, padding, ceil_mode, count_include_pad)
     dx = np.zeros((*dy.shape[:2], *image_size))
     for (p, q), pixels in _windows(image_size, kernel, stride, padding, (1, 1), ceil_mode):

@@ -19,7 +19,21 @@ Pads = tuple[Pair, Pair]
 
 
 class ConvCase(NamedTuple):
-    """Shapes and arguments of a convolution that is possible."""
+    """Shapes and arguments of a convolution that is possible.
+
+    Attributes
+    ----------
+    x_shape
+        (N, C, H, W).
+    w_shape
+        (F, C / groups, kh, kw).
+    stride, dilation
+        (vertical, horizontal).
+    padding
+        ((top, bottom), (left, right)).
+    groups
+        Divides C and F.
+    """
 
     x_shape: tuple[int, int, int, int]
     w_shape: tuple[int, int, int, int]
@@ -45,7 +59,19 @@ class ConvCase(NamedTuple):
 
 
 class PoolCase(NamedTuple):
-    """Shape and arguments of a pooling that is possible; every window sees at least one pixel."""
+    """Shape and arguments of a pooling that is possible; every window sees at least one pixel.
+
+    Attributes
+    ----------
+    x_shape
+        (N, C, H, W).
+    kernel_size, stride, dilation
+        (vertical, horizontal).
+    padding
+        ((top, bottom), (left, right)).
+    ceil_mode
+        Whether a last partial window counts.
+    """
 
     x_shape: tuple[int, int, int, int]
     kernel_size: Pair
@@ -86,6 +112,11 @@ def convolutions(draw: st.DrawFn, *, max_batch: int = 3, max_channels: int = 3) 
         Batches have 0 to that many images.
     max_channels
         Each group has 1 to that many channels and filters; there are at most 3 groups.
+
+    Returns
+    -------
+    strategy
+        Of `ConvCase`.
     """
     kernel = draw(_pairs(1, 4))
     dilation = draw(_pairs(1, 3))
@@ -131,6 +162,11 @@ def poolings(*, max_batch: int = 3, max_channels: int = 3, max_dilation: int = 3
         There are 0 to that many images, 1 to that many channels.
     max_dilation
         1 for average pooling, which has none.
+
+    Returns
+    -------
+    strategy
+        Of `PoolCase`.
     """
     return _any_poolings(max_batch, max_channels, max_dilation).filter(_possible)
 

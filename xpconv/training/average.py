@@ -74,6 +74,13 @@ class WeightAverage:
     def load(self, arrays: Mapping[str, Array], count: int) -> None:
         """Go on from a checkpoint: the average of every parameter by name, on its backend, after ``count`` steps.
 
+        Parameters
+        ----------
+        arrays
+            NumPy arrays by the names of parameters, each of the shape of its parameter.
+        count
+            Steps that are in the average.
+
         Raises
         ------
         ValueError

@@ -46,22 +46,60 @@ class Callback:
     saves: bool = False
 
     def on_fit_start(self, trainer: Trainer) -> None:
-        """Before the first step, once per `Trainer.fit`."""
+        """Before the first step, once per `Trainer.fit`.
+
+        Parameters
+        ----------
+        trainer
+            The one that runs.
+        """
 
     def on_epoch_start(self, trainer: Trainer) -> None:
-        """Before the first step of every epoch; also where a `Trainer.fit` goes on in the middle of one."""
+        """Before the first step of every epoch; also where a `Trainer.fit` goes on in the middle of one.
+
+        Parameters
+        ----------
+        trainer
+            The one that runs.
+        """
 
     def on_step_end(self, trainer: Trainer) -> None:
-        """After every step. Reading ``trainer.running()`` here waits for the device."""
+        """After every step. Reading ``trainer.running()`` here waits for the device.
+
+        Parameters
+        ----------
+        trainer
+            The one that runs.
+        """
 
     def on_epoch_end(self, trainer: Trainer, record: dict[str, Any]) -> None:
-        """After every epoch and its validation; ``record`` is the new last entry of ``trainer.history``."""
+        """After every epoch and its validation; ``record`` is the new last entry of ``trainer.history``.
+
+        Parameters
+        ----------
+        trainer
+            The one that runs.
+        record
+            As in `Trainer.history`; what is added to it is kept there.
+        """
 
     def on_interrupt(self, trainer: Trainer) -> None:
-        """After the step in which Ctrl-C was pressed, before `Trainer.fit` raises KeyboardInterrupt."""
+        """After the step in which Ctrl-C was pressed, before `Trainer.fit` raises KeyboardInterrupt.
+
+        Parameters
+        ----------
+        trainer
+            The one that runs.
+        """
 
     def on_fit_end(self, trainer: Trainer) -> None:
-        """When `Trainer.fit` returns, not when it raises."""
+        """When `Trainer.fit` returns, not when it raises.
+
+        Parameters
+        ----------
+        trainer
+            The one that ran.
+        """
 
     def state_dict(self) -> dict[str, Any]:
         """What must be there again after `Trainer.resume`: anything that JSON can hold; empty if there is nothing.
@@ -72,6 +110,11 @@ class Callback:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what `state_dict` has given; called by `Trainer.resume`.
+
+        Parameters
+        ----------
+        state
+            What `state_dict` has given, after its way through JSON.
 
         Raises
         ------
@@ -135,7 +178,13 @@ class EarlyStopping(Callback):
             trainer.stop()
 
     def on_epoch_end(self, trainer: Trainer, record: dict[str, Any]) -> None:
-        """Compare and count."""
+        """Compare and count.
+
+        Raises
+        ------
+        KeyError
+            The record has nothing of the name that is monitored.
+        """
         if self.monitor not in record:
             raise KeyError(f"monitor: the record of an epoch has no {self.monitor!r}; it has {', '.join(record)}")
         value = record[self.monitor]

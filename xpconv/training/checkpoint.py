@@ -34,7 +34,7 @@ class Checkpoint(NamedTuple):
     Attributes
     ----------
     arrays
-        NumPy arrays by name.
+        NumPy arrays of any shape by name.
     state
         What was passed as ``state``.
     """
@@ -61,7 +61,7 @@ def write_checkpoint(path: str | os.PathLike[str], arrays: Mapping[str, Array], 
     path
         The file; its folder must exist. An earlier file is replaced once the new one is complete.
     arrays
-        Arrays of any backend by name.
+        Arrays of any shape and any backend by name.
     state
         Anything that JSON can hold; floats come back exactly.
 
@@ -84,6 +84,16 @@ def write_checkpoint(path: str | os.PathLike[str], arrays: Mapping[str, Array], 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     """Read a file of `write_checkpoint`, whole and checked.
+
+    Parameters
+    ----------
+    path
+        The file.
+
+    Returns
+    -------
+    Checkpoint
+        Arrays and state as they were written.
 
     Raises
     ------

@@ -46,7 +46,20 @@ class LearningRates(NamedTuple):
     suggestion: float | None
 
     def draw(self, path: str | os.PathLike[str]) -> None:
-        """Draw loss over learning rate as a PNG, with matplotlib."""
+        """Draw loss over learning rate as a PNG, with matplotlib.
+
+        Parameters
+        ----------
+        path
+            The file; an earlier one is replaced.
+
+        Raises
+        ------
+        MissingExtraError
+            matplotlib is not installed.
+        OSError
+            The file cannot be written.
+        """
         write_atomically(path, [draw_learning_rates(self.rates, self.losses, self.smoothed, self.suggestion)])
 
 

@@ -107,6 +107,11 @@ def top_k_accuracy(scores: Any, labels: Any, k: int = 5) -> float:
     k : int
         From 1 to K.
 
+    Returns
+    -------
+    float
+        0 to 1.
+
     Raises
     ------
     TypeError, ValueError
@@ -129,13 +134,20 @@ def confusion_matrix(scores: Any, labels: Any) -> np.ndarray:
 
     Parameters
     ----------
-    scores, labels
+    scores : array (N, K)
+        As for `top_k_accuracy`.
+    labels : array (N,) or (N, K)
         As for `top_k_accuracy`.
 
     Returns
     -------
     array (K, K) of int64
         Row: the label; column: the class of the largest score.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `top_k_accuracy`.
     """
     scores, labels = _labelled(scores, labels)
     classes = scores.shape[1]
@@ -173,6 +185,16 @@ class ClassReport(NamedTuple):
         ----------
         names : sequence of str, optional
             Of the classes; without them their numbers.
+
+        Returns
+        -------
+        str
+            Lines of one width.
+
+        Raises
+        ------
+        ValueError
+            Not as many names as classes.
         """
         names = [str(k) for k in range(len(self.f1))] if names is None else [str(name) for name in names]
         if len(names) != len(self.f1):
@@ -189,7 +211,25 @@ class ClassReport(NamedTuple):
 
 
 def class_report(scores: Any, labels: Any) -> ClassReport:
-    """Precision, recall and F1 of each class, for arguments as those of `top_k_accuracy`."""
+    """Precision, recall and F1 of each class, for arguments as those of `top_k_accuracy`.
+
+    Parameters
+    ----------
+    scores : array (N, K)
+        As for `top_k_accuracy`.
+    labels : array (N,) or (N, K)
+        As for `top_k_accuracy`.
+
+    Returns
+    -------
+    ClassReport
+        Arrays (K,) and the accuracy.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `top_k_accuracy`.
+    """
     matrix = confusion_matrix(scores, labels)
     hits, taken, support = np.diagonal(matrix).astype(np.float64), matrix.sum(axis=0), matrix.sum(axis=1)
     precision, recall = hits / np.maximum(taken, 1), hits / np.maximum(support, 1)
@@ -210,7 +250,23 @@ def _numbers(pred: Any, target: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def mean_absolute_error(pred: Any, target: Any) -> float:
-    """Mean of the absolute differences of two arrays of one shape."""
+    """Mean of the absolute differences of two arrays of one shape.
+
+    Parameters
+    ----------
+    pred, target : array of any shape
+        Of NumPy, both of one shape.
+
+    Returns
+    -------
+    float
+        Over all numbers.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Not arrays of numbers, empty, or of different shapes.
+    """
     pred, target = _numbers(pred, target)
     return float(np.abs(pred - target).mean())
 
@@ -220,6 +276,21 @@ def r2(pred: Any, target: Any) -> float:
 
     Of several numbers for each example, arrays (N, ...), it is the mean of those of each. A target that never changes
     counts 1 where it is met exactly, else 0, as in scikit-learn.
+
+    Parameters
+    ----------
+    pred, target : array (N, ...)
+        Of NumPy, both of one shape.
+
+    Returns
+    -------
+    float
+        At most 1.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Not arrays of numbers, empty, or of different shapes.
     """
     pred, target = (array.reshape(len(array), -1) for array in map(np.atleast_1d, _numbers(pred, target)))
     errors = ((target - pred) ** 2).sum(axis=0)

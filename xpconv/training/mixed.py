@@ -56,7 +56,13 @@ class LossScale:
     skipped: int = 0
 
     def update(self, finite: bool) -> None:
-        """After a step whose gradients were all finite, or not."""
+        """After a step whose gradients were all finite, or not.
+
+        Parameters
+        ----------
+        finite
+            Whether the step was taken.
+        """
         if not finite:
             self.scale, self.good_steps, self.skipped = self.scale / 2, 0, self.skipped + 1
             return

@@ -89,7 +89,18 @@ class Profile(NamedTuple):
         return "\n".join(lines)
 
     def write_trace(self, path: str | os.PathLike[str]) -> None:
-        """Write the steps as a JSON file that chrome://tracing and https://ui.perfetto.dev open."""
+        """Write the steps as a JSON file that chrome://tracing and https://ui.perfetto.dev open.
+
+        Parameters
+        ----------
+        path
+            The file; an earlier one is replaced.
+
+        Raises
+        ------
+        OSError
+            The file cannot be written.
+        """
         text = json.dumps({"traceEvents": self.events, "displayTimeUnit": "ms"})
         write_atomically(path, [text.encode()])
 

@@ -49,6 +49,11 @@ def _json_line(record: Mapping[str, Any]) -> str:
 class RunFolder:
     """The files of one run.
 
+    Parameters
+    ----------
+    path
+        The folder. Nothing is made or read.
+
     Attributes
     ----------
     path : Path
@@ -68,6 +73,18 @@ class RunFolder:
     def create(cls, path: str | os.PathLike[str], config: Mapping[str, Any]) -> RunFolder:
         """A new run at ``path``, which must be missing or empty.
 
+        Parameters
+        ----------
+        path
+            The folder; those above it are made too.
+        config
+            Anything that JSON can hold.
+
+        Returns
+        -------
+        RunFolder
+            With its configuration written.
+
         Raises
         ------
         RunFolderError
@@ -83,7 +100,18 @@ class RunFolder:
 
     @staticmethod
     def check_free(path: str | os.PathLike[str]) -> None:
-        """Raise RunFolderError unless ``path`` is missing or an empty folder."""
+        """Raise RunFolderError unless ``path`` is missing or an empty folder.
+
+        Parameters
+        ----------
+        path
+            The folder.
+
+        Raises
+        ------
+        RunFolderError
+            There is something already.
+        """
         where = Path(path)
         if where.exists() and (not where.is_dir() or any(where.iterdir())):
             raise RunFolderError(
@@ -93,7 +121,27 @@ class RunFolder:
 
     @classmethod
     def create_numbered(cls, parent: str | os.PathLike[str], stem: str, config: Mapping[str, Any]) -> RunFolder:
-        """A new run at ``parent/stem-N`` with the first number that is free."""
+        """A new run at ``parent/stem-N`` with the first number that is free.
+
+        Parameters
+        ----------
+        parent
+            The folder of runs, made if it is missing.
+        stem
+            What the name begins with.
+        config
+            Anything that JSON can hold.
+
+        Returns
+        -------
+        RunFolder
+            With its configuration written.
+
+        Raises
+        ------
+        OSError
+            It cannot be made or written.
+        """
         Path(parent).mkdir(parents=True, exist_ok=True)
         number = 1
         while True:
@@ -108,7 +156,23 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> RunFolder:
-        """The run at ``path``; RunFolderError if there is none."""
+        """The run at ``path``; RunFolderError if there is none.
+
+        Parameters
+        ----------
+        path
+            The folder.
+
+        Returns
+        -------
+        RunFolder
+            Its configuration exists and has not been read yet.
+
+        Raises
+        ------
+        RunFolderError
+            No such folder, or one that is not of a run.
+        """
         folder = cls(path)
         if not folder.config.is_file():
             reason = (
@@ -118,12 +182,31 @@ class RunFolder:
         return folder
 
     def write_config(self, config: Mapping[str, Any]) -> None:
-        """Write (or replace) the configuration."""
+        """Write (or replace) the configuration.
+
+        Parameters
+        ----------
+        config
+            Anything that JSON can hold.
+
+        Raises
+        ------
+        OSError
+            It cannot be written; an earlier one stays whole.
+        """
         text = json.dumps({"version": CONFIG_VERSION, **config}, indent=2) + "\n"
         write_atomically(self.config, [text.encode()])
 
     def read_config(self) -> dict[str, Any]:
-        """What `create` was given; RunFolderError if the file is damaged."""
+        """What `create` was given; RunFolderError if the file is damaged.
+
+        Raises
+        ------
+        RunFolderError
+            The file is damaged, or of another version.
+        OSError
+            It cannot be read.
+        """
         try:
             config = json.loads(self.config.read_text(encoding="utf-8"))
         except (ValueError, RecursionError) as error:
@@ -138,7 +221,18 @@ class RunFolder:
         return config
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Add a line to the log; OSError names it."""
+        """Add a line to the log; OSError names it.
+
+        Parameters
+        ----------
+        record
+            Anything that JSON can hold.
+
+        Raises
+        ------
+        OSError
+            It cannot be written.
+        """
         try:
             with open(self.log, "a", encoding="utf-8") as file:
                 file.write(_json_line(record))
@@ -166,6 +260,18 @@ class RunFolder:
         """Drop from the log what lies beyond a checkpoint of that many steps and finished epochs.
 
         A run that was killed has logged more than its last checkpoint knows; it is about to do that part again.
+
+        Parameters
+        ----------
+        step
+            Steps that the checkpoint has.
+        epochs
+            Finished epochs that it has.
+
+        Raises
+        ------
+        OSError
+            The log cannot be read or written.
         """
         kept = [
             record
@@ -197,6 +303,11 @@ class RunRecorder(Callback):
     save_every
         Steps between two checkpoints within an epoch; None saves at the end of every epoch only. A run that is killed
         loses the steps since the last one.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Steps that are no positive integers.
     """
 
     saves = True

@@ -115,6 +115,13 @@ class Trainer:
     interrupted : bool
         Whether the last `fit` ended by Ctrl-C, with a finished step.
 
+    Raises
+    ------
+    TypeError, ValueError
+        A setting that is out of range or of the wrong type, a callback that is no `Callback`, a metric that cannot be
+        called or has the name of another column, a mixed_precision that the backend lacks. The message names the
+        argument.
+
     Examples
     --------
     >>> trainer = xpconv.Trainer(model, softmax_cross_entropy, xpconv.optim.AdamW(model.parameters(), lr=2e-3))
@@ -400,12 +407,50 @@ class Trainer:
     # ---- evaluation -----------------------------------------------------------------------------------------
 
     def evaluate(self, data: Data, *, batch_size: int = 256) -> Metrics:
-        """Loss and accuracy on ``data`` (as for `fit`), the net in evaluation mode and the data not augmented."""
+        """Loss and accuracy on ``data`` (as for `fit`), the net in evaluation mode and the data not augmented.
+
+        Parameters
+        ----------
+        data
+            As for `fit`.
+        batch_size
+            Of the batches that are made of arrays.
+
+        Returns
+        -------
+        Metrics
+            Means over all examples.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Data or a batch_size that `fit` would not take.
+        BackendMismatchError
+            Batches of another backend than the model's.
+        """
         with self._on_model_backend():
             return self._measure(self._batches(data, batch_size, training=False), lambda: None, more=False)[0]
 
     def report(self, data: Data, *, batch_size: int = 256) -> dict[str, float]:
-        """``loss``, ``accuracy`` and every metric of ``metrics`` on ``data``, as in `evaluate`."""
+        """``loss``, ``accuracy`` and every metric of ``metrics`` on ``data``, as in `evaluate`.
+
+        Parameters
+        ----------
+        data
+            As for `fit`.
+        batch_size
+            Of the batches that are made of arrays.
+
+        Returns
+        -------
+        dict
+            Numbers by name.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As for `evaluate`; also a metric that gives no number.
+        """
         with self._on_model_backend():
             metrics, more = self._measure(self._batches(data, batch_size, training=False), lambda: None)
         return metrics._asdict() | more
@@ -428,6 +473,8 @@ class Trainer:
         ------
         BackendMismatchError
             An array of a third backend.
+        TypeError, ValueError
+            Not an array, or a batch_size that is no positive integer.
         """
         batch_size = check_integer("batch_size", batch_size, 1)
         with self._on_model_backend() as backend, self._evaluating():
@@ -575,12 +622,19 @@ class Trainer:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a checkpoint to ``path``, atomically: weights, optimizer, and where in which epoch the run stands.
 
+        Parameters
+        ----------
+        path
+            The file; its folder must exist. An earlier file is replaced once the new one is complete.
+
         Raises
         ------
         CheckpointError
             It cannot be written; an earlier file stays whole.
         TrainingError
             The loss is not finite any more, so the weights are worthless.
+        ValueError
+            The trainer has no optimizer.
         """
         self._check_optimizer("saves a checkpoint")
         self._sums.read()
@@ -613,6 +667,11 @@ class Trainer:
             As they were (but for capture, which changes no result); of model, optimizer and callbacks the state is
             overwritten. The state of callbacks is given to those of the same class, in order; one for which there is
             none starts anew.
+
+        Returns
+        -------
+        Trainer
+            At the step of the checkpoint.
 
         Raises
         ------

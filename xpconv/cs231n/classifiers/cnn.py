@@ -81,7 +81,26 @@ class ThreeLayerConvNet:
         self.params: dict[str, Array] = born(params, dtype)
 
     def loss(self, X: Array, y: Array | None = None) -> Any:
-        """Scores (N, C) of images X; with labels y (N,) the loss and the gradients by parameter name."""
+        """Scores (N, C) of images X; with labels y (N,) the loss and the gradients by parameter name.
+
+        Parameters
+        ----------
+        X : array (N, C, H, W)
+            Images.
+        y : array (N,), optional
+            Labels, integers from 0 to the number of classes - 1.
+
+        Returns
+        -------
+        scores : array (N, num_classes), without y
+        loss, grads : scalar and dict, with y
+            The loss with its penalty, and the gradients in the shapes of the parameters, by their names.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Arrays of several backends, or shapes and labels that do not fit.
+        """
         params = self.params
         X = as_inputs(X, params, self.dtype)
         pooled, conv_cache = conv_relu_pool_forward(X, params["W1"], params["b1"], self.conv_param, self.pool_param)

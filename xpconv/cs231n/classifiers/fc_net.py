@@ -56,7 +56,26 @@ class TwoLayerNet:
         self.params: dict[str, Array] = born(params, dtype)
 
     def loss(self, X: Array, y: Array | None = None) -> Any:
-        """Scores (N, C) of X (N, d_1, ..., d_k); with labels y (N,) the loss and the gradients by parameter name."""
+        """Scores (N, C) of X (N, d_1, ..., d_k); with labels y (N,) the loss and the gradients by parameter name.
+
+        Parameters
+        ----------
+        X : array (N, d_1, ..., d_k)
+            Examples.
+        y : array (N,), optional
+            Labels, integers from 0 to the number of classes - 1.
+
+        Returns
+        -------
+        scores : array (N, num_classes), without y
+        loss, grads : scalar and dict, with y
+            The loss with its penalty, and the gradients in the shapes of the parameters, by their names.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Arrays of several backends, or shapes and labels that do not fit.
+        """
         params = self.params
         X = as_inputs(X, params, self.dtype)
         hidden, hidden_cache = affine_relu_forward(X, params["W1"], params["b1"])
@@ -153,7 +172,26 @@ class FullyConnectedNet:
             self.bn_params = [dict(start) for _ in hidden_dims]
 
     def loss(self, X: Array, y: Array | None = None) -> Any:
-        """Scores (N, C) of X (N, d_1, ..., d_k) in test mode; with labels y (N,) the loss and the gradients by name."""
+        """Scores (N, C) of X (N, d_1, ..., d_k) in test mode; with labels y (N,) the loss and the gradients by name.
+
+        Parameters
+        ----------
+        X : array (N, d_1, ..., d_k)
+            Examples.
+        y : array (N,), optional
+            Labels, integers from 0 to the number of classes - 1.
+
+        Returns
+        -------
+        scores : array (N, num_classes), without y
+        loss, grads : scalar and dict, with y
+            The loss with its penalty, and the gradients in the shapes of the parameters, by their names.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Arrays of several backends, or shapes and labels that do not fit.
+        """
         X = as_inputs(X, self.params, self.dtype)
         mode = "test" if y is None else "train"
         if self.use_dropout:

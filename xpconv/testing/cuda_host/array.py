@@ -150,7 +150,13 @@ class HostArray(np.ndarray):
         perform(assign, writes=(self,))
 
     def fill(self, value: Any) -> None:
-        """Set all elements to ``value``."""
+        """Set all elements to ``value``.
+
+        Parameters
+        ----------
+        value
+            A number.
+        """
         self[...] = value
 
 

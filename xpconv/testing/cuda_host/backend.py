@@ -96,6 +96,25 @@ class HostCudaBackend(GpuBackend):
         return array if array.flags.c_contiguous else self.xp.ascontiguousarray(array)
 
     def address(self, array: Array, *, written: bool = False) -> int:
+        """Address of the first element, for a kernel.
+
+        Parameters
+        ----------
+        array : array of any shape
+            Of this backend.
+        written
+            Whether the kernel writes to it.
+
+        Returns
+        -------
+        int
+            It stays valid while the array lives, and while a recording holds it.
+
+        Raises
+        ------
+        ValueError
+            It is to be written to, and read-only.
+        """
         if written and not array.flags.writeable:
             raise ValueError("a kernel writes to an array that is read-only")
         hold(array, written)
@@ -110,7 +129,23 @@ class HostCudaBackend(GpuBackend):
 
 
 def load(device: str | None) -> HostCudaBackend:
-    """Factory of the registry."""
+    """Factory of the registry.
+
+    Parameters
+    ----------
+    device
+        None, since there is one device.
+
+    Returns
+    -------
+    HostCudaBackend
+        A new one.
+
+    Raises
+    ------
+    BackendUnavailableError
+        A device is named, or there is no C++ compiler.
+    """
     if device is not None:
         raise BackendUnavailableError(f"cuda-host has one device, got {device!r}")
     return HostCudaBackend()

@@ -52,6 +52,11 @@ def thread_schedule(number: int) -> Iterator[None]:
     ----------
     number
         0: in order; 1: in reverse; any other: a pseudo-random order, drawn anew after each barrier, from this seed.
+
+    Yields
+    ------
+    None
+        The order holds in this thread or task only.
     """
     token = _schedule.set(number)
     try:
@@ -117,6 +122,15 @@ class HostKernel:
     Arguments are checked against the kernel's parameters, which CuPy does not: a `HostArray` of the right dtype for a
     pointer (whatever its strides, as in CuPy; None for a null pointer), a NumPy scalar of the very type for a number, a
     plain NumPy array of one element for a structure.
+
+    Parameters
+    ----------
+    library
+        The compiled module.
+    number
+        Of the kernel, in the order of the name expressions.
+    name
+        For messages.
     """
 
     def __init__(self, library: ctypes.CDLL, number: int, name: str) -> None:
@@ -199,5 +213,21 @@ class HostModule:
         self._kernels = {name: HostKernel(library, i, name) for i, name in enumerate(name_expressions)}
 
     def get_function(self, name: str) -> HostKernel:
-        """The kernel of a name expression."""
+        """The kernel of a name expression.
+
+        Parameters
+        ----------
+        name
+            One of the name expressions that the module was made with.
+
+        Returns
+        -------
+        HostKernel
+            Ready to be called.
+
+        Raises
+        ------
+        KeyError
+            None of them.
+        """
         return self._kernels[name]

@@ -78,16 +78,44 @@ class HostCapture:
             operation()
 
     def add(self, operation: Callable[[], None]) -> None:
-        """Record an operation that has been done."""
+        """Record an operation that has been done.
+
+        Parameters
+        ----------
+        operation
+            What a replay calls.
+        """
         self._operations.append(operation)
 
     def save(self, array: np.ndarray) -> None:
-        """Keep the contents of ``array``, which is about to be written."""
+        """Keep the contents of ``array``, which is about to be written.
+
+        Parameters
+        ----------
+        array : array of any shape
+            The contents are copied.
+
+        Raises
+        ------
+        MemoryError
+            There is no room for the copy.
+        """
         memory = array.view(np.ndarray)
         self._before.append((memory, memory.copy()))
 
     def made(self, memory: np.ndarray) -> None:
-        """Note a new array; 0xFF in every byte is NaN in every floating-point format."""
+        """Note a new array; 0xFF in every byte is NaN in every floating-point format.
+
+        Parameters
+        ----------
+        memory : array of any shape
+            What the recorded function has allocated.
+
+        Raises
+        ------
+        MemoryError
+            There is no room to note it.
+        """
         if memory.size and memory.flags.c_contiguous and memory.flags.writeable and memory.dtype != np.bool_:
             self._made.append(memory.reshape(-1))
 

@@ -76,6 +76,7 @@ class Bound(NamedTuple):
 
 
 EXACT = Bound(0, stored=0)
+"""The bound of results that are the same bits on every backend."""
 
 
 def unit_roundoff(dtype: str) -> float:
@@ -84,7 +85,18 @@ def unit_roundoff(dtype: str) -> float:
 
 
 def accumulator(dtype: str) -> str:
-    """What numbers of that dtype are computed in: float32 for the half types, else the dtype itself."""
+    """What numbers of that dtype are computed in: float32 for the half types, else the dtype itself.
+
+    Parameters
+    ----------
+    dtype
+        Name of a floating-point dtype.
+
+    Returns
+    -------
+    str
+        Name of one that NumPy has.
+    """
     return "float32" if dtype in ("float16", "bfloat16") else dtype
 
 

@@ -16,9 +16,8 @@ from .cases import Key, ParityCase, on_backend, on_host
 
 __all__ = ["LARGEST_VALUE_LIMIT", "Finding", "compare", "is_ok", "table"]
 
-# What the project promises of float32 besides: no result of an operator is further from that of NumPy than this part of
-# its largest value.
 LARGEST_VALUE_LIMIT = 1e-5
+"""Promised for float32: no result of an operator is further from NumPy's than this part of its largest value."""
 
 _SHOWN = 20  # problems in the table; a broken kernel makes hundreds
 
@@ -146,7 +145,20 @@ def largest(findings: Sequence[Finding]) -> Finding | None:
 
 
 def is_ok(findings: Sequence[Finding], dtype: str = "float32") -> bool:
-    """Whether nothing is out of tolerance, and in float32 no operator beyond `LARGEST_VALUE_LIMIT`."""
+    """Whether nothing is out of tolerance, and in float32 no operator beyond `LARGEST_VALUE_LIMIT`.
+
+    Parameters
+    ----------
+    findings
+        From `compare`.
+    dtype
+        Of the comparison.
+
+    Returns
+    -------
+    bool
+        What `xpconv parity` makes its exit status of.
+    """
     worst = largest(findings)
     within = dtype != "float32" or worst is None or worst.of_largest <= LARGEST_VALUE_LIMIT
     return within and not any(f.problem for f in findings)
@@ -157,7 +169,20 @@ def _figure(value: float) -> str:
 
 
 def table(findings: Sequence[Finding], dtype: str = "float32") -> str:
-    """For a terminal of 80 columns: a line for each operator, the worst of its results; then what is wrong."""
+    """For a terminal of 80 columns: a line for each operator, the worst of its results; then what is wrong.
+
+    Parameters
+    ----------
+    findings
+        From `compare`.
+    dtype
+        Of the comparison.
+
+    Returns
+    -------
+    str
+        Lines.
+    """
     header = f"{'operator':<28}{'results':>8}{'difference':>12}{'of largest':>12}{'of tolerance':>14}"
     lines = [header, "-" * len(header)]
     operators = dict.fromkeys(f.operator for f in findings)
