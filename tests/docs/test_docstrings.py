@@ -30,6 +30,7 @@ docscrape = pytest.importorskip("numpydoc.docscrape", reason="numpydoc reads the
 
 # public modules that are neither packages nor in one without names of its own
 MODULES = (
+    "xpconv.backends.cuda",
     "xpconv.functional.activation",
     "xpconv.functional.columns",
     "xpconv.functional.conv",

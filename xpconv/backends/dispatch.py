@@ -133,6 +133,8 @@ def serving(backend: Backend, operator: str, dtype: str, geometry: Any = None) -
     ------
     KernelUnavailableError
         None of them does, and ``XPCONV_KERNELS`` is ``native``.
+    ValueError
+        Unknown operator.
     """
     mode = _setting.get()
     if mode != "generic":
