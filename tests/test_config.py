@@ -188,7 +188,7 @@ def test_many_backends_are_shown_in_several_blocks():
     backends = [NumpyBackend() for _ in range(9)]
     for k, backend in enumerate(backends):
         backend.name = f"a-rather-long-name-{k}"
-    lines = list(_config._table(backends))
+    lines = list(_config._table(backends, 100))
     assert max(map(len, lines)) <= 100
     assert sum(line.startswith("  conv2d, _backward") for line in lines) == lines.count("") + 1 > 1
     for backend in backends:
@@ -197,7 +197,7 @@ def test_many_backends_are_shown_in_several_blocks():
 
 def test_the_processor_is_told_without_proc(monkeypatch):
     monkeypatch.setattr(_config.Path, "read_text", lambda *_, **__: (_ for _ in ()).throw(FileNotFoundError))
-    assert _config._processor()
+    assert _config.processor()
 
 
 @pytest.mark.parametrize(
@@ -213,7 +213,7 @@ def test_the_processor_is_told_without_proc(monkeypatch):
 )
 def test_instruction_sets(monkeypatch, text, expected):
     monkeypatch.setattr(_config.Path, "read_text", lambda *_, **__: text)
-    assert _config._processor().endswith(expected)
+    assert _config.processor().endswith(expected)
 
 
 def test_numpy_without_a_blas_to_tell(monkeypatch):

@@ -1,11 +1,12 @@
-"""`show_config`: what runs here, and on what."""
+"""`show_config`: what is installed, what runs here and on what, and what to install for the rest."""
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
+import re
 import sys
-import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -16,6 +17,7 @@ import numpy as np
 from ._algorithm import get_conv_algorithm
 from ._geometry import conv_geometry, conv_window
 from ._precision import get_matmul_precision
+from ._text import printable, wrap
 from ._workspace import get_workspace_mb
 from .backends import (
     Backend,
@@ -30,9 +32,10 @@ from .backends import (
 )
 from .backends.registry import loaded_backend, packages_of
 
-__all__ = ["show_config"]
+__all__ = ["config_lines", "describe", "processor", "show_config"]
 
 WIDTH = 100
+_NARROW = 60  # columns: too few for two columns of text
 
 # the distributions that our own backends need
 _DISTRIBUTIONS = {
@@ -68,7 +71,7 @@ _DTYPES = ("float32", "float64")
 
 
 def show_config(file: TextIO | None = None) -> None:
-    """Print versions, processor, settings, backends, and which engine serves each operator.
+    """Print versions, processor, settings, backends, extras, and which engine serves each operator.
 
     Libraries that are slow to import are started only if they are imported already; of the others only the version is
     told. Backends that cannot start say why.
@@ -79,29 +82,64 @@ def show_config(file: TextIO | None = None) -> None:
         Where to; the standard output if None.
     """
     out = sys.stdout if file is None else file
-    for line in _lines():
+    for line in config_lines(WIDTH):
         print(line, file=out)
 
 
-def _lines() -> Iterator[str]:
+def config_lines(width: int) -> Iterator[str]:
+    """What `show_config` prints, for so many columns."""
     found = {name: _status(name) for name in registered_backends()}  # first: starting one may change what is told
-    yield from _pairs(_environment())
+    yield from _pairs(_environment(), width)
     yield ""
     yield "Backends"
-    yield from _pairs([(name, f"{status:<13}{text}") for name, (status, text, _) in found.items()], hang=13)
+    yield from _pairs([(name, f"{status:<13}{text}") for name, (status, text, _) in found.items()], width, hang=13)
+    yield from _pairs([("GPU", _gpu())], width, indent=max(map(len, found)) + 4)
     yield ""
-    yield f"Engine of each operator ({' / '.join(_DTYPES)} where they differ)"
-    yield from _table([backend for _, _, backend in found.values() if backend is not None])
+    yield "Extras"
+    extras = _extras()
+    yield from _pairs(
+        [(name, _told(name, packages)) for name, packages in extras.items()] or [("", _NO_METADATA)], width
+    )
+    yield ""
+    yield from wrap(f"Engine of each operator ({' / '.join(_DTYPES)} where they differ)", width)
+    yield from _table([backend for _, _, backend in found.values() if backend is not None], width)
 
 
-def _pairs(rows: Sequence[tuple[str, str]], hang: int = 0) -> Iterator[str]:
+def describe() -> dict[str, Any]:
+    """The same for programs: numbers, names and lists.
+
+    Keys: ``xpconv``, ``python``, ``numpy``, ``processor`` and the settings, each a text; ``backends``, a list of name,
+    status and text; ``gpu``; ``extras``, with the version of each package or None, and the command that installs
+    them; ``operators``, the engine of each by backend and dtype.
+    """
+    found = {name: _status(name) for name in registered_backends()}
+    ready = [backend for _, _, backend in found.values() if backend is not None]
+    return {
+        **{name.lower(): text for name, text in _environment()},
+        "backends": [{"name": name, "status": status, "text": text} for name, (status, text, _) in found.items()],
+        "gpu": _gpu(),
+        "extras": {
+            name: {"packages": packages, "complete": None not in packages.values(), "install": _install(name)}
+            for name, packages in _extras().items()
+        },
+        "operators": {
+            operator: {
+                backend.name: {dtype: _engines(backend, operator, dtype) for dtype in _DTYPES} for backend in ready
+            }
+            for operator in _generic.__all__
+        },
+    }
+
+
+def _pairs(rows: Sequence[tuple[str, str]], width: int, *, hang: int = 0, indent: int | None = None) -> Iterator[str]:
     """Two aligned columns, the second one wrapped."""
-    indent = max(len(name) for name, _ in rows) + 4
+    indent = max(len(name) for name, _ in rows) + 4 if indent is None else indent
     for name, text in rows:
-        head = f"  {name}".ljust(indent)
-        yield from textwrap.wrap(
-            head + text, WIDTH, subsequent_indent=" " * (indent + hang), drop_whitespace=True, break_on_hyphens=False
-        )
+        head, text = f"  {name}".ljust(indent), printable(text)
+        if width < _NARROW:
+            yield from wrap(" ".join(text.split()), width, first=f"  {name} ", indent="    ")
+        else:
+            yield from wrap(text, width, first=head, indent=" " * (indent + hang))
 
 
 # ---- what it runs on ----------------------------------------------------------------------------------------------
@@ -114,7 +152,7 @@ def _environment() -> list[tuple[str, str]]:
         ("xpconv", f"{__version__}, {Path(__file__).parent}"),
         ("Python", f"{platform.python_version()}, {platform.system()} {platform.machine()}"),
         ("NumPy", f"{np.__version__}{_blas()}"),
-        ("processor", _processor()),
+        ("processor", processor()),
         ("threads", _try(_threads)),
         ("workspace", f"{get_workspace_mb()} MiB (set_workspace_mb, XPCONV_WORKSPACE_MB)"),
         ("convolution", _try(lambda: f"{get_conv_algorithm()} (set_conv_algorithm, XPCONV_CONV)")),
@@ -148,7 +186,7 @@ def _blas() -> str:
         return ""
 
 
-def _processor() -> str:
+def processor() -> str:
     """Name and instruction sets of the CPU."""
     name, flags = "", set()
     try:
@@ -198,6 +236,76 @@ def _version(name: str) -> str:
     return ""
 
 
+# ---- what else there is to install ---------------------------------------------------------------------------------
+
+_GPU_EXTRAS = {12: "cuda12", 13: "cuda13"}  # by version of CUDA
+_OF_DEVELOPERS = ("test", "bench", "dev", "docs", "release")
+_NO_METADATA = "unknown: xpconv runs without having been installed"
+_REQUIREMENT = re.compile(r"([A-Za-z0-9._-]+).*;.*\bextra *== *['\"]([A-Za-z0-9._-]+)['\"]")
+
+
+def _install(extra: str) -> str:
+    return f'pip install "xpconv[{extra}]"'
+
+
+def _extras() -> dict[str, dict[str, str | None]]:
+    """By extra, the installed version of each of its packages; without those of developers and of GPUs."""
+    try:
+        requirements = metadata.requires("xpconv") or []
+    except metadata.PackageNotFoundError:
+        return {}
+    found: dict[str, dict[str, str | None]] = {}
+    for requirement in requirements:
+        match = _REQUIREMENT.match(requirement)
+        if match and match[2] not in (*_OF_DEVELOPERS, *_GPU_EXTRAS.values()):
+            try:
+                version = metadata.version(match[1])
+            except metadata.PackageNotFoundError:
+                version = None
+            found.setdefault(match[2], {})[match[1]] = version
+    return found
+
+
+def _told(extra: str, packages: dict[str, str | None]) -> str:
+    missing = [name for name, version in packages.items() if version is None]
+    there = [f"{name} {version}" for name, version in packages.items() if version is not None]
+    text = ", ".join(there)
+    if missing:
+        text += f"{'; ' if there else ''}missing {', '.join(missing)}: {_install(extra)}"
+    return text
+
+
+def _driver_version() -> int:
+    """The version of CUDA that the NVIDIA driver supports, as 1000 * major + 10 * minor; 0 without a driver."""
+    for name in ("libcuda.so.1", "nvcuda.dll"):
+        try:
+            library, version = ctypes.CDLL(name), ctypes.c_int(0)
+            if library.cuDriverGetVersion(ctypes.byref(version)) == 0:
+                return version.value
+        except (OSError, AttributeError):
+            continue
+    return 0
+
+
+def _gpu() -> str:
+    """Which GPU is used, or what to install for one."""
+    backend = loaded_backend("cupy")
+    if backend is not None:
+        return f"{backend.describe()}, by the backend cupy"
+    version = _driver_version()
+    newest, oldest = max(_GPU_EXTRAS), min(_GPU_EXTRAS)
+    if not version:
+        return (
+            f"no NVIDIA driver here; with one: {_install(_GPU_EXTRAS[newest])} (or {_GPU_EXTRAS[oldest]} for a driver "
+            f"of CUDA {oldest})"
+        )
+    major = version // 1000
+    about = f"the NVIDIA driver supports CUDA {major}.{version % 1000 // 10}"
+    if major < oldest:
+        return f"{about}: install a newer one, for CUDA {newest}; then {_install(_GPU_EXTRAS[newest])}"
+    return f"{about}: {_install(_GPU_EXTRAS[min(major, newest)])}"
+
+
 # ---- operators ----------------------------------------------------------------------------------------------------
 
 
@@ -232,7 +340,7 @@ def _cells(backends: Sequence[Backend], operator: str) -> tuple[str, ...]:
     return tuple(cells)
 
 
-def _table(backends: Sequence[Backend]) -> Iterator[str]:
+def _table(backends: Sequence[Backend], width: int) -> Iterator[str]:
     """One row an operator, one column a backend; operator and backward share a row where they are served alike."""
     cells = {operator: _cells(backends, operator) for operator in operators()}
     rows = []
@@ -243,10 +351,15 @@ def _table(backends: Sequence[Backend]) -> Iterator[str]:
         rows.append((f"{operator}, _backward" if cells.get(backward) == row else operator, *row))
     rows.insert(0, ("", *(backend.name for backend in backends)))
     widths = [max(len(row[k]) for row in rows) + 2 for k in range(len(rows[0]))]
+    if widths[0] + max(widths[1:], default=0) > width:  # not a column fits
+        for operator, *engines in rows[1:]:
+            for backend, names in zip(backends, engines, strict=True):
+                yield from wrap(f"{backend.name}: {names}", width, first=f"  {operator} ", indent="    ")
+        return
     first = 1
     while first < len(widths):  # as many columns at a time as there is room for
         last = first + 1
-        while last < len(widths) and widths[0] + sum(widths[first : last + 1]) + 2 <= WIDTH:
+        while last < len(widths) and widths[0] + sum(widths[first : last + 1]) + 2 <= width:
             last += 1
         for row in rows:
             parts = (row[0].ljust(widths[0]), *(row[k].ljust(widths[k]) for k in range(first, last)))

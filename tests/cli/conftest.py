@@ -10,6 +10,7 @@ import pytest
 from xpconv.cli import main
 from xpconv.training import run_folder
 
+OF_TERMINALS = ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES", "TERM", "PYTHON_COLORS")
 CLASSES = ("low", "middle", "high")
 
 
@@ -71,7 +72,9 @@ def process(tmp_path):
 
     def start(*arguments, **options):
         command = [sys.executable, "-W", "error", "-m", "xpconv", *map(str, arguments)]
-        environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
+        # what decides about colours and widths is that of the test alone
+        environment = {name: value for name, value in os.environ.items() if name not in OF_TERMINALS}
+        environment |= {"OPENBLAS_NUM_THREADS": "1", **options.pop("environment", {})}
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         child = subprocess.Popen(command, cwd=tmp_path, env=environment, **{**pipes, **options})
         started.append(child)

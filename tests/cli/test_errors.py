@@ -1,4 +1,4 @@
-"""What the command says when the machine, and not the user, is in the way."""
+"""What the command says when something is in the way, and the status it ends with."""
 
 import subprocess
 import sys
@@ -30,20 +30,21 @@ def test_ctrl_c_while_the_libraries_are_imported():
 
 
 @pytest.mark.parametrize(
-    ("error", "line"),
+    ("error", "line", "status"),
     [
-        (xpconv.DeviceMemoryError("conv2d: cupy is out of memory"), "conv2d: cupy is out of memory"),
-        (MemoryError(), "not enough memory; a smaller --batch-size needs less"),
+        (xpconv.DeviceMemoryError("conv2d: cupy is out of memory"), "conv2d: cupy is out of memory", 1),
+        (MemoryError(), "not enough memory; a smaller --batch-size needs less", 1),
         (
             KernelUnavailableError("relu<float>: NVRTC says:\npool.cu(3): error"),
             "relu<float>: NVRTC says: pool.cu(3): error",
+            1,
         ),
-        (xpconv.BackendUnavailableError("cupy is not installed"), "cupy is not installed"),
+        (xpconv.BackendUnavailableError("cupy is not installed"), "cupy is not installed", 2),
     ],
 )
-def test_errors_of_a_device_take_one_line(run, monkeypatch, error, line):
+def test_errors_of_a_device_take_one_line(run, monkeypatch, error, line, status):
     def fail(options):
         raise error
 
     monkeypatch.setattr(info, "run", fail)
-    assert run("info") == (2, "", f"xpconv: error: {line}\n")
+    assert run("info") == (status, "", f"xpconv: error: {line}\n")

@@ -255,7 +255,7 @@ def assert_error(result, message):
         (["--config", "missing.toml"], "missing.toml: No such file or directory"),
         (["--resume", "missing"], "missing: no such folder"),
         (["--resume"], "--resume: no run in the folder runs here"),
-        (["--epoch", "3"], "unrecognized arguments: --epoch"),
+        (["--epoch", "3"], r"unknown option --epoch \(did you mean --epochs\?\); see xpconv train --help"),
         (["--out", "/dev/null/x"], "/dev/null/x: Not a directory"),
     ],
 )
@@ -265,8 +265,10 @@ def test_mistakes_in_options(run, tmp_path, options, message):
 
 
 def test_mistakes_in_the_command(run):
-    assert_error(run(), "the following arguments are required: COMMAND")
-    assert_error(run("trian"), "invalid choice: 'trian'")
+    status, out, err = run()
+    assert (status, out) == (2, "")
+    assert err.startswith("usage: xpconv ")
+    assert_error(run("trian"), r"unknown command 'trian' \(did you mean train\?\); known are train, lr-find, ")
 
 
 def test_cupy_without_a_gpu(run):
@@ -290,8 +292,8 @@ def test_bad_data(run, tmp_path):
 
 
 def test_missing_packages(run, monkeypatch):
-    monkeypatch.setitem(sys.modules, "rich", None)
-    assert_error(run("train"), r'rich, which is not installed: pip install "xpconv\[train\]"')
+    monkeypatch.setitem(sys.modules, "threadpoolctl", None)
+    assert_error(run("train"), r'threadpoolctl, which is not installed: pip install "xpconv\[train\]"')
 
 
 def test_traceback_on_demand(run, monkeypatch):
@@ -365,7 +367,7 @@ def test_a_disk_that_fills_up(run, npz, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(_files.os, "replace", replace)
         status, _, err = run("train", "--data", npz, "--epochs", 3, "--batch-size", 9, "--out", "r")
-    assert status == 2
+    assert status == 1
     assert re.fullmatch(r"xpconv: error: r/last.safetensors: cannot write the checkpoint: No space left [^\n]+\n", err)
     assert read_checkpoint(tmp_path / "r" / "last.safetensors").state["epoch"] == 1
     assert not [name for name in os.listdir(tmp_path / "r") if name.endswith(".tmp")]
@@ -475,10 +477,10 @@ def test_ctrl_c_and_resume(run, train, npz, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(RunRecorder, "on_step_end", press)
         status, out, err = run("train", *options, "my run")
-    assert (status, err) == (130, "")
-    *_, first, second = out.splitlines()
-    assert first == "interrupted; saved after step 13 (epoch 2, step 4 of 9) in my run"
-    command = second.removeprefix("to go on: ")
+    assert status == 130
+    assert err.count("\n") == 1
+    told, command = err.split("; to go on: ")
+    assert told == "xpconv: interrupted, saved after step 13 (epoch 2, step 4 of 9)"
     assert shlex.split(command) == ["xpconv", "train", "--resume", "my run"]
     assert sorted(os.listdir(tmp_path / "my run")) == FILES
     status, out, _ = run(*shlex.split(command)[1:])
@@ -513,9 +515,9 @@ def test_a_real_ctrl_c(process, run, npz, tmp_path):
             break
     child.send_signal(signal.SIGINT)
     out, err = child.communicate(timeout=60)
-    assert (child.returncode, err) == (130, "")
-    assert out.splitlines()[-1] == "to go on: xpconv train --resume r"
-    assert re.search(r"^interrupted; saved after step \d+ \(epoch \d+, step \d of 9\) in r$", out, re.M)
+    assert child.returncode == 130
+    told = r"xpconv: interrupted, saved after step \d+ \(epoch \d+, step \d of 9\); to go on: xpconv train --resume r\n"
+    assert re.fullmatch(told, err)
     step = read_checkpoint(tmp_path / "r" / "last.safetensors").state["step"]
     assert 18 <= step < 180
     status, out, err = run("train", "--resume", "r")
@@ -535,26 +537,3 @@ def test_a_reader_that_goes_away(process, npz):
     child.stdout = None
     _, err = child.communicate(timeout=60)
     assert (child.returncode, err) == (141, "")
-
-
-def test_on_a_terminal(process, npz):
-    """Live progress: what a terminal gets has the numbers, and the last line is the test accuracy."""
-    main_end, child_end = os.openpty()
-    child = process("train", "--data", npz, "--epochs", "3", "--batch-size", "9", "--out", "r", stdout=child_end)
-    os.close(child_end)
-    output = b""
-    while True:
-        try:
-            part = os.read(main_end, 65536)
-        except OSError:  # the other end is closed
-            break
-        if not part:
-            break
-        output += part
-    os.close(main_end)
-    _, err = child.communicate(timeout=60)
-    assert (child.returncode, err) == (0, "")
-    text = output.decode()
-    assert re.search(r"epoch 1/3.*step 9/9  loss \d\.\d{4}  accuracy \d\.\d{4}  \d+ images/s  0:\d\d left", text)
-    assert re.search(r"epoch 3/3  loss .*  val .*  acc ", text)
-    assert re.fullmatch(r"test accuracy [01]\.\d{4}", text.replace("\r", "").splitlines()[-1])

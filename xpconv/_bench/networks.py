@@ -1,15 +1,30 @@
-"""Networks of xpconv and their twins in PyTorch, with the same weights: what training is compared on."""
+"""Networks of xpconv and their twins in PyTorch, with the same weights, and a training step of each."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any, NamedTuple
 
+import numpy as np
+
 import xpconv
+import xpconv.functional as F
 from xpconv import layers, models
 
-__all__ = ["NETWORKS", "Network", "torch_twin", "twin_with_weights"]
+__all__ = [
+    "NETWORKS",
+    "Network",
+    "Step",
+    "images",
+    "torch_step",
+    "torch_twin",
+    "twin_with_weights",
+    "xpconv_model",
+    "xpconv_step",
+]
+
+Step = Callable[[], float]
 
 
 class Network(NamedTuple):
@@ -30,6 +45,13 @@ NETWORKS = (
     Network("resnet20", 3, 32, "SGD", _SGD),
     Network("resnet18", 3, 32, "SGD", _SGD),
 )
+
+
+def images(network: Network, batch: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Random images and labels."""
+    rng = np.random.default_rng(0)
+    return rng.standard_normal((batch, network.channels, size, size), dtype=np.float32), rng.integers(0, 10, batch)
+
 
 # ---- PyTorch's side -----------------------------------------------------------------------------------------------
 
@@ -118,3 +140,56 @@ def _block(torch: ModuleType, block: models.BasicBlock) -> Any:
             return torch.relu(y + (x if self.projection is None else getattr(self, self.projection)(x)))
 
     return Block()
+
+
+def torch_step(
+    torch: ModuleType, model: layers.Layer, network: Network, x: np.ndarray, labels: np.ndarray, *,
+    channels_last: bool = False, dropout: bool = True,
+) -> Step:  # fmt: skip
+    """A function that takes one step and returns the loss, from the weights of ``model``."""
+    twin = twin_with_weights(torch, model, dropout=dropout)
+    batch, targets = torch.from_numpy(x), torch.from_numpy(labels)
+    if channels_last:
+        twin = twin.to(memory_format=torch.channels_last)
+        batch = batch.contiguous(memory_format=torch.channels_last)
+    optimizer = getattr(torch.optim, network.optimizer)(twin.parameters(), **network.settings)
+
+    def step() -> float:
+        optimizer.zero_grad()
+        loss = torch.nn.functional.cross_entropy(twin(batch), targets)
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    return step
+
+
+# ---- xpconv's side ------------------------------------------------------------------------------------------------
+
+
+def xpconv_model(network: Network, size: int, *, dropout: bool = True) -> layers.Layer:
+    """The network, with the weights of seed 0."""
+    model = models.build(network.name, in_channels=network.channels, image_size=size, num_classes=10, rng=0)
+    if not dropout:
+        for _, layer in model.named_layers():
+            if isinstance(layer, layers.Dropout):
+                layer.p = 0.0
+    return model
+
+
+def xpconv_step(model: layers.Layer, network: Network, x: np.ndarray, labels: np.ndarray) -> Step:
+    """A function that takes one step and returns the loss."""
+    optimizer = getattr(xpconv.optim, network.optimizer)(model.parameters(), **network.settings)
+    steps = 0
+
+    def step() -> float:
+        nonlocal steps
+        model.begin_step(steps)
+        optimizer.zero_grad()
+        loss, dscores = F.softmax_cross_entropy(model(x), labels)
+        model.backward(dscores)
+        optimizer.step()
+        steps += 1
+        return float(loss)
+
+    return step

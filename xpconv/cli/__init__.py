@@ -3,42 +3,44 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import signal
 import sys
-from collections.abc import Sequence
-from typing import NoReturn
+import threading
+import time
+from collections.abc import Iterator, Sequence
 
 from .. import __version__
+from . import status as exit_status
+from .output import complain, emit, mode_of, prepare_streams, silence, use_output
+from .parser import Parser, UsageError, add_output_options
 
-__all__ = ["main"]
+__all__ = ["build_parser", "main"]
 
-_INTERRUPTED = 130  # 128 + SIGINT, as shells count
-_BROKEN_PIPE = 141  # 128 + SIGPIPE
-_USER_ERROR = 2
-
-
-class _UsageError(ValueError):
-    """Arguments that the parser does not understand."""
+_COMMAND_WITHOUT_OUTPUT = "completion"  # it prints a script, whoever asks
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise _UsageError(f"{message} (see {self.prog} --help)")
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
+    # here and not above: Ctrl-C may come while they are imported
+    from . import bench, completion, evaluate, export, info, lr_find, parity, predict, train
 
-
-def _parser() -> argparse.ArgumentParser:
-    # here and not above: --version and mistakes in the command need no numerical library
-    from . import evaluate, export, info, lr_find, parity, predict, train
-
-    parser = _Parser(
+    statuses = "; ".join(f"{status} {meaning}" for status, meaning in exit_status.MEANINGS.items())
+    parser = Parser(
         prog="xpconv",
         description="Convolutional networks on the array library you already have.",
-        allow_abbrev=False,
+        epilog="  example: xpconv train --epochs 5\n\n"
+        "xpconv COMMAND --help tells the options of a command, with an example.\n\n"
+        f"Exit status: {statuses}. XPCONV_TRACEBACK=1 shows where an error comes from.",
     )
     parser.add_argument("--version", action="version", version=f"xpconv {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
-    for module in (train, lr_find, evaluate, predict, export, info, parity):
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, title="commands")
+    for module in (train, lr_find, evaluate, predict, export, info, bench, parity, completion):
         module.add_command(commands)
+    for name, command in commands.choices.items():
+        if name != _COMMAND_WITHOUT_OUTPUT:
+            add_output_options(command)
     return parser
 
 
@@ -55,16 +57,6 @@ def _one_line(error: BaseException) -> str:
     return text.rstrip("; ") or type(error).__name__
 
 
-def _prepare_streams() -> None:
-    """Output that is closed goes nowhere, and names of files that are no text are printed with escapes."""
-    for name in ("stdout", "stderr"):
-        stream = getattr(sys, name)
-        if stream is None:
-            setattr(sys, name, open(os.devnull, "w", errors="backslashreplace"))  # noqa: SIM115, it stays open as stdout does
-        elif hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
-
-
 def _check_environment() -> None:
     """Raise ValueError for a setting that is wrong now, and not after a run has begun."""
     from .. import get_conv_algorithm, get_workspace_mb
@@ -75,6 +67,19 @@ def _check_environment() -> None:
     get_kernels()
     get_matmul_precision()
     get_workspace_mb()
+
+
+@contextlib.contextmanager
+def _deaf() -> Iterator[None]:
+    """Ctrl-C does nothing inside the block, where there are only a few lines left to print."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -88,43 +93,50 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        The exit status: 0; 1 if ``parity`` found a result out of tolerance; 2 after an error of the user or of the
-        machine, told in one line on standard error; 130 after Ctrl-C; 141 if the reader of the output has gone. With
-        ``XPCONV_TRACEBACK=1`` errors are raised instead.
+        The exit status, one of those in `xpconv.cli.status`. An error is told in one line on standard error; with
+        ``XPCONV_TRACEBACK=1`` it is raised instead.
     """
-    _prepare_streams()
+    prepare_streams()
+    began = time.monotonic()
+    mode = "text"
     expected: tuple[type[Exception], ...] = ()
     try:
-        # here, since Ctrl-C may come while they are imported
-        from ..backends import BackendUnavailableError, KernelUnavailableError
-        from ..training import CheckpointError, RunFolderError, TrainingError
-
-        expected = (
-            BackendUnavailableError,
-            CheckpointError,
-            ImportError,
-            KernelUnavailableError,
-            MemoryError,
-            OSError,
-            RunFolderError,
-            TrainingError,
-            TypeError,
-            ValueError,
-        )
-        options = _parser().parse_args(arguments)
-        _check_environment()
-        status = options.run(options)
-        sys.stdout.flush()
+        expected = exit_status.expected_errors()
+        arguments = sys.argv[1:] if arguments is None else arguments
+        parser = build_parser()
+        if not arguments:
+            parser.print_help(sys.stderr)
+            return exit_status.WRONG_USAGE
+        options = parser.parse_args(arguments)
+        mode = mode_of(options)
+        with use_output(mode):
+            emit("start", command=options.command, version=__version__)
+            _check_environment()
+            status: int = options.run(options)
+            emit("end", status=status, seconds=round(time.monotonic() - began, 3))
+            sys.stdout.flush()
         return status
     except KeyboardInterrupt:
-        print("xpconv: interrupted", file=sys.stderr)
-        return _INTERRUPTED
+        with _deaf():
+            return _end(mode, exit_status.INTERRUPTED, "", "interrupted", began)
     except BrokenPipeError:
-        # nobody reads on; what is still buffered must not raise again when the interpreter ends
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _BROKEN_PIPE
+        silence(sys.stdout)
+        return exit_status.PIPE_CLOSED
     except expected as error:
-        if os.environ.get("XPCONV_TRACEBACK", "0") not in ("", "0"):
+        if os.environ.get("XPCONV_TRACEBACK", "0") not in ("", "0") and not isinstance(error, UsageError):
             raise
-        print(f"xpconv: error: {_one_line(error)}", file=sys.stderr)
-        return _USER_ERROR
+        return _end(mode, exit_status.status_of(error), "error", _one_line(error), began)
+
+
+def _end(mode: str, status: int, kind: str, text: str, began: float) -> int:
+    """Tell what went wrong, to whoever can still be told."""
+    complain(kind, text)
+    try:
+        with use_output(mode):
+            if kind:
+                emit(kind, message=text)
+            emit("end", status=status, seconds=round(time.monotonic() - began, 3))
+        sys.stdout.flush()
+    except OSError:  # its reader has gone, or the disk that it is written to is full
+        silence(sys.stdout)
+    return status

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import difflib
 import math
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
@@ -12,13 +11,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..training.mixed import HALF_TYPES
+from .parser import nearest
+
 __all__ = [
     "DTYPES",
+    "GROUPS",
     "MATMUL_PRECISIONS",
     "OPTIMIZERS",
     "SCHEDULES",
     "TrainConfig",
     "add_options",
+    "choices_of",
     "collect",
     "flags_of",
     "key_of",
@@ -29,7 +33,6 @@ __all__ = [
 OPTIMIZERS = ("adamw", "adam", "sgd", "rmsprop")
 SCHEDULES = ("one-cycle", "cosine", "step", "constant")
 DTYPES = ("float32", "float64")
-HALF_TYPES = ("float16", "bfloat16")
 MATMUL_PRECISIONS = ("default", "highest", "tf32")
 
 # what --lr and --weight-decay are where they are not given; peaks of the one-cycle schedule
@@ -37,9 +40,24 @@ _LR = {"adamw": 6e-3, "adam": 4e-3, "sgd": 0.05, "rmsprop": 2e-3}
 _WEIGHT_DECAY = {"adamw": 1e-2, "adam": 0.0, "sgd": 5e-4, "rmsprop": 0.0}
 
 
-def _option(default: Any, help: str, *, metavar: str | None = None, check: Callable[[Any], str | None] | None = None):
-    """A field with what the parser and the checks need; ``check`` returns what is wrong, or None."""
-    return field(default=default, metadata={"help": help, "metavar": metavar, "check": check})
+def _option(
+    default: Any,
+    help: str,
+    *,
+    metavar: str | None = None,
+    check: Callable[[Any], str | None] | None = None,
+    choices: tuple[str, ...] | None = None,
+    unset: str = "none",
+) -> Any:
+    """A field with what the parser and the checks need.
+
+    ``check`` returns what is wrong, or None; ``choices`` are all the values there are; ``unset`` tells in the help what
+    a default of None stands for.
+    """
+    if choices is not None:
+        check = _one_of(choices)
+    metadata = {"help": help, "metavar": metavar, "check": check, "choices": choices, "unset": unset}
+    return field(default=default, metadata=metadata)
 
 
 def _at_least(low: int, high: float = math.inf) -> Callable[[Any], str | None]:
@@ -48,7 +66,7 @@ def _at_least(low: int, high: float = math.inf) -> Callable[[Any], str | None]:
 
 
 def _one_of(names: tuple[str, ...]) -> Callable[[Any], str | None]:
-    return lambda v: None if v in names else f"must be one of {', '.join(names)}{_nearest(v, names)}"
+    return lambda v: None if v in names else f"must be one of {', '.join(names)}{nearest(v, names)}"
 
 
 def _above_zero(value: float) -> str | None:
@@ -59,11 +77,6 @@ def _model(name: str) -> str | None:
     from ..models import NAMES
 
     return _one_of(tuple(NAMES))(name)
-
-
-def _nearest(name: str, known: tuple[str, ...]) -> str:
-    close = difflib.get_close_matches(str(name), known, 1)
-    return f" (did you mean {close[0]}?)" if close else ""
 
 
 @dataclass(frozen=True)
@@ -78,16 +91,24 @@ class TrainConfig:
         metavar="NAME",
     )
     data_dir: str | None = _option(
-        None, "folder with the files of the data set; no other place is looked at", metavar="DIR"
+        None,
+        "folder with the files of the data set; no other place is looked at",
+        metavar="DIR",
+        unset="XPCONV_DATA and some usual places",
     )
     labels: str | None = _option(None, "file with the labels of an .npy file", metavar="FILE")
     image_size: int | None = _option(
-        None, "height and width that image files are brought to", metavar="N", check=_at_least(1)
+        None,
+        "height and width that image files are brought to",
+        metavar="N",
+        check=_at_least(1),
+        unset="all have one size",
     )
     channels: int | None = _option(
         None,
-        "of image files: 1 (grey) or 3 (default: 1 if all are grey)",
+        "of image files: 1 (grey) or 3",
         metavar="N",
+        unset="1 if all are grey",
         check=lambda v: None if v in (1, 3) else "must be 1 or 3",
     )
     bad_files: str = _option(
@@ -95,7 +116,7 @@ class TrainConfig:
         "image files that cannot be read: refuse ends with a list of them, skip goes on without them and lists them in "
         "the run folder",
         metavar="WHAT",
-        check=_one_of(("refuse", "skip")),
+        choices=("refuse", "skip"),
     )
     allow_outside: bool = _option(False, "follow paths and links that lead out of the folder of the data")
     workers: int = _option(
@@ -111,25 +132,29 @@ class TrainConfig:
         metavar="FILE",
     )
     model: str = _option("small-cnn", "network: {models}", metavar="NAME", check=_model)
-    backend: str | None = _option(None, "where to compute: numpy, cupy, cupy:1, torch, jax, ...", metavar="NAME")
+    backend: str | None = _option(
+        None, "where to compute: numpy, cupy, cupy:1, torch, jax, ...", metavar="NAME", unset="XPCONV_BACKEND or numpy"
+    )
     epochs: int = _option(15, "passes over the training images", metavar="N", check=_at_least(1))
     batch_size: int = _option(64, "images in a step", metavar="N", check=_at_least(1))
     lr: float | None = _option(
         None,
-        f"learning rate, for one-cycle the highest ({', '.join(f'{k}: {v:g}' for k, v in _LR.items())})",
+        "learning rate, for one-cycle the highest",
         metavar="RATE",
         check=_above_zero,
+        unset=", ".join(f"{v:g} for {k}" for k, v in _LR.items()),
     )
     optimizer: str = _option(
         "adamw",
         f"one of {', '.join(OPTIMIZERS)}; sgd has Nesterov momentum 0.9",
         metavar="NAME",
-        check=_one_of(OPTIMIZERS),
+        choices=OPTIMIZERS,
     )
     weight_decay: float | None = _option(
         None,
-        f"({', '.join(f'{k}: {v:g}' for k, v in _WEIGHT_DECAY.items())})",
+        "weight of the L2 penalty; adamw shrinks the weights apart from the gradient instead",
         metavar="X",
+        unset=", ".join(f"{v:g} for {k}" for k, v in _WEIGHT_DECAY.items()),
         check=lambda v: None if 0 <= v < math.inf else "must be at least 0",
     )
     schedule: str = _option(
@@ -137,7 +162,7 @@ class TrainConfig:
         f"course of the learning rate: {', '.join(SCHEDULES)}; step divides it by 10 after half and after 3/4 of the "
         "steps",
         metavar="NAME",
-        check=_one_of(SCHEDULES),
+        choices=SCHEDULES,
     )
     clip_norm: float | None = _option(
         None, "scale gradients down together to at most this norm", metavar="X", check=_above_zero
@@ -159,7 +184,7 @@ class TrainConfig:
         None,
         f"{' or '.join(HALF_TYPES)}: compute in this type, keep weights in float32; where the backend has it",
         metavar="TYPE",
-        check=_one_of(HALF_TYPES),
+        choices=HALF_TYPES,
     )
     early_stopping: int | None = _option(
         None,
@@ -193,7 +218,7 @@ class TrainConfig:
         "none",
         "balanced: in the loss, images of rare classes count more",
         metavar="WHAT",
-        check=_one_of(("none", "balanced")),
+        choices=("none", "balanced"),
     )
     validation: float = _option(
         0.1,
@@ -207,21 +232,23 @@ class TrainConfig:
         metavar="N",
         check=_at_least(0, 2**63),
     )
-    dtype: str = _option("float32", f"{' or '.join(DTYPES)}", metavar="NAME", check=_one_of(DTYPES))
+    dtype: str = _option("float32", f"{' or '.join(DTYPES)}", metavar="NAME", choices=DTYPES)
     matmul_precision: str | None = _option(
         None,
-        f"how matrices are multiplied: {', '.join(MATMUL_PRECISIONS)} (default: XPCONV_MATMUL_PRECISION or default); "
-        "highest: no Winograd convolutions; tf32: a GPU rounds factors",
+        f"how matrices are multiplied: {', '.join(MATMUL_PRECISIONS)}; highest: no Winograd convolutions; tf32: a GPU "
+        "rounds factors",
         metavar="NAME",
-        check=_one_of(MATMUL_PRECISIONS),
+        unset="XPCONV_MATMUL_PRECISION or default",
+        choices=MATMUL_PRECISIONS,
     )
     capture: bool = _option(
         False, "record a training step on the GPU once, as a CUDA graph, and replay it: the same numbers, sooner"
     )
     threads: int | None = _option(
         None,
-        "threads of the compiled CPU kernels (default: all cores)",
+        "threads of the compiled CPU kernels",
         metavar="N",
+        unset="XPCONV_NUM_THREADS or all cores",
         check=_at_least(1, 1025),
     )
 
@@ -234,6 +261,22 @@ class TrainConfig:
 
 _FIELDS = {f.name: f for f in dataclasses.fields(TrainConfig)}
 
+# the order in which the help shows them
+GROUPS: Mapping[str, tuple[str, ...]] = {
+    "data": (
+        *("data", "data_dir", "labels", "image_size", "channels", "bad_files", "allow_outside", "workers"),
+        *("statistics", "validation"),
+    ),
+    "network": ("model",),
+    "optimisation": (
+        *("epochs", "batch_size", "lr", "optimizer", "weight_decay", "schedule", "clip_norm", "accumulate", "ema"),
+        *("early_stopping", "class_weights", "seed"),
+    ),
+    "augmentation": ("augment", "mirror", "jitter", "cutout", "mixup"),
+    "computing": ("backend", "threads", "dtype", "mixed_precision", "matmul_precision", "capture"),
+    "run folder": ("save_every",),
+}
+
 
 def _kind(name: str) -> type:
     """The Python type of an option's value."""
@@ -245,8 +288,12 @@ def key_of(name: str) -> str:
     return name.replace("_", "-")
 
 
-def add_options(parser: argparse.ArgumentParser, *, only: Sequence[str] = (), defaults: bool = True) -> None:
-    """Give ``parser`` an option for each field; those not on the command line are absent from its result.
+def add_options(
+    parser: argparse.ArgumentParser, *, only: Sequence[str] = (), defaults: bool = True
+) -> dict[str, argparse._ArgumentGroup]:
+    """Give ``parser`` an option for each field, in the groups that are returned by title.
+
+    Options that are not on the command line are absent from its result.
 
     Parameters
     ----------
@@ -255,21 +302,43 @@ def add_options(parser: argparse.ArgumentParser, *, only: Sequence[str] = (), de
     defaults
         Whether the help tells the defaults; if not, they are those of a run folder.
     """
+    groups = {}
+    for title, names in GROUPS.items():
+        wanted = [name for name in names if not only or name in only]
+        if wanted:
+            groups[title] = parser.add_argument_group(title)
+            for name in wanted:
+                _add_option(groups[title], name, defaults=defaults)
+    return groups
+
+
+def _add_option(group: argparse._ArgumentGroup, name: str, *, defaults: bool) -> None:
     from ..models import NAMES
 
-    for name in only or _FIELDS:
-        option = _FIELDS[name]
-        flag, text = f"--{key_of(name)}", option.metadata["help"].replace("{models}", ", ".join(NAMES))
-        if _kind(name) is bool:
-            parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text)
-            continue
-        if not defaults:
-            text += " (default: as in the run)"
-        elif option.default is not None:
-            text += f" (default: {option.default})"
-        parser.add_argument(
-            flag, type=_kind(name), default=argparse.SUPPRESS, metavar=option.metadata["metavar"], help=text
+    option, kind = _FIELDS[name], _kind(name)
+    flag, text = f"--{key_of(name)}", option.metadata["help"].replace("{models}", ", ".join(NAMES))
+    default = option.metadata["unset"] if option.default is None else option.default
+    if kind is bool:
+        default = "on" if default else "off"
+    text += f" (default: {default})" if defaults else " (default: as in the run)"
+    if kind is bool:
+        group.add_argument(flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text)
+    else:
+        group.add_argument(
+            flag, type=kind, default=argparse.SUPPRESS, metavar=option.metadata["metavar"], help=text.replace("%", "%%")
         )
+
+
+def choices_of(name: str) -> tuple[str, ...]:
+    """The values that the field can have, or its usual ones; none if they cannot be listed."""
+    from ..backends import registered_backends
+    from ..data import data_sets
+    from ..models import NAMES
+
+    if name not in _FIELDS:
+        return ()
+    listed = {"model": NAMES, "data": data_sets(), "backend": registered_backends()}
+    return tuple(listed.get(name) or _FIELDS[name].metadata["choices"] or ())
 
 
 def _checked(source: str, name: str, value: Any) -> Any:
@@ -306,7 +375,7 @@ def read_toml(path: str) -> dict[str, Any]:
     for key, value in table.items():
         name = key.replace("-", "_")
         if key_of(name) not in known:
-            raise ValueError(f"{path}: unknown key {key!r}{_nearest(key, known)}; known are {', '.join(known)}")
+            raise ValueError(f"{path}: unknown key {key!r}{nearest(key, known)}; known are {', '.join(known)}")
         if name in values:
             raise ValueError(f"{path}: {key_of(name)} is given twice")
         if name == "out":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,13 @@ from typing import Any
 import numpy as np
 
 from .. import data
+from .._text import printable
 from ..functional import softmax_cross_entropy
 from ..training import ClassReport, Trainer, TrainingError, class_report, load_trained, top_k_accuracy
 from .config import TrainConfig, add_options, flags_of
-from .run import DataInfo, build_model, choose_weights, class_names, machine, open_data, open_run, say
+from .output import emit, result, say, show
+from .run import DataInfo, build_model, choose_weights, class_names, machine, open_data, open_run
+from .status import DONE
 
 __all__ = ["add_command"]
 
@@ -27,11 +31,11 @@ def add_command(commands: Any) -> None:
         "evaluate",
         help="accuracy of a trained network on test images",
         description='Evaluate the network of a run folder on test images. The last line is "test accuracy 0.xxxx".',
-        allow_abbrev=False,
+        epilog="  example: xpconv evaluate runs/small-cnn-fashion-mnist-small-1 --report",
     )
     parser.add_argument("folder", metavar="RUN_FOLDER", help="folder of a run of xpconv train")
     parser.add_argument(
-        "--weights", choices=("best", "last"), help="which checkpoint (default: the best, if there is one)"
+        "--weights", choices=("best", "last"), help="which checkpoint (default: best, or last without one)"
     )
     own = ("data", "data_dir", "labels", "bad_files", "allow_outside", "workers", "backend", "batch_size", "threads")
     parser.add_argument(
@@ -92,9 +96,25 @@ def _evaluate(config: TrainConfig, info: DataInfo, path: Path, *, report: bool) 
     if not math.isfinite(loss):
         raise TrainingError(f"test loss is {loss} with the weights {path}; they or the test images are no use")
     if report:
-        print(reports[0].table(names), flush=True)
+        show(reports[0].table([printable(name) for name in names]))
     if "top" in metrics:
         say(f"top {_TOP}", f"{metrics['top']:.4f}")
     say("test loss", f"{loss:.4f}")
-    print(f"test accuracy {accuracy:.4f}", flush=True)
-    return 0
+    result(f"test accuracy {accuracy:.4f}")
+    emit(
+        "test",
+        weights=path,
+        epoch=epoch,
+        data=config.data,
+        images=len(test),
+        loss=loss,
+        accuracy=accuracy,
+        **({"top_5": metrics["top"]} if "top" in metrics else {}),
+        **({"classes": _rows(reports[0], names)} if report else {}),
+    )
+    return DONE
+
+
+def _rows(report: ClassReport, names: Sequence[str]) -> list[dict[str, Any]]:
+    columns = zip(names, report.precision, report.recall, report.f1, report.support, strict=True)
+    return [{"name": name, "precision": p, "recall": r, "f1": f, "images": n} for name, p, r, f, n in columns]

@@ -11,10 +11,13 @@ import numpy as np
 
 from .. import asarray, onnx
 from ..layers import Layer, Sequential
+from ..onnx._emit import does_as
 from ..onnx.layers import Arithmetic
 from ..training import load_trained
 from .config import add_options, flags_of
-from .run import DataInfo, build_model, choose_weights, machine, open_run, say
+from .output import emit, result, say
+from .run import DataInfo, build_model, choose_weights, machine, open_run
+from .status import DONE
 
 __all__ = ["add_command"]
 
@@ -27,15 +30,14 @@ def add_command(commands: Any) -> None:
         description="Write the network of a run folder as an ONNX file, for onnxruntime and other programs. The file "
         "takes float32 images (N, C, H, W) of any number, normalised as in training, and gives a score for each class. "
         "The names of the classes, the mean and the standard deviation of the pixels are in its metadata.",
-        epilog="example: xpconv export runs/fashion-mnist-1 --out shoes.onnx --normalize",
-        allow_abbrev=False,
+        epilog="  example: xpconv export runs/small-cnn-fashion-mnist-small-1 --out net.onnx --normalize",
     )
     parser.add_argument("folder", metavar="RUN_FOLDER", help="folder of a run of xpconv train")
     parser.add_argument(
         "--out", required=True, metavar="FILE.onnx", help="the file to write; an earlier one is replaced"
     )
     parser.add_argument(
-        "--weights", choices=("best", "last"), help="which checkpoint (default: the best, if there is one)"
+        "--weights", choices=("best", "last"), help="which checkpoint (default: best, or last without one)"
     )
     parser.add_argument(
         "--normalize",
@@ -76,8 +78,21 @@ def run(options: argparse.Namespace) -> int:
         )
     say("weights", f"{path}, after {epoch} epochs")
     say("input", f"images (N, {', '.join(map(str, info.image_shape))}) in float32, {_pixels(options.normalize, info)}")
-    print(f"{options.out}: {os.path.getsize(options.out) / 2**20:.2f} MiB, {len(info.classes)} classes", flush=True)
-    return 0
+    size = os.path.getsize(options.out)
+    result(f"{options.out}: {size / 2**20:.2f} MiB, {len(info.classes)} classes")
+    emit(
+        "export",
+        file=options.out,
+        bytes=size,
+        weights=path,
+        epoch=epoch,
+        image_shape=info.image_shape,
+        classes=info.classes,
+        normalized=bool(options.normalize),
+        mean=info.mean,
+        std=info.std,
+    )
+    return DONE
 
 
 def _pixels(normalized: bool, info: DataInfo) -> str:
@@ -90,5 +105,6 @@ def _pixels(normalized: bool, info: DataInfo) -> str:
 def _with_normalization(model: Layer, info: DataInfo, dtype: str) -> Layer:
     """``model`` behind the normalisation of its images; its own layers keep their names."""
     mean, std = (asarray(np.array(values).reshape(-1, 1, 1), dtype=dtype) for values in (info.mean, info.std))
-    parts = dict(model.named_children()) if isinstance(model, Sequential) else {"network": model}
+    # a subclass may do more than its layers one after the other
+    parts = dict(model.named_children()) if does_as(model, Sequential) else {"network": model}
     return Sequential({"less_mean": Arithmetic("Sub", mean), "by_std": Arithmetic("Div", std), **parts})

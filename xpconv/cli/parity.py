@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .. import __version__
 from ..backends import BackendUnavailableError, load_backend
-from .run import say
+from .output import emit, result, say, show, transient
+from .status import DONE, FAILED
 
 __all__ = ["add_command"]
-
-_OUT_OF_TOLERANCE = 1
 
 
 def add_command(commands: Any) -> None:
@@ -27,26 +23,32 @@ def add_command(commands: Any) -> None:
         "training run on two backends, and print how far the results are apart: absolutely, relative to the largest "
         "value, and as part of what rounding explains. The exit status is 1 if anything is out of tolerance, 2 if a "
         "backend cannot start.",
-        allow_abbrev=False,
+        epilog="  example: xpconv parity --backend torch --only conv2d batch_norm",
     )
-    parser.add_argument(
+    group = parser.add_argument_group("comparison")
+    group.add_argument(
         "--backend", metavar="NAME", help="backend to judge (default: cupy, or cuda-host where cupy cannot start)"
     )
-    parser.add_argument("--against", metavar="NAME", default="numpy", help="backend to compare with (default: numpy)")
-    parser.add_argument(
+    group.add_argument("--against", metavar="NAME", default="numpy", help="backend to compare with (default: numpy)")
+    group.add_argument(
         "--kernels",
         choices=("auto", "generic", "native"),
         default="auto",
         help="kernels of the backend to judge, as XPCONV_KERNELS (default: auto)",
     )
-    parser.add_argument(
+    group.add_argument(
         "--dtype",
         choices=("float32", "float64", "float16", "bfloat16"),
         default="float32",
         help="float32 (default), float64, or float16 or bfloat16, which are compared with float32 of the same inputs",
     )
-    parser.add_argument("--only", nargs="+", metavar="TEXT", default=[], help="cases whose name contains one of these")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write every result to a JSON file")
+    group.add_argument(
+        "--only",
+        nargs="+",
+        metavar="TEXT",
+        default=[],
+        help="cases whose name contains one of these (default: all)",
+    )
     parser.set_defaults(run=run)
 
 
@@ -91,23 +93,25 @@ def run(options: argparse.Namespace) -> int:
     say("against", by)
     against = "" if computed == options.dtype else f" against {computed}"
     say("dtype", f"{options.dtype}{against}, kernels {options.kernels}")
-    findings = [finding for case in cases for finding in parity.compare(case, subject, reference, options.dtype)]
+    findings = []
+    for number, case in enumerate(cases, 1):
+        transient(f"case {number} of {len(cases)}: {case.name}")
+        for finding in parity.compare(case, subject, reference, options.dtype):
+            findings.append(finding)
+            emit("finding", **finding._asdict())
     ok = parity.is_ok(findings, options.dtype)
-    print(f"\n{parity.table(findings, options.dtype)}", flush=True)  # first: the file may not be writable
-    if options.json is not None:
-        document = {
-            "xpconv": __version__,
-            "backend": subject.backend,
-            "describe": judged,
-            "kernels": options.kernels,
-            "against": reference.backend,
-            "dtype": options.dtype,
-            "ok": ok,
-            # infinities are no JSON
-            "findings": [
-                {k: str(v) if isinstance(v, float) and not np.isfinite(v) else v for k, v in f._asdict().items()}
-                for f in findings
-            ],
-        }
-        options.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    return 0 if ok else _OUT_OF_TOLERANCE
+    *lines, verdict = parity.table(findings, options.dtype).split("\n")
+    show("\n".join(["", *lines]))
+    result(verdict)
+    emit(
+        "parity",
+        ok=ok,
+        backend=subject.backend,
+        describe=judged,
+        kernels=options.kernels,
+        against=reference.backend,
+        dtype=options.dtype,
+        cases=len({finding.case for finding in findings}),
+        findings=len(findings),
+    )
+    return DONE if ok else FAILED

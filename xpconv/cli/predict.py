@@ -8,11 +8,14 @@ from typing import Any
 import numpy as np
 
 from .. import asarray, to_numpy
+from .._text import printable
 from ..data import read_image
 from ..functional import softmax_cross_entropy
 from ..training import Trainer, load_trained
 from .config import add_options, flags_of
+from .output import emit, result
 from .run import build_model, choose_weights, class_names, machine, open_run
+from .status import DONE
 
 __all__ = ["add_command"]
 
@@ -28,14 +31,14 @@ def add_command(commands: Any) -> None:
         description="Print the three likeliest classes of each image, with their probabilities. Images are made grey "
         "or coloured and as large as those that the network was trained on, and filled up with black where the shape "
         "differs.",
-        allow_abbrev=False,
+        epilog="  example: xpconv predict --run runs/small-cnn-fashion-mnist-small-1 shoe.png",
     )
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files (PNG, JPEG, ...)")
     parser.add_argument(
         "--run", dest="folder", required=True, metavar="RUN_FOLDER", help="folder of a run of xpconv train"
     )
     parser.add_argument(
-        "--weights", choices=("best", "last"), help="which checkpoint (default: the best, if there is one)"
+        "--weights", choices=("best", "last"), help="which checkpoint (default: best, or last without one)"
     )
     parser.add_argument(
         "--invert",
@@ -68,5 +71,11 @@ def run(options: argparse.Namespace) -> int:
                 odds = np.exp(row - row.max())
                 odds /= odds.sum()
                 best = np.argsort(-odds, kind="stable")[:_SHOWN]
-                print(f"{image}: {', '.join(f'{classes[k]} {odds[k]:.3f}' for k in best)}", flush=True)
-    return 0
+                # a name with the end of a line in it must not look like the answer for another image
+                result(printable(f"{image}: {', '.join(f'{classes[k]} {odds[k]:.3f}' for k in best)}"))
+                emit(
+                    "prediction",
+                    image=image,
+                    classes=[{"name": classes[k], "probability": round(float(odds[k]), 6)} for k in best],
+                )
+    return DONE

@@ -1,4 +1,4 @@
-"""How a run is shown: live on a terminal, in plain lines elsewhere."""
+"""How a run is shown: live on a terminal, in plain lines elsewhere, as JSON lines to machines, or not at all."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ import sys
 import time
 from typing import Any, TextIO
 
-from .._extras import require
+from .._extras import MissingExtraError, require
+from .._text import columns_of
 from ..training import Callback, Trainer
+from .output import emit, fill, is_live, mode, width_of
 
-__all__ = ["LiveProgress", "PlainProgress", "progress_for"]
+__all__ = ["JsonProgress", "LiveProgress", "PlainProgress", "progress_for"]
 
 _SECONDS_BETWEEN_LINES = 10
+_SECONDS_BETWEEN_EVENTS = 1
 _SECONDS_BETWEEN_UPDATES = 0.1
-_BAR_NEEDS = 110  # columns of the terminal; the numbers come first
+_BAR = 20  # columns; it comes where there is room beside the numbers
 
 
 def _clock(seconds: float) -> str:
@@ -23,7 +26,7 @@ def _clock(seconds: float) -> str:
 
 
 class _Progress(Callback):
-    """Keeps the times that both kinds of progress show."""
+    """Keeps the times that every kind of progress shows."""
 
     def __init__(self) -> None:
         self._images = 0
@@ -43,6 +46,9 @@ class _Progress(Callback):
         """Count the images."""
         self._images += trainer.batch_images
 
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+
     def _rate(self) -> float:
         """Images per second in this epoch."""
         return self._images / max(time.monotonic() - self._images_clock, 1e-9)
@@ -53,12 +59,26 @@ class _Progress(Callback):
         todo = (trainer.epochs - trainer.epoch) * trainer.epoch_steps - trainer.epoch_step
         return (time.monotonic() - self._start_clock) / done * max(todo, 0) if done else 0.0
 
-    def _epoch_line(self, trainer: Trainer, record: dict[str, Any]) -> str:
-        # short words: the line fits into 80 columns
-        line = f"epoch {record['epoch']}/{trainer.epochs}  loss {record['loss']:.4f}  acc {record['accuracy']:.4f}"
+    def _epoch_parts(self, trainer: Trainer, record: dict[str, Any]) -> list[str]:
+        # short words: together they fit into 80 columns
+        parts = [
+            f"epoch {record['epoch']}/{trainer.epochs}",
+            f"loss {record['loss']:.4f}  acc {record['accuracy']:.4f}",
+        ]
         if "val_accuracy" in record:
-            line += f"  val {record['val_loss']:.4f}  acc {record['val_accuracy']:.4f}"
-        return f"{line}  {self._rate():.0f}/s  {_clock(self._left(trainer))} left"
+            parts.append(f"val {record['val_loss']:.4f}  acc {record['val_accuracy']:.4f}")
+        return [*parts, f"{self._rate():.0f}/s  {_clock(self._left(trainer))} left"]
+
+    def _step_parts(self, trainer: Trainer) -> list[str]:
+        running = trainer.running()
+        return [
+            f"epoch {trainer.epoch + 1}/{trainer.epochs}",
+            f"step {trainer.epoch_step}/{trainer.epoch_steps}",
+            f"loss {running.loss:.4f}",
+            f"accuracy {running.accuracy:.4f}",
+            f"{self._rate():.0f} images/s",
+            f"{_clock(self._left(trainer))} left",
+        ]
 
 
 class PlainProgress(_Progress):
@@ -78,22 +98,16 @@ class PlainProgress(_Progress):
     def on_step_end(self, trainer: Trainer) -> None:
         """A line, if the last one is old."""
         super().on_step_end(trainer)
-        if time.monotonic() - self._printed < _SECONDS_BETWEEN_LINES:
-            return
-        running = trainer.running()
-        self._print(
-            f"epoch {trainer.epoch + 1}/{trainer.epochs}  step {trainer.epoch_step}/{trainer.epoch_steps}  "
-            f"loss {running.loss:.4f}  accuracy {running.accuracy:.4f}  {self._rate():.0f} images/s  "
-            f"{_clock(self._left(trainer))} left"
-        )
+        if time.monotonic() - self._printed >= _SECONDS_BETWEEN_LINES:
+            self._print(self._step_parts(trainer))
 
     def on_epoch_end(self, trainer: Trainer, record: dict[str, Any]) -> None:
         """A line."""
-        self._print(self._epoch_line(trainer, record))
+        self._print(self._epoch_parts(trainer, record))
         self._start_epoch()
 
-    def _print(self, line: str) -> None:
-        print(line, file=self._stream, flush=True)
+    def _print(self, parts: list[str]) -> None:
+        print(fill(parts, width_of(self._stream)), file=self._stream, flush=True)
         self._printed = time.monotonic()
 
 
@@ -108,53 +122,115 @@ class LiveProgress(_Progress):
 
     def __init__(self, stream: TextIO) -> None:
         super().__init__()
-        console = require("rich.console", "live progress displays")
-        progress = require("rich.progress", "live progress displays")
-        self._console = console.Console(file=stream, highlight=False)
-        self._bar = progress.Progress(
-            progress.TextColumn("epoch {task.fields[epoch]}"),
-            *([progress.BarColumn(bar_width=20)] if self._console.width >= _BAR_NEEDS else []),
-            progress.TextColumn("step {task.completed:.0f}/{task.total:.0f}  {task.fields[text]}"),
-            console=self._console,
-            transient=True,
-            auto_refresh=False,
-        )
-        self._task = self._bar.add_task("", total=1, epoch="", text="")
+        self._rich = {
+            name: require(f"rich.{name}", "live progress displays")
+            for name in ("console", "live", "progress_bar", "table")
+        }
+        self._stream = stream
+        self._console = self._rich["console"].Console(file=stream, highlight=False, width=width_of(stream))
+        self._live = self._rich["live"].Live(console=self._console, transient=True, auto_refresh=False)
         self._updated = 0.0
 
     def on_fit_start(self, trainer: Trainer) -> None:
         """Show the bar."""
         super().on_fit_start(trainer)
-        self._bar.start()
+        self._live.start()
 
     def on_step_end(self, trainer: Trainer) -> None:
         """Move the bar, ten times a second at most."""
         super().on_step_end(trainer)
         if time.monotonic() - self._updated < _SECONDS_BETWEEN_UPDATES and trainer.epoch_step < trainer.epoch_steps:
             return
-        running = trainer.running()
-        self._bar.update(
-            self._task,
-            completed=trainer.epoch_step,
-            total=trainer.epoch_steps,
-            epoch=f"{trainer.epoch + 1}/{trainer.epochs}",
-            text=f"loss {running.loss:.4f}  accuracy {running.accuracy:.4f}  {self._rate():.0f} images/s  "
-            f"{_clock(self._left(trainer))} left",
-            refresh=True,
-        )
+        self._console.width = width_of(self._stream) or 80  # the window may have another size by now
+        self._live.update(self._line(trainer), refresh=True)
         self._updated = time.monotonic()
+
+    def _line(self, trainer: Trainer) -> Any:
+        """As much as the width has room for; the numbers come first, and the bar goes first."""
+        parts, width = self._step_parts(trainer), self._console.width - 1
+        epoch, text = parts[0], "  ".join(parts[1:])
+        bar = self._rich["progress_bar"].ProgressBar(trainer.epoch_steps, trainer.epoch_step, width=_BAR)
+        line = self._rich["table"].Table.grid(padding=(0, 1, 0, 0))
+        if columns_of(epoch) + columns_of(text) + _BAR + 4 <= width:
+            line.add_row(epoch, bar, text)
+        else:
+            line.add_column(no_wrap=True, overflow="crop")
+            line.add_row(_shortened(parts, width))
+        return line
 
     def on_epoch_end(self, trainer: Trainer, record: dict[str, Any]) -> None:
         """Leave a line above the bar."""
-        self._bar.console.print(self._epoch_line(trainer, record), soft_wrap=True)
+        line = fill(self._epoch_parts(trainer, record), width_of(self._stream))
+        self._console.print(line, soft_wrap=True, markup=False)
         self._start_epoch()
 
     def close(self) -> None:
         """Remove the bar."""
-        self._bar.stop()
+        self._live.stop()
 
 
-def progress_for(stream: TextIO | None = None) -> PlainProgress | LiveProgress:
-    """Live on a terminal, plain lines elsewhere; ``stream`` None is the standard output."""
+def _shortened(parts: list[str], width: int) -> str:
+    """The parts of a step, less important ones left out until they fit."""
+    epoch, step, loss, accuracy, _, left = parts
+    short = epoch.removeprefix("epoch "), step.removeprefix("step "), left.removesuffix(" left")
+    for shown in (
+        parts,
+        (epoch, step, loss, accuracy, left),
+        (epoch, step, loss, left),
+        (epoch, step, short[2]),
+        short,
+    ):
+        line = "  ".join(shown)
+        if columns_of(line) <= width:
+            return line
+    return " ".join(short)
+
+
+class JsonProgress(_Progress):
+    """Events ``step``, one a second at most, and ``epoch``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._emitted = 0.0
+
+    def on_step_end(self, trainer: Trainer) -> None:
+        """An event, if the last one is old."""
+        super().on_step_end(trainer)
+        if time.monotonic() - self._emitted < _SECONDS_BETWEEN_EVENTS:
+            return
+        running = trainer.running()
+        emit(
+            "step",
+            step=trainer.step,
+            epoch=trainer.epoch + 1,
+            epochs=trainer.epochs,
+            epoch_step=trainer.epoch_step,
+            epoch_steps=trainer.epoch_steps,
+            loss=running.loss,
+            accuracy=running.accuracy,
+            **self._speed(trainer),
+        )
+        self._emitted = time.monotonic()
+
+    def on_epoch_end(self, trainer: Trainer, record: dict[str, Any]) -> None:
+        """An event."""
+        emit("epoch", **record, epochs=trainer.epochs, **self._speed(trainer))
+        self._start_epoch()
+
+    def _speed(self, trainer: Trainer) -> dict[str, float]:
+        return {"images_per_second": round(self._rate(), 1), "seconds_left": round(self._left(trainer), 1)}
+
+
+def progress_for(stream: TextIO | None = None) -> _Progress:
+    """What suits the mode of the output and the stream; ``stream`` None is the standard output."""
+    if mode() == "json":
+        return JsonProgress()
+    if mode() == "quiet":
+        return _Progress()
     stream = sys.stdout if stream is None else stream
-    return LiveProgress(stream) if stream.isatty() else PlainProgress(stream)
+    if is_live(stream):
+        try:
+            return LiveProgress(stream)
+        except MissingExtraError:  # plain lines do without rich
+            pass
+    return PlainProgress(stream)

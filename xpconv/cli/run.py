@@ -19,14 +19,9 @@ from ..layers import Layer
 from ..training import CheckpointError, RunFolder, RunFolderError
 from .config import TrainConfig, restore
 
-__all__ = ["DataInfo", "build_model", "choose_weights", "class_names", "machine", "open_data", "open_run", "say"]
+__all__ = ["DataInfo", "build_model", "choose_weights", "class_names", "machine", "open_data", "open_run"]
 
 _BLAS_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "OMP_NUM_THREADS")
-
-
-def say(label: str, text: str) -> None:
-    """A line of what is going on."""
-    print(f"{label:<10}{text}", flush=True)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -35,13 +35,14 @@ from ..training import (
 )
 from ..training.mixed import check_half_type
 from .config import TrainConfig, add_options, collect, flags_of, key_of, read_toml
-from .progress import LiveProgress, progress_for
-from .run import DataInfo, build_model, machine, open_data, open_run, say
+from .output import complain, emit, result, say, show
+from .progress import progress_for
+from .run import DataInfo, build_model, machine, open_data, open_run
+from .status import DONE, INTERRUPTED
 
 __all__ = ["add_command", "load_data", "make_batches", "make_loss", "make_optimizer"]
 
 _RUNS = "runs"
-_INTERRUPTED = 130
 _PROFILE_STEPS = 10
 
 # What may differ when a run goes on: the rest would make it another run.
@@ -63,32 +64,33 @@ def add_command(commands: Any) -> None:
     """Add the parser of the command."""
     parser = commands.add_parser(
         "train",
+        usage="xpconv train [OPTION ...]",
         help="train a network on images and test it",
         description=_DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+        epilog="  example: xpconv train --data fashion-mnist --model resnet20 --epochs 10",
     )
-    add_options(parser)
-    parser.add_argument(
+    group = add_options(parser)["run folder"]
+    group.add_argument(
         "--config",
         metavar="FILE",
-        help="TOML file with the same keys as these options, such as batch-size = 64; options given here win over it",
+        help="TOML file with the same keys as these options, such as batch-size = 64; options given here win over it "
+        "(default: none)",
     )
-    parser.add_argument(
+    group.add_argument(
         "--out",
         metavar="FOLDER",
         help=f"run folder, new or empty (default: {_RUNS}/MODEL-DATA-N with the first free number)",
     )
-    parser.add_argument(
+    group.add_argument(
         "--resume",
         nargs="?",
         const="",
-        metavar="FOLDER",
+        metavar="RUN_FOLDER",
         help=f"continue the run in this folder (the latest one in {_RUNS} if none is named), bit for bit; of the other "
         f"options only {', '.join('--' + key_of(n) for n in _RESUMABLE)} may be given, and a schedule that ends with "
-        "the last epoch is stretched to a new number of epochs",
+        "the last epoch is stretched to a new number of epochs (default: a new run)",
     )
-    parser.add_argument(
+    group.add_argument(
         "--profile",
         action="store_true",
         help=f"before the run, measure {_PROFILE_STEPS} steps layer by layer, print a table, and put trace.json for "
@@ -99,7 +101,7 @@ def add_command(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Do what the command line says; returns the exit status."""
-    for package in ("rich", "matplotlib", "threadpoolctl"):
+    for package in ("matplotlib", "threadpoolctl"):
         require(package, "training runs")  # now, not after the first epoch
     given = flags_of(options)
     file = read_toml(options.config) if options.config else {}
@@ -118,7 +120,7 @@ def run(options: argparse.Namespace) -> int:
             folder = RunFolder.create(out, stored)
         else:
             folder = RunFolder.create_numbered(_RUNS, f"{config.model}-{_stem(config.data)}", stored)
-        return _train(config, folder, model, parts, transform, profile=options.profile)
+        return _train(config, info, folder, model, parts, transform, profile=options.profile)
 
 
 def _resume(options: argparse.Namespace, changes: dict[str, Any]) -> int:
@@ -141,7 +143,7 @@ def _resume(options: argparse.Namespace, changes: dict[str, Any]) -> int:
             raise ValueError(f"--data: {config.data} is not what the run in {folder.path} was started with")
         if config != before:
             folder.write_config(_stored(config, info))
-        return _train(config, folder, build_model(config, info), parts, transform, profile=options.profile)
+        return _train(config, info, folder, build_model(config, info), parts, transform, profile=options.profile)
 
 
 def _stored(config: TrainConfig, info: DataInfo) -> dict[str, Any]:
@@ -306,6 +308,7 @@ def _trainer_options(config: TrainConfig, folder: RunFolder, progress: Callback)
 
 def _train(
     config: TrainConfig,
+    info: DataInfo,
     folder: RunFolder,
     model: Layer,
     parts: data.Splits,
@@ -325,7 +328,7 @@ def _train(
         trainer = Trainer.resume(folder.last, model, loss, optimizer, **options)
     else:
         trainer = Trainer(model, loss, optimizer, seed=config.seed, **options)
-    _announce(config, folder, trainer, batches, parts, skipped)
+    _announce(config, info, folder, trainer, batches, parts, skipped)
     if profile:
         _profile(folder, trainer, batches)
     validation = None if parts.validation is None else _in_order(config, parts.validation, transform)
@@ -334,31 +337,39 @@ def _train(
             warnings.filterwarnings("ignore", message="capture: ")  # said below
             trainer.fit(batches, epochs=config.epochs, validation=validation)
     except KeyboardInterrupt:
-        if isinstance(progress, LiveProgress):
-            progress.close()
+        progress.close()
         _say_how_to_go_on(folder, trainer)
-        return _INTERRUPTED
+        return INTERRUPTED
     finally:
-        if isinstance(progress, LiveProgress):
-            progress.close()
+        progress.close()
     if trainer.epoch < config.epochs:
         say("stopped", f"early, after epoch {trainer.epoch}: the validation accuracy has not become better any more")
+        emit("stopped", epoch=trainer.epoch, reason="the validation accuracy has not become better any more")
     if trainer.capture_reason is not None:
         say("capture", f"steps were not recorded: {trainer.capture_reason}")
+        emit("not_captured", reason=trainer.capture_reason)
     _test(folder, trainer, _in_order(config, parts.test, transform))
-    return 0
+    return DONE
 
 
 def _profile(folder: RunFolder, trainer: Trainer, batches: data.Batches) -> None:
     measured = trainer.profile(batches, steps=_PROFILE_STEPS)
     trace = folder.path / "trace.json"
     measured.write_trace(trace)
-    print(measured.table(), flush=True)
+    show(measured.table())
     say("profile", f"{measured.steps} steps; {trace} is for chrome://tracing")
+    emit(
+        "profile",
+        steps=measured.steps,
+        seconds=measured.seconds,
+        trace=trace,
+        layers=[layer._asdict() for layer in measured.layers],
+    )
 
 
 def _announce(
     config: TrainConfig,
+    info: DataInfo,
     folder: RunFolder,
     trainer: Trainer,
     batches: data.Batches,
@@ -374,6 +385,7 @@ def _announce(
     )
     if skipped:
         say("skipped", f"{len(skipped)} files, listed in {folder.skipped}")
+        emit("skipped", files=len(skipped), listed_in=folder.skipped)
     size = sum(parameter.size for parameter in trainer.model.parameters())
     say("model", f"{config.model}, {size:,} parameters, {config.dtype}")
     backend, threads = get_backend(), get_num_threads()
@@ -406,15 +418,26 @@ def _announce(
             if trainer.epoch < config.epochs
             else f"after step {trainer.step}, all epochs done",
         )
+    emit(
+        "run",
+        folder=folder.path,
+        step=trainer.step,
+        model=config.model,
+        parameters=size,
+        backend=backend.name,
+        device=backend.describe(),
+        threads=threads if backend.on_host else None,
+        data=dataclasses.asdict(info),
+        config=dataclasses.asdict(config),
+    )
 
 
 def _say_how_to_go_on(folder: RunFolder, trainer: Trainer) -> None:
     where = f"step {trainer.step} (epoch {trainer.epoch + 1}, step {trainer.epoch_step} of {trainer.epoch_steps})"
-    if trainer.interrupted:
-        print(f"interrupted; saved after {where} in {folder.path}", flush=True)
-    else:
-        print(f"stopped at once in {where}; {folder.path} has the checkpoint before it", flush=True)
-    print(f"to go on: xpconv train --resume {shlex.quote(str(folder.path))}", flush=True)
+    how = f"saved after {where}" if trainer.interrupted else f"at once, after the last checkpoint and before {where}"
+    command = ["xpconv", "train", "--resume", str(folder.path)]
+    complain("", f"interrupted, {how}; to go on: {shlex.join(command)}")
+    emit("interrupted", saved=trainer.interrupted, step=trainer.step, folder=folder.path, resume=command)
 
 
 def _in_order(config: TrainConfig, part: data.Dataset, transform: data.Compose) -> data.Batches:
@@ -432,9 +455,9 @@ def _test(folder: RunFolder, trainer: Trainer, batches: data.Batches) -> None:
     metrics = (trainer if weights == "last" else Trainer(trainer.model, trainer.loss, None)).evaluate(batches)
     if not math.isfinite(metrics.loss):
         raise TrainingError(f"test loss is {metrics.loss} with {text}; look for NaN and huge values in the test images")
-    folder.append(
-        {"kind": "test", "weights": weights, "epoch": epoch, "loss": metrics.loss, "accuracy": metrics.accuracy}
-    )
+    found = {"weights": weights, "epoch": epoch, "loss": metrics.loss, "accuracy": metrics.accuracy}
+    folder.append({"kind": "test", **found})
     say("tested", text)
     say("test loss", f"{metrics.loss:.4f}")
-    print(f"test accuracy {metrics.accuracy:.4f}", flush=True)
+    result(f"test accuracy {metrics.accuracy:.4f}")
+    emit("test", **found)
