@@ -126,7 +126,7 @@ def describe() -> dict[str, Any]:
             operator: {
                 backend.name: {dtype: _engines(backend, operator, dtype) for dtype in _DTYPES} for backend in ready
             }
-            for operator in _generic.__all__
+            for operator in operators()
         },
     }
 
