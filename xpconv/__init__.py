@@ -29,7 +29,7 @@ from .backends import (
 )
 
 if TYPE_CHECKING:
-    from . import cs231n, data, functional, layers, models, onnx, optim, testing, training
+    from . import cs231n, data, functional, layers, models, onnx, optim, plot, testing, training
     from ._config import show_config
     from ._explain import explain_convolution
     from ._random import manual_seed
@@ -41,7 +41,19 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 # loaded when first used, which keeps `import xpconv` about as fast as `import numpy`
-_SUBPACKAGES = ("cs231n", "data", "functional", "layers", "models", "onnx", "optim", "sklearn", "testing", "training")
+_SUBPACKAGES = (
+    "cs231n",
+    "data",
+    "functional",
+    "layers",
+    "models",
+    "onnx",
+    "optim",
+    "plot",
+    "sklearn",
+    "testing",
+    "training",
+)
 _LATE_NAMES = {
     "Parameter": "layers",
     "Trainer": "training",
@@ -79,6 +91,7 @@ __all__ = [
     "models",
     "onnx",
     "optim",
+    "plot",
     "register_backend",
     "save_weights",
     "set_backend",

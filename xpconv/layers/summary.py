@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from functools import singledispatch
 from typing import Any, NamedTuple
 
@@ -18,6 +17,7 @@ from .._geometry import to_pair
 from ..backends import Backend, backend_of, get_backend
 from ..backends.protocol import Array
 from ._fusion import use_fusion
+from ._unchanged import unchanged
 from .activation import GELU, Hardtanh, LeakyReLU, ReLU, Sigmoid, SiLU, Tanh
 from .base import Layer
 from .containers import Concat, Residual, Sequential
@@ -423,29 +423,12 @@ def _run(network: Layer, backend: Backend, x: Array) -> _Call:
 
         return run
 
-    with _unchanged(network), use_fusion(False), backend.running():
+    with unchanged(network), use_fusion(False), backend.running():
         for _, layer in network.named_layers():
             layer.__dict__["forward"] = watched(layer, layer.forward)
         network.forward(x)
     root[0].results = []
     return root[0]
-
-
-@contextmanager
-def _unchanged(network: Layer) -> Iterator[None]:
-    """Evaluation mode inside of the block, where no caches are kept; then modes and forwards are as before."""
-    touched = ("training", "_keeps", "forward")
-    layers = [layer for _, layer in network.named_layers()]
-    before = [{key: layer.__dict__[key] for key in touched if key in layer.__dict__} for layer in layers]
-    try:
-        for layer in layers:
-            layer.training, layer._keeps = False, False
-        yield
-    finally:
-        for layer, attributes in zip(layers, before, strict=True):
-            for key in touched:
-                layer.__dict__.pop(key, None)
-            layer.__dict__.update(attributes)
 
 
 def _rows(network: Layer, root: _Call, images: int) -> list[SummaryRow]:
