@@ -1,6 +1,7 @@
 """The pictures of the documentation come out of their modules."""
 
 import importlib.util
+import re
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,22 @@ def test_a_figure_draws_what_it_says(name, tmp_path):
 def test_no_two_figures_make_the_same_picture():
     pictures = [picture for name in RUNNER.names() for picture in RUNNER.load(name).PICTURES]
     assert len(set(pictures)) == len(pictures)
+
+
+def test_every_picture_that_is_shown_comes_from_a_figure():
+    made = {picture for name in RUNNER.names() for picture in RUNNER.load(name).PICTURES}
+    pages = [DOCS.parent / "README.md", *DOCS.rglob("*.md")]
+    shown = {
+        (page.parent / path).resolve()
+        for page in pages
+        for path in re.findall(
+            r"(?:!\[[^\]]*\]\(|\{(?:figure|image)\} |src=\")([^)\s\"]+)", page.read_text(encoding="utf-8")
+        )
+        if "://" not in path
+    }
+    assert (RUNNER.IMAGES / "filters.png") in shown
+    assert not {path.name for path in shown if path.parent == RUNNER.IMAGES} - made
+    assert not [path for path in shown if path.parent != RUNNER.IMAGES]
 
 
 def test_the_command_draws_what_is_named_and_refuses_the_rest(tmp_path, capsys):
