@@ -192,7 +192,7 @@ def layer_output(model: Layer, images: Any, layer: str | Layer) -> Array:
 
     Returns
     -------
-    array
+    array (N, ...)
         Result of the layer, on the backend of the network; of the last use of a layer that is used several times.
 
     Raises
@@ -226,7 +226,7 @@ def input_gradient(model: Layer, images: Any, target: Any = None) -> Array:
 
     Returns
     -------
-    array
+    array (N, ...)
         Of the shape and dtype of the images, on the backend of the network.
 
     Raises
