@@ -12,7 +12,9 @@
 enum {
     BAND_BYTES = 65536, /* of what a thread lays out at once */
     GROUP = 9,          /* taps whose sums are in registers at once */
-    BLOCK = 4           /* output rows whose sums are */
+    BLOCK = 4,          /* output rows whose sums are */
+    SHARES = 8,         /* of the batch times channels, at least, for the threads to share the gradient of the weights, */
+    SHARE_COST = 16384  /* unless one would touch fewer numbers than this */
 };
 
 /* How a call is cut, and where things lie in the working memory of a thread. */
@@ -36,7 +38,8 @@ typedef struct {
     const void *w, *b;
     void *dw, *db;
     int relu;
-    ptrdiff_t bands;
+    ptrdiff_t bands, shares;
+    void *partial; /* dw and db of each share of the batch, where there are several */
     const ptrdiff_t *tab;   /* where the taps begin */
     const ptrdiff_t *first; /* for dx, which of them belong to each phase */
     const ptrdiff_t *order; /* and which weight each has */

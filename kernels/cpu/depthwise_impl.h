@@ -417,7 +417,7 @@ INLINE void NAME(copy_rows)(const REAL *dy, ptrdiff_t rows, ptrdiff_t width, REA
     STORE(sum, LOAD(sum) + total);
 }
 
-/* Items are channels. */
+/* Items are shares of the batch of one channel after the other. */
 TARGET static void NAME(weight_items)(const void *argument, ptrdiff_t begin, ptrdiff_t end, int slot)
 {
     const call *job = argument;
@@ -428,9 +428,15 @@ TARGET static void NAME(weight_items)(const void *argument, ptrdiff_t begin, ptr
     REAL *all = (REAL *)(memory + plan->sums);
     ptrdiff_t taps = plan->taps, groups = xpc_ceil_div(taps, GROUP), width = conv->out_w;
     int dense = NAME(dense)(conv);
-    for (ptrdiff_t c = begin; c < end; c++) {
+    for (ptrdiff_t item = begin; item < end; item++) {
+        ptrdiff_t c = item / job->shares, share = item % job->shares, batch = job->x->shape[0];
+        REAL *dw = job->dw, *db = job->db;
+        if (job->shares > 1) {
+            dw = (REAL *)job->partial + share * conv->filters * (taps + 1);
+            db = dw + conv->filters * taps;
+        }
         memset(all, 0, (size_t)(plan->multiplier * (taps + 1) * LANES) * sizeof(REAL));
-        for (ptrdiff_t n = 0; n < job->x->shape[0]; n++)
+        for (ptrdiff_t n = batch * share / job->shares; n < batch * (share + 1) / job->shares; n++)
             for (ptrdiff_t first = 0; first < conv->out_h; first += plan->band) {
                 ptrdiff_t rows = xpc_min(plan->band, conv->out_h - first);
                 NAME(split_plane)(job, NAME(plane_of)(job->x, n, c), first, first + rows, image);
@@ -458,11 +464,24 @@ TARGET static void NAME(weight_items)(const void *argument, ptrdiff_t begin, ptr
         for (ptrdiff_t f = 0; f < plan->multiplier; f++) {
             const REAL *sums = all + f * (taps + 1) * LANES;
             for (ptrdiff_t t = 0; t < taps; t++)
-                ((REAL *)job->dw)[(c * plan->multiplier + f) * taps + t] = SUM(LOAD(sums + t * LANES));
-            if (job->db)
-                ((REAL *)job->db)[c * plan->multiplier + f] = SUM(LOAD(sums + taps * LANES));
+                dw[(c * plan->multiplier + f) * taps + t] = SUM(LOAD(sums + t * LANES));
+            if (db)
+                db[c * plan->multiplier + f] = SUM(LOAD(sums + taps * LANES));
         }
     }
+}
+
+/* dw and db are the sums over the shares, always in the same order. */
+static void NAME(add_shares)(const call *job)
+{
+    ptrdiff_t filters = job->conv->filters, weights = filters * job->plan->taps, step = weights + filters;
+    REAL *sums = job->partial, *db = job->db;
+    for (ptrdiff_t s = 1; s < job->shares; s++)
+        for (ptrdiff_t k = 0; k < step; k++)
+            sums[k] += sums[s * step + k];
+    memcpy(job->dw, sums, (size_t)weights * sizeof(REAL));
+    if (db)
+        memcpy(db, sums + weights, (size_t)filters * sizeof(REAL));
 }
 
 static int NAME(weight_gradient)(const xpc_direct *conv, const xpc_array4 *dy, const xpc_array4 *x, REAL *dw, REAL *db,
@@ -470,12 +489,27 @@ static int NAME(weight_gradient)(const xpc_direct *conv, const xpc_array4 *dy, c
 {
     layout plan = lay_out(conv, WEIGHTS, sizeof(REAL), 0);
     call job = {.x = x, .y = dy, .dw = dw, .db = db};
-    ptrdiff_t cost = plan.multiplier * x->shape[0] * conv->out_h * conv->out_w * (plan.taps / 16 + 2);
-    int slots = xpc_slots(conv->channels, cost);
+    ptrdiff_t batch = x->shape[0], each = plan.multiplier * conv->out_h * conv->out_w * (plan.taps / 16 + 2);
+    /* by the shape alone, so that results do not depend on the number of threads */
+    job.shares = xpc_min(xpc_ceil_div(SHARES, conv->channels), batch);
+    job.shares = xpc_max(xpc_min(job.shares, each * batch / SHARE_COST), 1);
+    ptrdiff_t items = conv->channels * job.shares, cost = xpc_max(each * batch / job.shares, 1);
+    int slots = xpc_slots(items, cost);
     char *memory = NAME(start)(&job, conv, &plan, 0, most, &slots);
     if (!memory)
         return -1;
-    xpc_parallel_items(NAME(weight_items), &job, conv->channels, cost, slots);
+    if (job.shares > 1) {
+        ptrdiff_t bytes = job.shares * conv->filters * (plan.taps + 1) * (ptrdiff_t)sizeof(REAL);
+        job.partial = xpc_arena_take((size_t)bytes);
+        if (!job.partial) {
+            xpc_arena_give(memory);
+            return -1;
+        }
+    }
+    xpc_parallel_items(NAME(weight_items), &job, items, cost, slots);
+    if (job.shares > 1)
+        NAME(add_shares)(&job);
+    xpc_arena_give(job.partial);
     xpc_arena_give(memory);
     return 0;
 }

@@ -47,6 +47,8 @@ SHAPES = {
     "stride 3, leftovers": ((2, 2, 12, 20), (2, 4), 3, {"stride": (3, 3), "padding": ((0, 1), (2, 0))}),
     "kernel below the stride": ((2, 2, 9, 10), (1, 2), 1, {"stride": (2, 4)}),
     "whole image": ((3, 4, 6, 7), (6, 7), 1, {}),
+    "one channel, the batch in shares": ((9, 1, 28, 29), (5, 5), 6, {"padding": 2}),
+    "three channels, the batch in shares": ((5, 3, 40, 37), (3, 3), 2, {"padding": 1}),
     "narrow": ((2, 5, 7, 7), (3, 3), 1, {"padding": 1}),
     "no images": ((0, 3, 6, 7), (3, 3), 1, {}),
 }
