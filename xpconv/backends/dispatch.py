@@ -284,6 +284,10 @@ def _check_arguments(operator: str, function: Callable[..., Any], generic: Calla
         ) from None
 
 
+# what is no array, without asking for attributes that are not there, which takes time
+_PLAIN = frozenset((type(None), bool, int, float, str, tuple))
+
+
 def run(backend: Backend, operator: str, first: Any, *arguments: Any, geometry: Any = None) -> Any:
     """Run ``operator`` on ``first`` and ``arguments``; ``geometry``, if given, is passed on as the last of them.
 
@@ -319,7 +323,9 @@ def run(backend: Backend, operator: str, first: Any, *arguments: Any, geometry: 
     prepare = backend.prepare
     ready: list[Any] = [backend]
     for argument in (first, *arguments):
-        if isinstance(argument, list):
+        if type(argument) in _PLAIN:
+            ready.append(argument)
+        elif isinstance(argument, list):
             ready.append([prepare(array) for array in argument])
         else:
             ready.append(prepare(argument) if hasattr(argument, "dtype") else argument)
