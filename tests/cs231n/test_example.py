@@ -18,6 +18,6 @@ def test_it_is_the_same_run_on_every_backend(on, capsys, monkeypatch):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     monkeypatch.setattr(registry, "_default", None)  # what the example sets ends with the test
-    accuracy = module.main(["--backend", on.backend, "--images", "100", "--epochs", "1", "--filters", "2"])
+    accuracy = module.main(["--backend", on.backend, "--small"])
     assert accuracy == pytest.approx(0.28, abs=0.021)  # one image of fifty
     assert "(Epoch 1 / 1) train acc: 0.2" in capsys.readouterr().out
