@@ -101,7 +101,7 @@ def test_bad_images(x, error, message):
         (np.ones(6, bool), TypeError, "labels: expected integers .* got bool"),
         ([0, 1, -1, 0, 1, 2], ValueError, "labels: expected 0 .. K - 1, got -1 for image 2"),
         ([0, 1, 4, 0, 1, 2], ValueError, "labels: expected 0 to 2, got 4 for image 2"),
-        (np.array([0, 1, 2**63, 0, 1, 2], np.uint64), ValueError, "labels: expected 0 .. K - 1"),
+        (np.array([0, 1, 2**63, 0, 1, 2], np.uint64), ValueError, f"expected 0 .. K - 1, got {2**63} for image 2"),
         (iter([0]), TypeError, "labels: expected a numpy.ndarray or a sequence"),
     ],
 )

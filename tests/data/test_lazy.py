@@ -188,6 +188,11 @@ def test_hostile_npy(tmp_path, monkeypatch):
     (tmp_path / "images.npy").write_bytes(content.replace(b"(23, 3, 6, 5)", b"(2**60,3,6,5)"))
     with pytest.raises(DataError, match=r"images.npy: expected a .npy file"):
         read_npy(tmp_path / "images.npy")
+    with open(tmp_path / "images.npy", "wb") as file:  # lengths of int64 whose product is none
+        header = {"descr": "<f8", "fortran_order": False, "shape": (2**40, 2**40, 5, 5)}
+        np.lib.format.write_array_header_1_0(file, header)
+    with pytest.raises(DataError, match=r"images.npy: its header tells a shape of more numbers than a file can have"):
+        read_npy(tmp_path / "images.npy")
     np.save(tmp_path / "images.npy", np.array([Runs()] * 23), allow_pickle=True)
     with pytest.raises(DataError, match=r"images.npy: expected a .npy file"):
         read_npy(tmp_path / "images.npy")

@@ -229,6 +229,15 @@ def test_nan_is_the_maximum(on):
     np.testing.assert_array_equal(on.to_numpy(cache.argmax), [[[[2, 0], [0, 0]]]])
 
 
+def test_an_argmax_of_another_dtype(on, sparing):
+    sparing(False)
+    for kernel, dtype in ((2, "uint8"), (16, "int32")):
+        y, cache = F.max_pool2d(on.asarray(np.zeros((1, 1, 16, 16)), "float32"), kernel)
+        argmax = on.asarray(on.to_numpy(cache.argmax), "int64")
+        with pytest.raises(TypeError, match=rf"cache\.argmax: expected {dtype}, as max_pool2d gives it, got int64"):
+            F.max_pool2d_backward(y, cache._replace(argmax=argmax))
+
+
 def test_padding_is_never_the_maximum(on, sparing):
     """Also where every pixel is -inf, so that the gradient goes to a pixel."""
     sparing(False)

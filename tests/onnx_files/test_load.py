@@ -140,6 +140,18 @@ GRAPHS = {
         {"s": weights(4, 3), "b": weights(4, 3)},
         (17,),
     ),
+    "layernorm-one-scale": (
+        [("LayerNormalization", ["x", "s", "b"], ["y"], {"axis": -1})],
+        (2, 4),
+        {"s": weights(1), "b": weights(4)},
+        (17,),
+    ),
+    "layernorm-one-bias": (
+        [("LayerNormalization", ["x", "s", "b"], ["y"], {"axis": 1})],
+        (2, 4),
+        {"s": weights(2, 4), "b": weights(2, 1)},
+        (17,),
+    ),
     "groupnorm": (
         [("GroupNormalization", ["x", "s", "b"], ["y"], {"num_groups": 2})],
         (6, 3, 3),
@@ -734,6 +746,20 @@ def test_patterns_that_share_a_node(tmp_path, run_file, rng):
     assert [type(layer) for layer in model.children()] == [nn.SiLU, nn.SiLU, nn.GELU, nn.SiLU]
     x = rng.normal(size=(3, 4)).astype(np.float32)
     np.testing.assert_allclose(model.forward(x), run_file(path, x), rtol=1e-5, atol=1e-6)
+
+
+def test_equal_parts_are_not_written_and_it_says_why(tmp_path):
+    nodes = [("Split", ["x"], ["a", "b"], {"axis": 1}), ("Add", ["a", "b"], ["y"])]
+    model = xpconv.onnx.load(save(tmp_path / "a.onnx", nodes, (4,)))
+    with pytest.raises(OnnxError, match=r"layer 'node0' \(Split\) cannot be written: it gives 2 arrays"):
+        xpconv.onnx.export(model, tmp_path / "b.onnx", (4,))
+
+
+def test_scale_and_bias_that_do_not_fit(tmp_path):
+    nodes = [("LayerNormalization", ["x", "s", "b"], ["y"], {"axis": -1})]
+    path = save(tmp_path / "a.onnx", nodes, (4,), {"s": weights(4), "b": weights(3)})
+    with pytest.raises(OnnxError, match=r"its bias has shape \(3,\), its scale \(4,\)"):
+        xpconv.onnx.load(path)
 
 
 def test_gradients_that_are_left_out_behind_a_fork(tmp_path, rng):

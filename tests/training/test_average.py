@@ -91,6 +91,9 @@ def test_a_checkpoint_with_and_one_without(make_trainer, make_batches, tmp_path)
         make_trainer(tmp_path / "with")
     with pytest.raises(CheckpointError, match="is of a run without ema"):
         make_trainer(tmp_path / "without", ema=0.9)
+    with pytest.raises(CheckpointError, match=r"is of a run with ema 0\.9, which must stay so, got 0\.99"):
+        make_trainer(tmp_path / "with", ema=0.99)
+    assert make_trainer(tmp_path / "with", ema=0.9).step > 0
 
 
 def test_averages_that_do_not_fit(make_net):

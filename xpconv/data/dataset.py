@@ -379,6 +379,9 @@ def checked_labels(labels: Any, count: int) -> np.ndarray:
         raise TypeError(f"labels: expected integers 0 .. K - 1, got {labels.dtype}{where}")
     if len(labels) != count:
         raise ValueError(f"labels: expected {count}, one for each image, got {len(labels)}")
+    if labels.dtype.kind == "u" and labels.max() > np.iinfo(np.int64).max:
+        index = int(labels.argmax())
+        raise ValueError(f"labels: expected 0 .. K - 1, got {labels[index]} for image {index}")
     labels = labels.astype(np.int64)  # a copy, eight bytes an image
     if labels.min() < 0:
         index = int(labels.argmin())

@@ -218,11 +218,14 @@ def _open_npy(path: Path) -> np.ndarray:
     if path.exists() and not path.is_file():  # opening a pipe would wait for ever
         raise DataError(f"{path}: expected a .npy file, got a folder, a device or a pipe")
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        with np.errstate(over="raise"):  # or a header of a shape beyond all files is a warning, and then nonsense
+            return np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except (MemoryError, OSError):
         raise
+    except FloatingPointError as error:
+        raise DataError(f"{path}: its header tells a shape of more numbers than a file can have") from error
     except Exception as error:  # a damaged header can fail in any way
         raise DataError(f"{path}: expected a .npy file of plain numbers, as numpy.save writes it: {error}") from error
 

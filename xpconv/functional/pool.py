@@ -138,6 +138,9 @@ def max_pool2d_backward(dy: Array, cache: MaxPool2dCache) -> Array:
     argmax, dtype, window, layout = cache
     backend = check_gradient(dy, None, _in_layout(argmax.shape, layout), dtype=dtype)
     backend_of(argmax=argmax, dy=dy)
+    wanted = "uint8" if window.taps <= 255 else "int32"
+    if backend.dtype_name(argmax) != wanted:
+        raise TypeError(f"cache.argmax: expected {wanted}, as max_pool2d gives it, got {backend.dtype_name(argmax)}")
     dy = permuted(backend.xp, dy, TO_NCHW[layout])
     dx = run(backend, "max_pool2d_backward", dy, argmax, geometry=window)
     return permuted(backend.xp, dx, FROM_NCHW[layout])

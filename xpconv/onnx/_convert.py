@@ -449,12 +449,15 @@ class _Converter:
         attributes.pop("stash_type", None)
         weight = self._weight(operator, 1, "scale")
         rank = self._ranks.get(operator.inputs[0])
+        bias = self._constant(operator, 2, "bias")
+        if bias is not None and bias.shape != weight.shape:  # one may be broadcast to the other
+            try:
+                weight, bias = (np.array(values) for values in np.broadcast_arrays(weight, bias))
+            except ValueError:
+                raise OnnxError(f"its bias has shape {bias.shape}, its scale {weight.shape}") from None
         if weight.ndim != (-axis if axis < 0 else (rank or 0) - axis):
             raise _Lacking(f"LayerNormalization from axis {axis} with a scale of {weight.ndim} axes")
-        bias = self._constant(operator, 2, "bias")
         layer = nn.LayerNorm(weight.shape, eps, bias=bias is not None)
-        if bias is not None and bias.shape != weight.shape:
-            raise OnnxError(f"its bias has shape {bias.shape}, expected {weight.shape}")
         _set(layer, weight=weight, **({} if bias is None else {"bias": bias}))
         self._layer(operator, layer, path=self._path(operator))
 

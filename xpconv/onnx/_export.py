@@ -239,6 +239,10 @@ class _Walk:
             raise
         except (TypeError, ValueError) as error:
             raise OnnxError(f"{_title(layer, path)} does not take what comes to it: {error}") from error
+        if isinstance(y, (tuple, list)):
+            raise OnnxError(
+                f"{_title(layer, path)} cannot be written: it gives {len(y)} arrays, and only layers of one can be"
+            )
         if id(y) not in known:
             raise OnnxError(
                 f"{_title(layer, path)} cannot be written: its forward is not made of layers alone, or gives another "

@@ -158,6 +158,10 @@ def _restore_features(trainer: Trainer, name: str, checkpoint: Checkpoint) -> No
     average, half = trainer._average, state.get("mixed_precision")
     if (average is None) != ("ema" not in state):
         raise CheckpointError(f"{name}: is of a run {'with' if average is None else 'without'} ema, which must stay so")
+    if average is not None and state["ema"]["decay"] != average.decay:
+        raise CheckpointError(
+            f"{name}: is of a run with ema {state['ema']['decay']}, which must stay so, got {average.decay}"
+        )
     if half != trainer.mixed_precision:
         raise CheckpointError(
             f"{name}: is of a run with mixed_precision {half}, which must stay so, got {trainer.mixed_precision}"
