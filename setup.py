@@ -117,7 +117,7 @@ setup(
     packages=[*find_packages(include=["xpconv", "xpconv.*"]), "xpconv._cuda"],
     package_dir={"xpconv": "xpconv", "xpconv._cuda": "kernels/cuda"},
     package_data={
-        "xpconv": ["py.typed", "**/*.pyi", "data/bundled/**/*", "testing/cuda_host/*.cuh"],
+        "xpconv": ["py.typed", "**/*.pyi", "data/bundled/**/*", "report/static/*", "testing/cuda_host/*.cuh"],
         "xpconv._cuda": ["*.cu", "*.cuh"],
     },
     include_package_data=False,  # a wheel holds what is named above, not whatever MANIFEST.in puts into the sdist

@@ -8,7 +8,12 @@ import tarfile
 import zipfile
 from pathlib import Path
 
-REQUIRED_IN_WHEEL = ("xpconv/py.typed", "xpconv/_cuda/common.cuh", "xpconv/data/bundled/")
+REQUIRED_IN_WHEEL = (
+    "xpconv/py.typed",
+    "xpconv/_cuda/common.cuh",
+    "xpconv/data/bundled/",
+    "xpconv/report/static/page.js",
+)
 FORBIDDEN_IN_WHEEL = (".c", ".h", ".pyx", ".pxi", ".pxd", ".cpp")
 REQUIRED_IN_SDIST = ("setup.py", "pyproject.toml", "kernels/cpu/", "kernels/cuda/", "tests/", "xpconv/data/bundled/")
 

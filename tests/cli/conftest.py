@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from xpconv.cli import main
-from xpconv.training import run_folder
 
 OF_TERMINALS = ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES", "TERM", "PYTHON_COLORS")
 CLASSES = ("low", "middle", "high")
@@ -34,16 +33,9 @@ def npz(tmp_path_factory):
 
 
 @pytest.fixture
-def real_curves():
-    """Draw the curves of the runs of this test, which takes half a second for each."""
-
-
-@pytest.fixture
-def run(tmp_path, monkeypatch, capfd, request):
+def run(tmp_path, monkeypatch, capfd):
     """``status, out, err = run("train", ...)``: the command in this process, in an empty folder."""
     monkeypatch.chdir(tmp_path)
-    if "real_curves" not in request.fixturenames:
-        monkeypatch.setattr(run_folder, "draw_curves", lambda records, title: b"no picture")
 
     def call(*arguments):
         capfd.readouterr()

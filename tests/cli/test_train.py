@@ -18,7 +18,7 @@ from xpconv import _files
 from xpconv.cli import main
 from xpconv.training import RunRecorder, read_checkpoint
 
-FILES = ["best.safetensors", "config.json", "curves.png", "last.safetensors", "log.jsonl"]
+FILES = ["best.safetensors", "config.json", "last.safetensors", "log.jsonl", "report.html", "report.json"]
 
 
 def weights(folder, name="last"):
@@ -54,8 +54,9 @@ def test_what_is_printed(train):
         r"tested    the weights of epoch [12], the best on the validation images: [01]\.\d{4}", lines[7]
     )
     assert re.fullmatch(r"test loss \d\.\d{4}", lines[8])
-    assert re.fullmatch(r"test accuracy [01]\.\d{4}", lines[9])
-    assert len(lines) == 10
+    assert lines[9] == "report    r/report.html"
+    assert re.fullmatch(r"test accuracy [01]\.\d{4}", lines[10])
+    assert len(lines) == 11
 
 
 @pytest.mark.parametrize("fits", [True, False])
@@ -89,7 +90,7 @@ def test_it_learns(train):
     assert float(out.split()[-1]) > 0.9
 
 
-def test_the_run_folder(real_curves, train, tmp_path):
+def test_the_run_folder(train, tmp_path):
     out = train()
     folder = tmp_path / "r"
     assert sorted(os.listdir(folder)) == FILES
@@ -109,7 +110,8 @@ def test_the_run_folder(real_curves, train, tmp_path):
     assert [{"kind": "epoch", **record} for record in last["history"]] == [
         json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()[:2]
     ]
-    assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert (folder / "report.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+    assert json.loads((folder / "report.json").read_text())["status"] == "finished"
 
 
 def test_one_seed_is_one_run(train, tmp_path):

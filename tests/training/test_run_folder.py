@@ -1,16 +1,12 @@
-import io
 import json
 import math
 import os
 import threading
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from xpconv import _files
 from xpconv.training import RunFolder, RunFolderError, RunRecorder, read_checkpoint
-from xpconv.training.curves import draw_curves
 
 
 @pytest.fixture
@@ -109,9 +105,9 @@ def test_recorder(folder, make_trainer, make_batches, test_set):
         assert {"kind": "epoch", **record} == line
     assert read_checkpoint(folder.last).state["step"] == 12
     assert read_checkpoint(folder.best).state["epoch"] == trainer.best["epoch"]
-    assert folder.curves.read_bytes().startswith(b"\x89PNG")
+    assert folder.report.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
     assert sorted(os.listdir(folder.path)) == [
-        "best.safetensors", "config.json", "curves.png", "last.safetensors", "log.jsonl",
+        "best.safetensors", "config.json", "last.safetensors", "log.jsonl", "report.html",
     ]  # fmt: skip
 
 
@@ -144,66 +140,12 @@ def test_bad_interval(folder):
         RunRecorder(folder, log_every=0)
 
 
-@pytest.mark.parametrize(
-    "records",
-    [
-        [],
-        [{"kind": "epoch", "epoch": 1, "loss": 0.5, "accuracy": None}],
-        [
-            {"kind": "step", "position": 0.5, "batch_loss": 2.0},
-            {"kind": "epoch", "epoch": 1, "loss": 1.0, "accuracy": 0.5, "val_loss": None, "val_accuracy": 0.4},
-            {"kind": "epoch", "epoch": 2, "loss": 0.5, "accuracy": 0.7, "val_loss": 0.6, "val_accuracy": 0.6},
-            {"kind": "test", "loss": 0.5, "accuracy": 0.7},
-        ],
-    ],
-)
-def test_curves_are_drawn_from_any_log(records):
-    image = np.asarray(Image.open(io.BytesIO(draw_curves(records, "a title"))))
-    assert image.shape == (504, 1200, 4)
-    assert image[..., :3].std() > 5
-
-
-@pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("title", ["$x_{", "$\\nothing$", "r\udcff", "été", "漢字", "a\nb"])
-def test_curves_with_any_title(title):
-    assert draw_curves([], title).startswith(b"\x89PNG")
-
-
-def test_no_picture_ends_a_run(folder, make_trainer, train_set, monkeypatch):
-    def fail(records, title):
+def test_no_page_ends_a_run(folder, make_trainer, train_set, monkeypatch):
+    def fail(folder):
         raise ValueError("no colours left")
 
-    monkeypatch.setattr("xpconv.training.run_folder.draw_curves", fail)
-    monkeypatch.setattr("xpconv.training.run_folder._SECONDS_BETWEEN_CURVES", -1)
-    with pytest.warns(RuntimeWarning, match=r"curves\.png: cannot be drawn: no colours left") as warned:
+    monkeypatch.setattr("xpconv.report.write_report", fail)
+    monkeypatch.setattr("xpconv.training.run_folder._SECONDS_BETWEEN_PAGES", -1)
+    with pytest.warns(RuntimeWarning, match=r"report\.html: cannot be written: no colours left") as warned:
         make_trainer(callbacks=[RunRecorder(folder)]).fit(train_set, epochs=2, batch_size=21)
     assert len(warned) == 1
-    assert folder.last.exists()
-
-
-def test_what_a_killed_run_left_is_removed(folder, make_trainer, train_set):
-    left = [folder.path / f".{name}.0123456789ab.tmp" for name in ("last.safetensors", "log.jsonl", "config.json")]
-    mine = [folder.path / name for name in (".mine.0123456789ab.tmp", ".last.safetensors.tmp")]
-    for path in left + mine:
-        path.write_bytes(b"half")
-    make_trainer(callbacks=[RunRecorder(folder)]).fit(train_set, epochs=0)
-    assert not any(path.exists() for path in left)
-    assert all(path.exists() for path in mine)
-
-
-@pytest.mark.parametrize(
-    ("save_every", "expected"), [(None, [6, 12, 12]), (4, [4, 6, 8, 12, 12]), (3, [3, 6, 9, 12, 12])]
-)
-def test_checkpoints_within_an_epoch(folder, make_trainer, make_batches, monkeypatch, save_every, expected):
-    """Six steps in an epoch, at whose end there is one checkpoint, and one more at the end of it all."""
-    trainer = make_trainer(callbacks=[RunRecorder(folder, save_every=save_every)])
-    saved, save = [], trainer.save
-    monkeypatch.setattr(trainer, "save", lambda path: (save(path), saved.append((path, trainer.step))))
-    trainer.fit(make_batches(), epochs=2)
-    assert saved == [(folder.last, step) for step in expected]
-    assert read_checkpoint(folder.last).state["step"] == 12
-
-
-def test_a_wrong_number_of_steps_between_checkpoints(folder):
-    with pytest.raises(ValueError, match="save_every: must be at least 1, got 0"):
-        RunRecorder(folder, save_every=0)

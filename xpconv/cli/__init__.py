@@ -24,7 +24,7 @@ _COMMAND_WITHOUT_OUTPUT = "completion"  # it prints a script, whoever asks
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
     # here and not above: Ctrl-C may come while they are imported
-    from . import bench, completion, evaluate, export, info, lr_find, parity, predict, train
+    from . import bench, completion, evaluate, export, info, lr_find, parity, predict, report, train
 
     statuses = "; ".join(f"{status} {meaning}" for status, meaning in exit_status.MEANINGS.items())
     parser = Parser(
@@ -36,7 +36,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"xpconv {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, title="commands")
-    for module in (train, lr_find, evaluate, predict, export, info, bench, parity, completion):
+    for module in (train, lr_find, evaluate, predict, report, export, info, bench, parity, completion):
         module.add_command(commands)
     for name, command in commands.choices.items():
         if name != _COMMAND_WITHOUT_OUTPUT:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import dataclasses
 import functools
@@ -14,7 +15,7 @@ import shlex
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,9 +24,11 @@ from .._extras import require
 from .._files import write_atomically
 from ..functional import softmax_cross_entropy
 from ..layers import Layer
+from ..report.record import Recording
 from ..training import (
     Callback,
     EarlyStopping,
+    Profile,
     RunFolder,
     RunFolderError,
     RunRecorder,
@@ -40,10 +43,17 @@ from .progress import progress_for
 from .run import DataInfo, build_model, machine, open_data, open_run
 from .status import DONE, INTERRUPTED
 
+if TYPE_CHECKING:
+    from ..report.serve import LiveReport
+
 __all__ = ["add_command", "load_data", "make_batches", "make_loss", "make_optimizer"]
 
 _RUNS = "runs"
 _PROFILE_STEPS = 10
+_PORT = 8417
+
+# Seconds that the report may take, about: for the times of the layers, and after Ctrl-C for predictions too.
+_MEASURING, _MEASURING_INTERRUPTED = 2.0, 1.0
 
 # What may differ when a run goes on: the rest would make it another run.
 _RESUMABLE = ("epochs", "data_dir", "workers", "backend", "threads", "capture", "early_stopping", "save_every")
@@ -55,8 +65,8 @@ Without options: a small network on a part of Fashion-MNIST that ships with the 
 is held out; after every epoch the network is evaluated on them, and at the end the weights of the epoch that did best
 there are tested once on the test images. The last line printed is "test accuracy 0.xxxx".
 
-Everything is kept in a run folder: config.json, log.jsonl, last.safetensors, best.safetensors, curves.png. Ctrl-C
-finishes the step, saves and stops; a second one stops at once.
+Everything is kept in a run folder: config.json, log.jsonl, last.safetensors, best.safetensors, and report.html, a page
+with the curves, the mistakes and more. Ctrl-C finishes the step, saves and stops; a second one stops at once.
 """
 
 
@@ -96,17 +106,35 @@ def add_command(commands: Any) -> None:
         help=f"before the run, measure {_PROFILE_STEPS} steps layer by layer, print a table, and put trace.json for "
         "chrome://tracing into the run folder; the run is the same",
     )
+    group.add_argument(
+        "--watch",
+        nargs="?",
+        type=int,
+        const=_PORT,
+        metavar="PORT",
+        help=f"serve the page of the run while it goes on, for browsers on this machine; on port {_PORT} if none is "
+        "named, 0 takes a free one (default: not served)",
+    )
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Do what the command line says; returns the exit status."""
-    for package in ("matplotlib", "threadpoolctl"):
-        require(package, "training runs")  # now, not after the first epoch
+    require("threadpoolctl", "training runs")  # now, not after the data are read
     given = flags_of(options)
     file = read_toml(options.config) if options.config else {}
-    if options.resume is not None:
-        return _resume(options, {**file, **given})
+    with contextlib.ExitStack() as stack:
+        live = None
+        if options.watch is not None:
+            from ..report.serve import LiveReport
+
+            live = stack.enter_context(LiveReport(options.watch))  # a port that is taken is told now
+        if options.resume is not None:
+            return _resume(options, {**file, **given}, live)
+        return _start(options, file, given, live)
+
+
+def _start(options: argparse.Namespace, file: dict[str, Any], given: dict[str, Any], live: LiveReport | None) -> int:
     out = options.out or file.get("out")
     config = collect(file, given)
     if out is not None:
@@ -120,10 +148,10 @@ def run(options: argparse.Namespace) -> int:
             folder = RunFolder.create(out, stored)
         else:
             folder = RunFolder.create_numbered(_RUNS, f"{config.model}-{_stem(config.data)}", stored)
-        return _train(config, info, folder, model, parts, transform, profile=options.profile)
+        return _train(config, info, folder, model, parts, transform, profile=options.profile, live=live)
 
 
-def _resume(options: argparse.Namespace, changes: dict[str, Any]) -> int:
+def _resume(options: argparse.Namespace, changes: dict[str, Any], live: LiveReport | None) -> int:
     path = options.resume or options.out or _latest_run()
     if options.out and Path(options.out) != Path(path):
         raise ValueError(f"--out: a resumed run stays in its folder {path}, got {options.out}")
@@ -143,7 +171,8 @@ def _resume(options: argparse.Namespace, changes: dict[str, Any]) -> int:
             raise ValueError(f"--data: {config.data} is not what the run in {folder.path} was started with")
         if config != before:
             folder.write_config(_stored(config, info))
-        return _train(config, info, folder, build_model(config, info), parts, transform, profile=options.profile)
+        model = build_model(config, info)
+        return _train(config, info, folder, model, parts, transform, profile=options.profile, live=live)
 
 
 def _stored(config: TrainConfig, info: DataInfo) -> dict[str, Any]:
@@ -315,6 +344,32 @@ def _train(
     transform: data.Compose,
     *,
     profile: bool,
+    live: LiveReport | None,
+) -> int:
+    recording = Recording(folder, model, config.seed)
+    if live is not None:
+        live.start(folder)
+    try:
+        return _train_and_test(config, info, folder, model, parts, transform, recording, profile=profile, live=live)
+    except KeyboardInterrupt:
+        recording.end("interrupted")
+        raise
+    except Exception as error:
+        recording.end("failed", str(error) or type(error).__name__)
+        raise
+
+
+def _train_and_test(
+    config: TrainConfig,
+    info: DataInfo,
+    folder: RunFolder,
+    model: Layer,
+    parts: data.Splits,
+    transform: data.Compose,
+    recording: Recording,
+    *,
+    profile: bool,
+    live: LiveReport | None,
 ) -> int:
     skipped = _skipped(parts)
     if skipped:
@@ -329,8 +384,17 @@ def _train(
     else:
         trainer = Trainer(model, loss, optimizer, seed=config.seed, **options)
     _announce(config, info, folder, trainer, batches, parts, skipped)
+    if live is not None:
+        say("watch", live.address)
+        emit("watch", address=live.address)
     if profile:
-        _profile(folder, trainer, batches)
+        recording.profile(_profile(folder, trainer, batches), config.batch_size)
+
+    def measure(seconds: float) -> None:
+        of_size = functools.partial(_batches_of_size, config, parts.train, transform)
+        recording.layers(trainer, of_size, config.batch_size, seconds)
+        recording.filters(trainer.model, parts.train.image_shape)
+
     validation = None if parts.validation is None else _in_order(config, parts.validation, transform)
     try:
         with warnings.catch_warnings():
@@ -339,6 +403,11 @@ def _train(
     except KeyboardInterrupt:
         progress.close()
         _say_how_to_go_on(folder, trainer)
+        with trainer.averaged_weights():
+            measure(_MEASURING_INTERRUPTED)
+        if validation is not None:
+            recording.first_predictions("validation", trainer, validation, _MEASURING_INTERRUPTED)
+        recording.end("interrupted")
         return INTERRUPTED
     finally:
         progress.close()
@@ -348,11 +417,17 @@ def _train(
     if trainer.capture_reason is not None:
         say("capture", f"steps were not recorded: {trainer.capture_reason}")
         emit("not_captured", reason=trainer.capture_reason)
-    _test(folder, trainer, _in_order(config, parts.test, transform))
+    found = _test(folder, trainer, _in_order(config, parts.test, transform), recording)
+    measure(_MEASURING)
+    recording.end("finished")
+    say("report", str(folder.report))
+    emit("report", file=folder.report)
+    result(f"test accuracy {found['accuracy']:.4f}")
+    emit("test", **found)
     return DONE
 
 
-def _profile(folder: RunFolder, trainer: Trainer, batches: data.Batches) -> None:
+def _profile(folder: RunFolder, trainer: Trainer, batches: data.Batches) -> Profile:
     measured = trainer.profile(batches, steps=_PROFILE_STEPS)
     trace = folder.path / "trace.json"
     measured.write_trace(trace)
@@ -365,6 +440,7 @@ def _profile(folder: RunFolder, trainer: Trainer, batches: data.Batches) -> None
         trace=trace,
         layers=[layer._asdict() for layer in measured.layers],
     )
+    return measured
 
 
 def _announce(
@@ -444,7 +520,12 @@ def _in_order(config: TrainConfig, part: data.Dataset, transform: data.Compose) 
     return data.Batches(part, 256, shuffle=False, transform=transform, dtype=config.dtype, workers=config.workers)
 
 
-def _test(folder: RunFolder, trainer: Trainer, batches: data.Batches) -> None:
+def _batches_of_size(config: TrainConfig, train: data.Dataset, transform: data.Compose, size: int) -> data.Batches:
+    return make_batches(dataclasses.replace(config, batch_size=size), train, transform)
+
+
+def _test(folder: RunFolder, trainer: Trainer, batches: data.Batches, recording: Recording) -> dict[str, Any]:
+    """What the best weights there are reach on the test images."""
     if trainer.best is None:
         weights, epoch, text = "last", trainer.epoch, "the weights of the last epoch"
     else:
@@ -452,12 +533,15 @@ def _test(folder: RunFolder, trainer: Trainer, batches: data.Batches) -> None:
         weights, epoch = "best", loaded["epoch"]
         text = f"the weights of epoch {epoch}, the best on the validation images: {loaded['best']['val_accuracy']:.4f}"
     # without the average of the last epoch, where there is one: the weights that were loaded are averaged ones
-    metrics = (trainer if weights == "last" else Trainer(trainer.model, trainer.loss, None)).evaluate(batches)
-    if not math.isfinite(metrics.loss):
-        raise TrainingError(f"test loss is {metrics.loss} with {text}; look for NaN and huge values in the test images")
-    found = {"weights": weights, "epoch": epoch, "loss": metrics.loss, "accuracy": metrics.accuracy}
+    tester = trainer if weights == "last" else Trainer(trainer.model, trainer.loss, None)
+    tester.metrics["predictions"] = functools.partial(recording.predictions, "test", batches.dataset, weights=text)
+    metrics = tester.report(batches)
+    if not math.isfinite(metrics["loss"]):
+        raise TrainingError(
+            f"test loss is {metrics['loss']} with {text}; look for NaN and huge values in the test images"
+        )
+    found = {"weights": weights, "epoch": epoch, "loss": metrics["loss"], "accuracy": metrics["accuracy"]}
     folder.append({"kind": "test", **found})
     say("tested", text)
-    say("test loss", f"{metrics.loss:.4f}")
-    result(f"test accuracy {metrics.accuracy:.4f}")
-    emit("test", **found)
+    say("test loss", f"{metrics['loss']:.4f}")
+    return found

@@ -1,11 +1,12 @@
-"""The folder of a training run: its configuration, log, checkpoints and curves.
+"""The folder of a training run: its configuration, log, checkpoints and report.
 
 ========================  =============================================================================================
 ``config.json``           what was asked for, and all that is needed to build the same net and data again
 ``log.jsonl``             a JSON object a line, of ``"kind"`` ``"step"`` (now and then), ``"epoch"`` or ``"test"``
 ``last.safetensors``      the newest checkpoint: a resumed run continues from it
 ``best.safetensors``      the checkpoint of the epoch with the best validation accuracy
-``curves.png``            loss and accuracy over the epochs
+``report.html``           all of it as a page, see `xpconv.report`
+``report.json``           what was measured for the page, and where the run was; only of ``xpconv train``
 ``skipped.csv``           files that the data set was made without, and why; only if there are any
 ========================  =============================================================================================
 """
@@ -24,7 +25,6 @@ from typing import TYPE_CHECKING, Any
 from .._checks import check_integer
 from .._files import remove_leftovers, write_atomically
 from .callbacks import Callback
-from .curves import draw_curves
 
 if TYPE_CHECKING:
     from .trainer import Trainer
@@ -33,7 +33,7 @@ __all__ = ["RunFolder", "RunFolderError", "RunRecorder"]
 
 CONFIG_VERSION = 1
 
-_SECONDS_BETWEEN_CURVES = 30
+_SECONDS_BETWEEN_PAGES = 30
 
 
 class RunFolderError(RuntimeError):
@@ -57,7 +57,7 @@ class RunFolder:
     Attributes
     ----------
     path : Path
-        The folder; the files are ``config``, ``log``, ``last``, ``best``, ``curves`` and ``skipped``.
+        The folder; the files are ``config``, ``log``, ``last``, ``best``, ``report``, ``measured`` and ``skipped``.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -66,7 +66,8 @@ class RunFolder:
         self.log = self.path / "log.jsonl"
         self.last = self.path / "last.safetensors"
         self.best = self.path / "best.safetensors"
-        self.curves = self.path / "curves.png"
+        self.report = self.path / "report.html"
+        self.measured = self.path / "report.json"
         self.skipped = self.path / "skipped.csv"
 
     @classmethod
@@ -283,16 +284,12 @@ class RunFolder:
 
     def remove_leftovers(self) -> None:
         """Delete what a killed run left of files that it was writing; no other run may be at work in the folder."""
-        for path in (self.config, self.log, self.last, self.best, self.curves):
+        for path in (self.config, self.log, self.last, self.best, self.report, self.measured):
             remove_leftovers(path)
-
-    def draw(self) -> None:
-        """Draw the curves of the log."""
-        write_atomically(self.curves, [draw_curves(self.records(), self.path.name)])
 
 
 class RunRecorder(Callback):
-    """Keeps a `RunFolder`: the log, the checkpoints and the curves.
+    """Keeps a `RunFolder`: the log, the checkpoints and the report.
 
     Parameters
     ----------
@@ -318,7 +315,7 @@ class RunRecorder(Callback):
         self.save_every = None if save_every is None else check_integer("save_every", save_every, 1)
         self._clock = time.monotonic()
         self._images = 0
-        self._drawn = time.monotonic()
+        self._reported = time.monotonic()
         self._warned = False
 
     def on_fit_start(self, trainer: Trainer) -> None:
@@ -355,30 +352,32 @@ class RunRecorder(Callback):
         self._clock, self._images = now, 0
 
     def on_epoch_end(self, trainer: Trainer, record: dict[str, Any]) -> None:
-        """A line of the log, the checkpoints, and the curves where the last ones are old."""
+        """A line of the log, the checkpoints, and the report where the last one is old."""
         self.folder.append({"kind": "epoch", **record})
         if trainer.best is not None and trainer.best["epoch"] == record["epoch"]:
             trainer.save(self.folder.best)
         trainer.save(self.folder.last)
-        if time.monotonic() - self._drawn > _SECONDS_BETWEEN_CURVES:
-            self._draw()
+        if time.monotonic() - self._reported > _SECONDS_BETWEEN_PAGES:
+            self._report()
         self._clock, self._images = time.monotonic(), 0  # validation and writing are not training speed
 
     def on_interrupt(self, trainer: Trainer) -> None:
         """Save the step that was just finished."""
         trainer.save(self.folder.last)
-        self._draw()
+        self._report()
 
     def on_fit_end(self, trainer: Trainer) -> None:
-        """Save and draw."""
+        """Save, and write the report."""
         trainer.save(self.folder.last)
-        self._draw()
+        self._report()
 
-    def _draw(self) -> None:
+    def _report(self) -> None:
+        from ..report import write_report
+
         try:
-            self.folder.draw()
-        except Exception as error:  # whatever it is, no picture is worth a run
+            write_report(self.folder)
+        except Exception as error:  # whatever it is, no page is worth a run
             if not self._warned:
                 self._warned = True
-                warnings.warn(f"{self.folder.curves}: cannot be drawn: {error}", RuntimeWarning, stacklevel=2)
-        self._drawn = time.monotonic()
+                warnings.warn(f"{self.folder.report}: cannot be written: {error}", RuntimeWarning, stacklevel=2)
+        self._reported = time.monotonic()
