@@ -369,6 +369,8 @@ def _extreme(run: Run, quantity: str, choose: Callable[..., Any], word: str) -> 
         points = [(record[key], record["epoch"]) for record in run.epochs if record[key] is not None]
         if points:
             value, epoch = choose(points, key=lambda point: point[0])
+            if run.best is not None and run.best[key] == value:  # of equals the one that counts
+                epoch = run.best["epoch"]
             return f"{of}: {word} {_number(value)}, epoch {epoch}"
     return "More after the first epoch" if run.steps else ""
 
