@@ -29,7 +29,7 @@ from .backends import (
 )
 
 if TYPE_CHECKING:
-    from . import cs231n, data, functional, layers, models, onnx, optim, plot, testing, training
+    from . import cs231n, data, distributed, functional, layers, models, onnx, optim, plot, testing, training
     from ._config import show_config
     from ._explain import explain_convolution
     from ._random import manual_seed
@@ -44,6 +44,7 @@ __version__ = "0.1.0"
 _SUBPACKAGES = (
     "cs231n",
     "data",
+    "distributed",
     "functional",
     "layers",
     "models",
@@ -77,6 +78,7 @@ __all__ = [
     "backends",
     "cs231n",
     "data",
+    "distributed",
     "explain_convolution",
     "free_memory",
     "functional",

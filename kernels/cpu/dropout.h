@@ -6,7 +6,8 @@
  *     block           0    |    1    | 2 ...          counter (block low, block high, layer, step)
  *     word         0 1 2 3 | 0 1 2 3 | 0 ...          of the four that the counter gives
  *
- * Every element depends on its index and the key alone, so any part can be made by any thread.
+ * Every element depends on its index and the key alone, so any part can be made by any thread, and a part of an array
+ * anywhere: `block` in the key says at which one it begins.
  */
 #ifndef XPC_DROPOUT_H
 #define XPC_DROPOUT_H
@@ -17,6 +18,7 @@
 typedef struct {
     uint64_t seed;
     uint32_t layer, step;
+    uint64_t block; /* of the first element, where the array is a part of a larger one; else 0 */
 } xpc_dropout_key;
 
 /* mask[k] = 0 where the word of element k is below `threshold`, else `kept`; and y[k] = x[k] * mask[k], unless x and y are

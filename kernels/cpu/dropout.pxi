@@ -4,13 +4,16 @@ cdef extern from "dropout.h" nogil:
     ctypedef struct xpc_dropout_key:
         uint64_t seed
         uint32_t layer, step
+        uint64_t block
     void xpc_dropout_f32(const float *, float *, float *, Py_ssize_t, xpc_dropout_key, uint64_t, double)
     void xpc_dropout_f64(const double *, double *, double *, Py_ssize_t, xpc_dropout_key, uint64_t, double)
 
 
-def dropout(x, y, mask, uint64_t seed, uint32_t layer, uint32_t step, uint64_t threshold, double kept):
+def dropout(x, y, mask, uint64_t seed, uint32_t layer, uint32_t step, uint64_t block, uint64_t threshold,
+            double kept):
     """Fill ``mask`` with 0 where the random word of the element is below ``threshold``, with ``kept`` elsewhere.
 
+    The first element is that of block ``block``, four elements each, of the array of which this is a part.
     Write ``x * mask`` to ``y``, unless they are None. All are contiguous, of one size and dtype.
     """
     cdef xpc_dropout_key key
@@ -21,7 +24,7 @@ def dropout(x, y, mask, uint64_t seed, uint32_t layer, uint32_t step, uint64_t t
     cdef void *target = NULL
     if x is not None:
         source, target = runs.take(x, False, count), runs.take(y, True, count)
-    key.seed, key.layer, key.step = seed, layer, step
+    key.seed, key.layer, key.step, key.block = seed, layer, step, block
     with nogil:
         if runs.is_double:
             xpc_dropout_f64(

@@ -58,7 +58,7 @@ TARGET static void NAME(mask_block)(const NAME(dropout_job) *job, REAL *mask, pt
 {
     uint32_t words[4][WIDTH];
     for (ptrdiff_t k = 0; k < count; k += 4 * WIDTH) {
-        NAME(philox)(words, (uint64_t)(first + k) / 4, job->key);
+        NAME(philox)(words, job->key.block + (uint64_t)(first + k) / 4, job->key);
         NAME(compare)(mask + k, words, job->threshold, job->kept);
     }
 }

@@ -19,15 +19,18 @@ __device__ __forceinline__ uint4 philox(uint4 counter, uint2 key) {
     return counter;
 }
 
-// The step is read from the device if `device_step` is not null, so that a captured graph can be replayed.
+// `first` is the block that the array begins with, where it is a part of a larger one. The step is read from the device
+// if `device_step` is not null, so that a captured graph can be replayed.
 template <class T, class I>
 __global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
     dropout_mask(T* __restrict__ mask, Wide<T> kept, unsigned threshold, unsigned seed_low, unsigned seed_high,
-                 unsigned layer, unsigned step, const unsigned* __restrict__ device_step, I count) {
+                 unsigned layer, unsigned step, const unsigned* __restrict__ device_step, unsigned long long first,
+                 I count) {
     if (device_step) step = *device_step;
     GRID_STRIDE_LOOP(I, block, count / 4 + (count % 4 != 0)) {
-        const unsigned high = (unsigned)((unsigned long long)block >> 32);
-        const uint4 words = philox(make_uint4((unsigned)block, high, layer, step), make_uint2(seed_low, seed_high));
+        const unsigned long long whole = first + (unsigned long long)block;
+        const uint4 counter = make_uint4((unsigned)whole, (unsigned)(whole >> 32), layer, step);
+        const uint4 words = philox(counter, make_uint2(seed_low, seed_high));
         const unsigned of_element[4] = {words.x, words.y, words.z, words.w};
 #pragma unroll
         for (int i = 0; i < 4; i++)

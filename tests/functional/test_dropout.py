@@ -5,7 +5,7 @@ import pytest
 
 from xpconv import functional as F
 from xpconv._generic.dropout import philox
-from xpconv.backends import get_backend, load_backend, run, use_kernels
+from xpconv.backends import asarray, get_backend, load_backend, run, to_numpy, use_kernels
 from xpconv.testing import LAYOUTS, check_gradients
 
 # kat_vectors of Random123, the library of the paper's authors: counter, key, result
@@ -164,7 +164,7 @@ def test_half_precision(dtype):
 
 def test_operator_gives_the_mask(on, sparing):
     sparing(False)
-    mask = run(get_backend(), "dropout_mask", on.asarray(np.full((2, 3), np.nan), "float32"), 0.5, (1, 2, 3))
+    mask = run(get_backend(), "dropout_mask", on.asarray(np.full((2, 3), np.nan), "float32"), 0.5, (1, 2, 3, 0))
     want = [[2.0 * kept(3 * i + j, 0.5, 1, 2, 3) for j in range(3)] for i in range(2)]
     np.testing.assert_array_equal(on.to_numpy(mask), want)
 
@@ -204,3 +204,24 @@ def test_bad_arrays():
     _, cache = F.dropout(np.ones(3), 0.5, training=False, key=0)
     with pytest.raises(TypeError, match="dy: expected float64, the dtype of the forward result, got float32"):
         F.dropout_backward(np.ones(3, dtype="float32"), cache)
+
+
+@pytest.mark.parametrize("first", [0, 1, 2, 3, 4, 7, 22, 2**34 - 5])
+def test_a_part_has_the_mask_that_the_whole_has_there(on, sparing, first):
+    sparing(first in (0, 7))
+    start = max(0, first - 30)  # a whole mask of all that comes before would be large
+    start -= start % 4
+    whole = asarray(np.ones(first - start + 24, np.float32))
+    part = asarray(np.ones((4, 6), np.float32))
+    key = (5, 3, 9)
+    expected = to_numpy(F.dropout(whole, 0.5, training=True, key=key, first=start)[0])[first - start :]
+    y, cache = F.dropout(part, 0.5, training=True, key=key, first=first)
+    assert np.array_equal(to_numpy(y), expected.reshape(4, 6))
+    dx = to_numpy(F.dropout_backward(part, cache))
+    assert np.array_equal(dx, expected.reshape(4, 6))
+
+
+@pytest.mark.parametrize("first", [-1, 2**66])
+def test_a_part_that_begins_nowhere(first):
+    with pytest.raises(ValueError, match="first: "):
+        F.dropout(np.ones(3), 0.5, training=True, key=1, first=first)

@@ -165,6 +165,7 @@ def dropout(
     seed: int,
     layer: int,
     step: int,
+    block: int,
     threshold: int,
     kept: float,
 ) -> None: ...

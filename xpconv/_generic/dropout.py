@@ -65,16 +65,16 @@ def philox(backend: Backend, counter: tuple[Array, Array, Array, Array], key: tu
     return c0, c1, c2, c3
 
 
-def dropout_mask(backend: Backend, like: Array, p: float, key: tuple[int, int, int]) -> Array:
+def dropout_mask(backend: Backend, like: Array, p: float, key: tuple[int, int, int, int]) -> Array:
     """Mask of the shape and dtype of ``like``: 0 with probability p, else ``1 / (1 - p)``.
 
     Parameters
     ----------
     key
-        (seed, layer, step). The generator's key is the seed's lower and upper 32 bits; its counter is (block's lower
-        32 bits, block's upper 32 bits, layer, step), where element ``4 * block + word`` in C order of ``like`` gets
-        that word of the block. It is dropped if its word is below ``floor(p * 2**32)``. The step may be an array of one
-        uint32.
+        (seed, layer, step, first block). The generator's key is the seed's lower and upper 32 bits; its counter is
+        (block's lower 32 bits, block's upper 32 bits, layer, step), where element ``4 * (block - first block) + word``
+        in C order of ``like`` gets that word of the block. It is dropped if its word is below ``floor(p * 2**32)``. The
+        step may be an array of one uint32.
     """
     xp, shape = backend.xp, tuple(like.shape)
     size = 1
@@ -83,15 +83,16 @@ def dropout_mask(backend: Backend, like: Array, p: float, key: tuple[int, int, i
     threshold = int(p * 2**32)
     if size == 0 or threshold > _WORD:  # p is 1: everything is dropped
         return backend.zeros(shape, like.dtype)
-    seed, layer, step = key
+    seed, layer, step, first = key
     limit = _word(backend, threshold)
     last = backend.astype(step, backend.word_dtype) if is_step_on_device(step) else _word(backend, step)
     blocks = -(-size // 4)
-    parts = []
-    for start in range(0, blocks, _BLOCKS):
-        count = min(_BLOCKS, blocks - start)
-        lower = backend.arange(count, backend.word_dtype) + _word(backend, start)
-        counter = (lower, _word(backend, start >> 32), _word(backend, layer), last)
+    parts, block, stop = [], first, first + blocks
+    while block < stop:
+        count = min(_BLOCKS, stop - block, (1 << 32) - (block & _WORD))  # of one upper word
+        lower = backend.arange(count, backend.word_dtype) + _word(backend, block)
+        counter = (lower, _word(backend, block >> 32), _word(backend, layer), last)
+        block += count
         words = philox(backend, counter, (seed & _WORD, seed >> 32))
         parts.append(xp.reshape(xp.stack(words, axis=1), (-1,)) >= limit)
     keep = parts[0] if len(parts) == 1 else xp.concat(parts)
@@ -100,7 +101,7 @@ def dropout_mask(backend: Backend, like: Array, p: float, key: tuple[int, int, i
     return xp.reshape(mask, shape)
 
 
-def dropout(backend: Backend, x: Array, p: float, key: tuple[int, int, int]) -> tuple[Array, Array]:
+def dropout(backend: Backend, x: Array, p: float, key: tuple[int, int, int, int]) -> tuple[Array, Array]:
     """``x * mask`` and the mask, from whichever kernel of the backend makes it."""
     mask = run(backend, "dropout_mask", x, p, key)
     return backend.asarray(x * mask), mask  # NumPy makes a scalar of 0-d arrays

@@ -14,12 +14,12 @@ __all__ = ["dropout_mask"]
 _WORD = 0xFFFFFFFF
 
 
-def dropout_mask(backend: GpuBackend, like: Array, p: float, key: tuple[int, int, int | Array]) -> Array:
+def dropout_mask(backend: GpuBackend, like: Array, p: float, key: tuple[int, int, int | Array, int]) -> Array:
     """Mask of the shape and dtype of ``like``: 0 with probability p, else ``1 / (1 - p)``.
 
-    The key is (seed, layer, step); the step may be an array of one uint32 on the device, as in a captured graph.
+    The key is (seed, layer, step, first block); the step may be an array of one uint32 on the device, as in a graph.
     """
-    seed, layer, step = key
+    seed, layer, step, block = key
     threshold = int(p * 2**32)
     if threshold > _WORD:  # p is 1: everything is dropped
         return backend.zeros(like.shape, like.dtype)
@@ -31,6 +31,7 @@ def dropout_mask(backend: GpuBackend, like: Array, p: float, key: tuple[int, int
         wide_scalar(backend, like)(1 / (1 - p)),
         *map(np.uint32, words),
         step if on_device else None,
+        np.uint64(block),
         index.scalar(like.size),
     )
     count = -(-like.size // 4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import operator
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -17,7 +18,7 @@ from .augment import Recipe, Transform, check_dtype
 from .background import in_background
 from .dataset import ArrayDataset, Dataset
 from .mixup import draw_mixture, mix
-from .order import ImageRandom, count_steps, epoch_order, sent_ahead, step_generator
+from .order import ImageRandom, count_steps, epoch_order, sent_ahead, share, step_generator
 
 __all__ = ["PLACEMENTS", "Batches"]
 
@@ -143,6 +144,7 @@ class Batches:
         self.prefetch = 2 * self.workers if prefetch is None else check_integer("prefetch", prefetch, 0)
         self.mixup = check_number("mixup", mixup, 0)
         self._next_epoch = 0
+        self._part = (0, 1)
         if len(self) == 0:
             raise ValueError(f"batch_size: {self.batch_size} with drop_last leaves nothing of {len(dataset)} images")
 
@@ -157,7 +159,7 @@ class Batches:
 
     def for_evaluation(self) -> Batches:
         """Batches of the same set in its own order, neither augmented nor mixed, and none left out."""
-        return Batches(
+        batches = Batches(
             self.dataset,
             self.batch_size,
             shuffle=False,
@@ -169,9 +171,46 @@ class Batches:
             workers=self.workers,
             prefetch=self.prefetch,
         )
+        batches._part = self._part
+        return batches
+
+    @property
+    def examples(self) -> int:
+        """Images that an epoch takes."""
+        return min(len(self.dataset), len(self) * self.batch_size)
+
+    def step_size(self, step: int) -> int:
+        """Images in the whole batch of a step."""
+        return min(self.batch_size, self.examples - step * self.batch_size)
+
+    def split(self, rank: int, size: int) -> Batches:
+        """The same batches, of which `epoch` gives the share of one of several ranks.
+
+        The shares of all ranks, in their order, are the batch: each image is in one of them, augmented as ever, if the
+        transform draws by image. They differ by at most one image; of a batch with fewer images than ranks the last
+        ranks have none.
+
+        Parameters
+        ----------
+        rank, size : int
+            Which share, of how many.
+
+        Returns
+        -------
+        Batches
+
+        Raises
+        ------
+        TypeError, ValueError
+            Not integers, or no such rank.
+        """
+        size = check_integer("size", size, 1)
+        split = copy.copy(self)
+        split._part = (check_integer("rank", rank, 0, size - 1), size)
+        return split
 
     def epoch(self, number: int, start: int = 0) -> Iterator[tuple[Array, Array]]:
-        """The batches of epoch ``number`` from step ``start`` on.
+        """The batches of epoch ``number`` from step ``start`` on; of split ones the share of a rank.
 
         Parameters
         ----------
@@ -246,6 +285,8 @@ class _Epoch:
         self.seed, self.number = batches.seed, number
         self.steps = range(start, len(batches))
         self.batch_size = batches.batch_size
+        self.part = batches._part
+        self.mixes = bool(batches.mixup) and batches.training
         self.order = epoch_order(len(self.dataset), shuffle=batches.shuffle, seed=self.seed, number=number)
         self.is_bytes = self.dataset.is_bytes
         self.workers, self.prefetch = batches.workers, batches.prefetch
@@ -260,7 +301,9 @@ class _Epoch:
         """Each batch mixed with itself in another order, with rows of shares as labels."""
         for step, (x, labels) in zip(self.steps, pairs, strict=True):
             ratio, partners = draw_mixture(alpha, x.shape[0], self.seed, self.number, step)
-            yield mix(self.backend, x, labels, self.dataset.num_classes, ratio, partners)
+            own = share(x.shape[0], *self.part)
+            mixed = mix(self.backend, x, labels, self.dataset.num_classes, ratio, partners)
+            yield mixed[0][own, ...], mixed[1][own, ...]
 
     def of_resident(self, images: Array) -> Iterator[tuple[Array, Array]]:
         """From the whole set on the backend."""
@@ -273,8 +316,10 @@ class _Epoch:
             indices = np.concatenate(chosen)
             labels = backend.asarray(self.dataset.labels[indices])
             choices = backend.asarray(indices if self.recipe is None else self._choices(self.recipe, indices, indices))
+            stop = 0
             for step in steps:
-                part = slice((step - first) * size, (step - first) * size + len(chosen[step - first]))
+                part = slice(stop, stop + len(chosen[step - first]))
+                stop = part.stop
                 if fused is not None:
                     x = fused(images, choices[part, ...])
                 else:
@@ -295,7 +340,9 @@ class _Epoch:
             yield x, labels
 
     def _chosen(self, step: int) -> np.ndarray:
-        return self.order[step * self.batch_size : (step + 1) * self.batch_size]
+        """Indices of the images of a step: of this rank's, or of all where each may be mixed with any other."""
+        whole = self.order[step * self.batch_size : (step + 1) * self.batch_size]
+        return whole if self.mixes else whole[share(len(whole), *self.part)]
 
     def _choices(self, recipe: Recipe, rows: np.ndarray, indices: np.ndarray) -> np.ndarray:
         """Choices (n, 4) of the operator ``crop_flip_normalize`` for images of these indices, in these rows."""

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..backends.protocol import Array, Backend
 
-__all__ = ["ImageRandom", "count_steps", "epoch_order", "sent_ahead", "step_generator", "uniforms"]
+__all__ = ["ImageRandom", "count_steps", "epoch_order", "sent_ahead", "share", "step_generator", "uniforms"]
 
 # what a seed's numbers are for, so that no two purposes share them; the order of an epoch has none
 _STEP, _IMAGES = 1, 2
@@ -25,6 +25,19 @@ def epoch_order(examples: int, *, shuffle: bool, seed: int, number: int) -> np.n
     if not shuffle:
         return order
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, number)))).permutation(order)
+
+
+def share(count: int, rank: int, size: int) -> slice:
+    """The part of ``count`` examples that is that of ``rank`` of ``size``: shares are in the order of the ranks.
+
+    ::
+
+        batch    0 1 2 3 4 5 6 7 8 9        10 examples, 4 ranks
+        ranks    0 0 0 1 1 1 2 2 3 3        the first have one more; where there are too few, the last have none
+    """
+    least, more = divmod(count, size)
+    start = rank * least + min(rank, more)
+    return slice(start, start + least + (rank < more))
 
 
 class ImageRandom:

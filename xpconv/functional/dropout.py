@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+import operator
 from typing import NamedTuple
 
 from .._checks import check_integer, check_number
 from .._random import is_step_on_device
-from ..backends import run
-from ..backends.protocol import Array
+from ..backends import compute, run
+from ..backends.protocol import Array, Backend
 from ._arguments import check_cache, check_gradient, floating_backend
 
 __all__ = ["DropoutCache", "dropout", "dropout_backward"]
@@ -31,7 +33,9 @@ class DropoutCache(NamedTuple):
     dtype: str
 
 
-def dropout(x: Array, p: float, *, training: bool, key: int | tuple[int, int, int]) -> tuple[Array, DropoutCache]:
+def dropout(
+    x: Array, p: float, *, training: bool, key: int | tuple[int, int, int], first: int = 0
+) -> tuple[Array, DropoutCache]:
     """Set elements to zero at random and scale the others, so that the expectation stays (Srivastava et al. 2014).
 
     Parameters
@@ -47,6 +51,9 @@ def dropout(x: Array, p: float, *, training: bool, key: int | tuple[int, int, in
         uint32 on the device of x, whose value counts when the mask is made. Equal keys give equal masks, on every
         backend; the mask of an element depends on nothing but the key, p and its index in C order. The random
         words are those of Philox 4x32-10.
+    first : int
+        Where x is a part of a larger array: the index there, in C order, of its first element. So the parts have the
+        masks that the whole would have.
 
     Returns
     -------
@@ -63,12 +70,25 @@ def dropout(x: Array, p: float, *, training: bool, key: int | tuple[int, int, in
     backend = floating_backend(x=x)
     p = check_number("p", p, 0, 1)
     seed, layer, step = _checked_key(key)
+    block, word = divmod(check_integer("first", first, 0, 2**66 - 1), 4)
     mask = None
-    if training and p:
-        y, mask = run(backend, "dropout", x, p, (seed, layer, step))
+    if training and p and word and x.shape:
+        y, mask = _from_within_a_block(backend, x, p, (seed, layer, step, block), word)
+    elif training and p:
+        y, mask = run(backend, "dropout", x, p, (seed, layer, step, block))
     else:
         y = x
     return y, DropoutCache(mask, tuple(x.shape), backend.dtype_name(x))
+
+
+def _from_within_a_block(
+    backend: Backend, x: Array, p: float, key: tuple[int, int, int, int], word: int
+) -> tuple[Array, Array]:
+    """Masks come in blocks of four: one that begins in the middle of a block is the end of a mask that does not."""
+    size = math.prod(x.shape)
+    longer = run(backend, "dropout_mask", backend.empty((word + size,), x.dtype), p, key)
+    mask = backend.reshape(longer[word:], tuple(x.shape))
+    return compute(backend, "dropout", operator.mul, x, mask), mask
 
 
 def dropout_backward(dy: Array, cache: DropoutCache) -> Array:

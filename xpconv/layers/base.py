@@ -96,11 +96,12 @@ class Parameter:
         Not an array, or not floating-point.
     """
 
-    __slots__ = ("_data", "grad")
+    __slots__ = ("_data", "_on_gradient", "grad")
 
     def __init__(self, data: Array) -> None:
         _check_floating(data)
         self._data: Array = _copy(data)
+        self._on_gradient: Callable[[Parameter], None] | None = None  # called when a gradient was added
         self.grad: Array | None = None
 
     @property
@@ -153,6 +154,8 @@ class Parameter:
         if self.grad is not None:
             g = backend.asarray(compute(backend, "accumulate_grad", operator.add, self.grad, g))
         self.grad = g
+        if self._on_gradient is not None:
+            self._on_gradient(self)
 
     def __repr__(self) -> str:
         backend = backend_of(data=self.data)
@@ -299,7 +302,7 @@ class Layer:
         for _, layer in self.named_layers():
             layer._stack.clear()
 
-    def begin_step(self, step: int | Array, seed: int | None = None) -> None:
+    def begin_step(self, step: int | Array, seed: int | None = None, *, first_example: int = 0) -> None:
         """Make what is random in the network a function of ``(seed, step)`` alone; call it on the whole network.
 
         Left-over caches are dropped.
@@ -311,6 +314,9 @@ class Layer:
             network, whose value counts when the random numbers are drawn.
         seed
             0 to 2**64 - 1. None leaves each layer the seed that it drew when it was made.
+        first_example
+            Where the next forward has a share of a batch: the place in the batch of its first example. So shares are
+            treated as they would be in the whole.
 
         Raises
         ------
@@ -320,12 +326,14 @@ class Layer:
         if not is_step_on_device(step):
             step = check_integer("step", step, 0, 2**32 - 1)
         seed = None if seed is None else check_integer("seed", seed, 0, 2**64 - 1)
+        first_example = check_integer("first_example", first_example, 0)
         index = 0
         for _, layer in self.named_layers():
             layer._stack.clear()
             if isinstance(layer, RandomLayer):
                 layer._key = (layer._seed if seed is None else seed, index, step)
                 layer._uses = 0
+                layer.first_example = first_example
                 index += 1
 
     # ---- mode -----------------------------------------------------------------------------------------------
@@ -664,6 +672,12 @@ class RandomLayer(Layer):
     rng
         Where the seed is drawn from: a generator, an integer, or None for the process-wide generator.
 
+    Attributes
+    ----------
+    first_example : int
+        Place of the first example of a forward in its batch: not 0 where several ranks share a batch. Random numbers
+        are to depend on the place in the batch, see `functional.dropout`.
+
     Raises
     ------
     TypeError, ValueError
@@ -674,6 +688,7 @@ class RandomLayer(Layer):
         self._seed = int(as_generator(rng).integers(1 << 63))
         self._key: tuple[int, int, int | Array] | None = None
         self._uses = 0
+        self.first_example = 0
 
     def next_key(self) -> tuple[int, int, int | Array]:
         """Key ``(seed, layer, step)`` of the next draw; to be called once a forward, in training mode only.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from .. import functional
@@ -37,7 +39,8 @@ class Dropout(RandomLayer):
     def forward(self, x: Array) -> Array:
         """``x`` with numbers dropped in training, ``x`` itself in evaluation."""
         key = self.next_key() if self.training else 0
-        y, cache = functional.dropout(x, self.p, training=self.training, key=key)
+        first = self.first_example * math.prod(x.shape[1:]) if self.training else 0
+        y, cache = functional.dropout(x, self.p, training=self.training, key=key, first=first)
         self.push(cache)
         return y
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from operator import add
 from typing import Any
 
@@ -13,6 +14,8 @@ from .._checks import check_integer, check_number
 from .._geometry import check_layout
 from ..backends import backend_of, compute, get_backend
 from ..backends.protocol import Array
+from ..distributed.batch_norm import SyncBatchNormCache, sync_batch_norm, sync_batch_norm_backward
+from ..distributed.communicator import Communicator
 from ..functional._arguments import check_shape
 from ..functional.norm import BatchNormReluCache
 from ._fusion import runs_as
@@ -45,6 +48,7 @@ class _BatchNorm(Layer):
     _ranks: tuple[int, ...]
     _axes: str
     layout = "NCHW"
+    comm: Communicator | None = None  # while set, a batch is what all of its ranks have together
 
     def __init__(
         self,
@@ -86,16 +90,20 @@ class _BatchNorm(Layer):
         momentum = 0.0 if self.momentum is None else self.momentum
         if update and self.momentum is None:
             momentum = 1.0 / int(count)  # the plain average of all batches
+        if self.training and self.comm is not None:
+            operator, training = partial(sync_batch_norm, self.comm, operator), {}
+        else:
+            training = {"training": self.training or not self.track_running_stats}
         y, cache = operator(
             x[:, :, None, :] if len(x.shape) == 3 else x,
             None if self.weight is None else self.weight.data,
             None if self.bias is None else self.bias.data,
             self.running_mean,
             self.running_var,
-            training=self.training or not self.track_running_stats,
             momentum=momentum,
             eps=self.eps,
             layout=self.layout,
+            **training,
             **more,
         )
         if update:
@@ -108,9 +116,12 @@ class _BatchNorm(Layer):
     def backward(self, dy: Array) -> Array:
         """Gradient to the input; adds to the gradients of the parameters."""
         cache = self.pop()
+        signals = len(dy.shape) == 3
+        if isinstance(cache, SyncBatchNormCache):
+            dx = self._gradients_relu(dy[:, :, None, :] if signals else dy, cache)[0]
+            return dx[:, :, 0, :] if signals else dx
         if isinstance(cache, BatchNormReluCache):  # a Sequential has put the ReLU behind this layer into it
             return self._gradients_relu(dy, cache)[0]
-        signals = len(dy.shape) == 3
         dx, dweight, dbias = functional.batch_norm_backward(dy[:, :, None, :] if signals else dy, cache)
         _accumulate(self.weight, dweight)
         _accumulate(self.bias, dbias)
@@ -124,7 +135,7 @@ class _BatchNorm(Layer):
 
     def _is_plain(self) -> bool:
         """Whether it does nothing but normalise, in the way of its class."""
-        return runs_as(self, type(self)) and type(self) in (BatchNorm1d, BatchNorm2d)
+        return self.comm is None and runs_as(self, type(self)) and type(self) in (BatchNorm1d, BatchNorm2d)
 
     def _has_relu(self, y: Array) -> bool:
         cache = self._stack[-1] if self._stack else None
@@ -133,9 +144,12 @@ class _BatchNorm(Layer):
     def _backward_relu(self, dy: Array) -> Array:
         return self.backward(dy)
 
-    def _gradients_relu(self, dy: Array, cache: BatchNormReluCache) -> tuple[Array, Array | None]:
+    def _gradients_relu(self, dy: Array, cache: BatchNormReluCache | SyncBatchNormCache) -> tuple[Array, Array | None]:
         """Gradients to the input and to the residual, None where there was none, from that behind the ReLU."""
-        dx, dweight, dbias, dresidual = functional.batch_norm_relu_backward(dy, cache)
+        if isinstance(cache, SyncBatchNormCache):
+            dx, dweight, dbias, dresidual = sync_batch_norm_backward(dy, cache)
+        else:
+            dx, dweight, dbias, dresidual = functional.batch_norm_relu_backward(dy, cache)
         _accumulate(self.weight, dweight)
         _accumulate(self.bias, dbias)
         return dx, dresidual

@@ -6,6 +6,7 @@
 from .average import WeightAverage
 from .callbacks import Callback, EarlyStopping
 from .checkpoint import Checkpoint, CheckpointError, read_checkpoint, write_checkpoint
+from .interrupt import Preempted
 from .lr_finder import LearningRates
 from .metrics import (
     ClassReport,
@@ -33,6 +34,7 @@ __all__ = [
     "LearningRates",
     "LossScale",
     "Metrics",
+    "Preempted",
     "Profile",
     "RunFolder",
     "RunFolderError",

@@ -1,4 +1,4 @@
-"""Ctrl-C that waits for the end of a step."""
+"""Ctrl-C and SIGTERM that wait for the end of a step."""
 
 from __future__ import annotations
 
@@ -6,30 +6,45 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
-__all__ = ["on_first_interrupt"]
+__all__ = ["PREEMPTED", "Preempted", "on_first_interrupt"]
+
+PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h: "the user is invited to retry"
+
+
+class Preempted(SystemExit):
+    """SIGTERM has ended a `Trainer.fit`, after a whole step and the callbacks for an interrupt, which save.
+
+    Not caught, it ends the program with exit code 75, which tells a scheduler to start the job again.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(PREEMPTED)
+
+
+_DEFAULTS: dict[signal.Signals, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
 
 
 @contextmanager
-def on_first_interrupt(request: Callable[[], None]) -> Iterator[None]:
-    """Inside the block the first Ctrl-C calls ``request`` only; a second one raises KeyboardInterrupt at once.
+def on_first_interrupt(request: Callable[[int], None]) -> Iterator[None]:
+    """Inside the block the first Ctrl-C, and the first SIGTERM, only call ``request`` with the number of the signal.
 
-    Does nothing outside the main thread, where signals never arrive, and where the program has its own handler of
-    SIGINT or ignores the signal. The earlier handler is put back at the end.
+    A second one does what it does otherwise: it raises KeyboardInterrupt, or ends the process. Does nothing outside
+    the main thread, where signals never arrive, and for a signal that the program ignores or has its own handler of.
+    The earlier handlers are put back at the end.
     """
-    if (
-        threading.current_thread() is not threading.main_thread()
-        or signal.getsignal(signal.SIGINT) is not signal.default_int_handler
-    ):
-        yield
-        return
+    mine = [] if threading.current_thread() is not threading.main_thread() else list(_DEFAULTS)
+    mine = [number for number in mine if signal.getsignal(number) is _DEFAULTS[number]]
 
-    def first(signum: int, frame: object) -> None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        request()
+    def first(number: int, frame: object) -> None:
+        signal.signal(number, _DEFAULTS[signal.Signals(number)])
+        request(number)
 
-    signal.signal(signal.SIGINT, first)
+    for number in mine:
+        signal.signal(number, first)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number in mine:
+            signal.signal(number, _DEFAULTS[number])

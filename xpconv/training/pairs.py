@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +12,7 @@ from .._checks import check_integer
 from ..backends import BackendMismatchError, backend_of, compute, get_backend
 from ..backends.protocol import Array
 from ..data import ArrayDataset, Batches, Dataset
-from ..data.order import count_steps, epoch_order, sent_ahead
+from ..data.order import count_steps, epoch_order, sent_ahead, share
 
 __all__ = ["ArrayPairs", "batches_of", "check_source"]
 
@@ -67,18 +68,36 @@ class ArrayPairs:
         if not x.shape[0]:
             raise ValueError(f"x: expected at least one example, got shape {tuple(x.shape)}")
         self.x, self.y = x, y
+        self._part = (0, 1)
         self.batch_size, self.shuffle, self.seed, self.dtype = batch_size, shuffle, seed, dtype
 
     def __len__(self) -> int:
         """Batches in an epoch."""
         return count_steps(self.x.shape[0], self.batch_size)
 
+    @property
+    def examples(self) -> int:
+        """How many there are."""
+        return int(self.x.shape[0])
+
+    def step_size(self, step: int) -> int:
+        """Examples in the whole batch of a step."""
+        return min(self.batch_size, self.examples - step * self.batch_size)
+
+    def split(self, rank: int, size: int) -> ArrayPairs:
+        """The same batches, of which an epoch gives the share of one rank."""
+        part = copy.copy(self)
+        part._part = (rank, size)
+        return part
+
     def epoch(self, number: int, start: int = 0) -> Iterator[tuple[Array, Array]]:
-        """The batches of epoch ``number`` from step ``start`` on."""
+        """The batches of epoch ``number`` from step ``start`` on; of split ones the share of a rank."""
         backend = get_backend()
         order = epoch_order(self.x.shape[0], shuffle=self.shuffle, seed=self.seed, number=number)
         first, size = start * self.batch_size, self.batch_size
-        parts = [slice(k, min(k + size, len(order))) for k in range(first, len(order), size)]
+        wholes = [range(k, min(k + size, len(order))) for k in range(first, len(order), size)]
+        own = [whole[share(len(whole), *self._part)] for whole in wholes]
+        parts = [slice(part.start, part.stop) for part in own]
         # Rows of host arrays are cut out there and sent; of arrays on a device they are taken there, by an order that
         # is sent once.
         arrays = {"x": self.x, "y": self.y}

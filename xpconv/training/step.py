@@ -4,34 +4,61 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..backends import backend_of, compute, run, to_numpy
+import numpy as np
+
+from ..backends import Backend, backend_of, compute, run, to_numpy
 from ..backends.protocol import Array
+from ..distributed.gradients import NonFiniteGradientError
 from ..optim.clip import clip_grad_norm
 from .mixed import HalfModel
 from .sums import TrainingError
 
 if TYPE_CHECKING:
+    from .ranks import Ranks
     from .trainer import Trainer
 
 __all__ = ["clip", "gradients"]
 
 
-def gradients(trainer: Trainer, x: Array, targets: Array) -> tuple[Array, Array | None]:
+def gradients(trainer: Trainer, x: Array, targets: Array, batch: int | None = None) -> tuple[Array, Array | None]:
     """Set the gradients of the model to those of the mean loss of a batch.
+
+    Parameters
+    ----------
+    x, targets : array
+        The batch; with several ranks this rank's share of it.
+    batch : int, optional
+        Examples of the whole batch, where these are a share.
 
     Returns
     -------
     loss : array ()
-        The mean.
+        The mean, over the whole batch.
     hits : array () or None
         See `count_hits`.
     """
+    ranks = trainer._ranks
+    trainer.model.zero_grad()
+    if ranks is None or batch is None:
+        return _forward_backward(trainer, x, targets, _parts(x.shape[0], trainer.accumulate), 1.0)
+    weight, parts = ranks.weight(x.shape[0], batch), ranks.parts(x.shape[0], batch, trainer.accumulate)
+    try:
+        with ranks.collecting(len(parts)):
+            loss, hits = _forward_backward(trainer, x, targets, parts, weight)
+    except NonFiniteGradientError as error:
+        raise TrainingError(f"step {trainer.step}, with learning rate {trainer.optimizer.lr:g}: {error}") from error
+    return ranks.totals(loss, hits, weight)
+
+
+def _forward_backward(
+    trainer: Trainer, x: Array, targets: Array, parts: Sequence[slice], weight: float
+) -> tuple[Array, Array | None]:
+    """Loss and hits of a batch in parts; the gradients are those of the loss times ``weight``."""
     backend = backend_of(x=x, targets=targets)
     model, dtype = trainer.model, trainer.mixed_precision
-    model.zero_grad()
     scale = 1.0 if trainer.loss_scale is None else trainer.loss_scale.scale
     total: Any = None
     all_hits: Any = None
@@ -39,32 +66,43 @@ def gradients(trainer: Trainer, x: Array, targets: Array) -> tuple[Array, Array 
     with contextlib.ExitStack() as stack:
         if dtype is not None:
             way = stack.enter_context(HalfModel.of(model, backend, dtype, scale))
-        for part, wanted, share in _parts(x, targets, trainer.accumulate):
+        for rows in parts:
+            whole = len(parts) == 1
+            part, wanted = (x, targets) if whole else (x[rows, ...], targets[rows, ...])
+            if not part.shape[0] and trainer._ranks is not None:
+                _pass_on_nothing(trainer._ranks, way, part, backend)
+                continue
             scores = way.forward(part)
             loss, dscores = trainer.loss(scores, wanted)
             hits = trainer._hits(scores, wanted)
+            share = 1.0 if whole else part.shape[0] / x.shape[0]
             if share != 1:
-                loss, dscores = compute(backend, "accumulate", _times, loss, share), dscores * share
+                loss = compute(backend, "accumulate", _times, loss, share)
+            if share * weight != 1:
+                dscores = dscores * (share * weight)
             way.backward(dscores)
             total = loss if total is None else backend.asarray(total + loss)
             all_hits = hits if all_hits is None or hits is None else backend.asarray(all_hits + hits)
+    if total is None:  # a rank without examples
+        return backend.zeros((), x.dtype), backend.asarray(np.zeros((), np.int64))
     return total, all_hits
+
+
+def _pass_on_nothing(ranks: Ranks, way: Any, part: Array, backend: Backend) -> None:
+    """What a rank does that has no examples in a part of the batch: it answers those who ask it for its statistics."""
+    if ranks.takes_part_without_examples():
+        scores = way.forward(part)
+        way.backward(backend.zeros(tuple(scores.shape), scores.dtype))
 
 
 def _times(loss: Array, share: float) -> Array:
     return backend_of(loss=loss).asarray(loss * share)
 
 
-def _parts(x: Array, targets: Array, count: int) -> Iterator[tuple[Array, Array, float]]:
-    """A batch in at most ``count`` parts of one size but for the last, each with its share of the examples."""
-    examples = x.shape[0]
+def _parts(examples: int, count: int) -> list[slice]:
+    """A batch in at most ``count`` parts of one size but for the last."""
     size = max(1, math.ceil(examples / count))
-    if size >= examples:
-        yield x, targets, 1.0
-        return
-    for start in range(0, examples, size):
-        stop = min(start + size, examples)
-        yield x[start:stop, ...], targets[start:stop, ...], (stop - start) / examples
+    return [slice(start, min(start + size, examples)) for start in range(0, max(examples, 1), size)]
 
 
 def clip(trainer: Trainer) -> tuple[Any | None, bool]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import signal
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,14 +17,16 @@ from .._checks import check_integer, check_number, is_number
 from ..backends import CaptureError, asarray, backend_of, compute, get_backend, to_numpy, use_backend
 from ..backends.protocol import Array, Backend
 from ..data import Batches
+from ..distributed.communicator import Communicator
 from .average import WeightAverage
 from .callbacks import Callback
 from .capture import WARM_UP, CapturedStep, Outcome, form_of
 from .checkpoint import write_checkpoint
-from .interrupt import on_first_interrupt
+from .interrupt import Preempted, on_first_interrupt
 from .metrics import Metrics, count_hits, takes_probabilities
 from .mixed import LossScale, check_half_type
 from .pairs import ArrayPairs, batches_of, check_source
+from .ranks import Ranks
 from .state import contents_of, read_trainer, restore
 from .step import clip, gradients
 from .sums import StepResult, Sums, TrainingError
@@ -87,6 +90,17 @@ class Trainer:
         as always, and all results are the same. What is decided in Python is decided once: after a change inside of a
         layer, end the `fit`. Where a step cannot be recorded there is one warning, with the reason, and every step is
         run as always.
+    comm : Communicator, optional
+        Of `xpconv.distributed`: this trainer is one of several ranks, each with the whole model, that share the work of
+        every batch. ``batch_size`` is that of all ranks together, and gradients, losses and metrics are those of whole
+        batches, so that a run does not depend on the number of ranks but for rounding. All ranks call the same methods
+        in the same order; only rank 0 writes files. Running statistics of batch normalisation are averaged over the
+        ranks after every step.
+    sync_batch_norm : bool
+        With several ranks, whether batch normalisation takes the statistics of the whole batch, as a single process
+        does, instead of those of each rank's share.
+    check_ranks : int
+        After so many steps the ranks compare hashes of their weights, to find what makes them drift apart; 0: never.
 
     Attributes
     ----------
@@ -144,6 +158,9 @@ class Trainer:
         mixed_precision: str | None = None,
         metrics: Mapping[str, Metric] | None = None,
         capture: bool = False,
+        comm: Communicator | None = None,
+        sync_batch_norm: bool = False,
+        check_ranks: int = 0,
     ) -> None:
         seed = check_integer("seed", seed, 0, 2**64 - 1)  # a plain int: checkpoints are JSON
         if clip_norm is not None:
@@ -185,6 +202,8 @@ class Trainer:
         self._seconds = 0.0
         self._stop = False
         self._interrupt = False
+        self._preempted = False
+        self._wants_stop = self._wants_interrupt = self._wants_preemption = False  # here; see _agree
         self.classes: tuple[str, ...] | None = None
         self._order: dict[str, Any] | None = None  # what the data order of the running epoch depends on
         self._graph: CapturedStep | None = None
@@ -192,6 +211,11 @@ class Trainer:
         self._average = None if ema is None else WeightAverage(model, float(ema))
         self._frozen: set[int] = set()
         self._note_frozen()
+        self.comm = _checked_communicator(comm)
+        check_every = check_integer("check_ranks", check_ranks, 0)
+        self._ranks: Ranks | None = None
+        if self.comm is not None and self.comm.size > 1:
+            self._ranks = Ranks(self.comm, self, bool(sync_batch_norm), check_every)
 
     # ---- training -------------------------------------------------------------------------------------------
 
@@ -206,6 +230,8 @@ class Trainer:
 
         The first Ctrl-C lets the running step finish, calls ``on_interrupt`` of the callbacks and raises
         KeyboardInterrupt; the trainer may then be saved, or `fit` be called again to go on. A second one stops at once.
+        SIGTERM, with which schedulers announce that a job has to go, does the same and raises `Preempted`, which ends
+        the program with exit code 75 unless it is caught. With several ranks it is enough that one of them is told.
 
         Parameters
         ----------
@@ -227,8 +253,10 @@ class Trainer:
         TrainingError
             The loss of a batch, or that on the validation data, is not finite. The former is noticed 50 steps later at
             the latest, and no later than the epoch ends.
-        KeyboardInterrupt
-            Ctrl-C.
+        KeyboardInterrupt, Preempted
+            Ctrl-C, SIGTERM.
+        DistributedError
+            The ranks are not about to do the same; the message, the same on all of them, says what differs.
         ValueError
             The trainer has no optimizer; or it stands in the middle of an epoch and these batches are not those of
             that epoch.
@@ -236,14 +264,16 @@ class Trainer:
         epochs = check_integer("epochs", epochs, 0)
         self._check_optimizer("trains")
         self.epochs = epochs
-        self.interrupted = self._interrupt = self._stop = False
+        self.interrupted = self._interrupt = self._stop = self._preempted = False
+        self._wants_interrupt = self._wants_stop = self._wants_preemption = False
         with self._on_model_backend():
             batches = self._batches(data, batch_size, training=True)
             held_out = None if validation is None else self._batches(validation, batch_size, training=False)
             self._check_order(batches)
             if isinstance(batches, Batches) and batches.dataset.class_names is not None:
                 self.classes = batches.dataset.class_names
-            with on_first_interrupt(self._request_interrupt):
+            with on_first_interrupt(self._request_interrupt), self._together(batches, epochs):
+                batches, held_out = self._share_of(batches), self._share_of(held_out)
                 self._call("on_fit_start")
                 try:
                     self._start_training()
@@ -260,10 +290,12 @@ class Trainer:
                     self._graph = None  # its memory is not needed any more
                     for _, layer in self.model.named_layers():
                         layer._keeps = False
+                self._agree(now=True)
                 self._call("on_interrupt" if self._interrupt else "on_fit_end")
+                self._agree(now=True)
             if self._interrupt:  # perhaps only while the callbacks ended the run
                 self.interrupted = True
-                raise KeyboardInterrupt
+                raise Preempted if self._preempted else KeyboardInterrupt
         return self.history
 
     def _note_frozen(self) -> None:
@@ -279,15 +311,33 @@ class Trainer:
         self._graph, self._warm_up, self.capture_reason = None, (None, 0), None
 
     def stop(self) -> None:
-        """Ask `fit` to return after the running step; for callbacks."""
-        self._stop = True
+        """Ask `fit` to return after the running step; for callbacks. With several ranks one is enough."""
+        self._wants_stop = True
 
-    def _request_interrupt(self) -> None:
-        self._interrupt = True
+    def _request_interrupt(self, number: int) -> None:
+        self._wants_interrupt = True
+        self._wants_preemption = self._wants_preemption or number == signal.SIGTERM
+
+    def _agree(self, now: bool = False) -> None:
+        """What was asked for here is done; with several ranks when all of them know."""
+        wishes = self._wants_interrupt, self._wants_stop, self._wants_preemption
+        known = wishes if self._ranks is None else self._ranks.any(*wishes, now=now)
+        self._interrupt, self._stop, self._preempted = known
 
     def _leave_if_asked(self) -> None:
+        self._agree()
         if self._interrupt or self._stop:
             raise _StopTraining
+
+    @contextlib.contextmanager
+    def _together(self, batches: Batches | ArrayPairs, epochs: int) -> Iterator[None]:
+        """Inside the block a run goes on, with several ranks on all of them alike."""
+        with contextlib.nullcontext() if self._ranks is None else self._ranks.running(batches, epochs):
+            yield
+
+    def _share_of(self, batches: Any) -> Any:
+        """With several ranks this one's share of batches."""
+        return batches if self._ranks is None or batches is None else self._ranks.split(batches)
 
     def _call(self, method: str, *arguments: Any) -> None:
         # those that save last: what they save has the state of all
@@ -304,7 +354,7 @@ class Trainer:
         try:
             self._call("on_epoch_start")
             for x, targets in batches.epoch(self.epoch, start=self.epoch_step):
-                self._train_step(x, targets)
+                self._train_step(x, targets, batches.step_size(self.epoch_step))
                 self._call("on_step_end")
                 self._leave_if_asked()
             record = {"epoch": self.epoch + 1, "step": self.step, **self._sums.read()._asdict()}
@@ -325,25 +375,30 @@ class Trainer:
         record["seconds"] = round(self._seconds, 3)
         self._finish_epoch(record)
 
-    def _train_step(self, x: Array, targets: Array) -> None:
+    def _train_step(self, x: Array, targets: Array, images: int | None = None) -> None:
+        """A step on a batch of so many images, of which with several ranks these are a share."""
+        images = x.shape[0] if images is None else images
         lr = self.optimizer.lr if self.schedule is None else float(self.schedule(self.step))
         self.optimizer.lr = lr
         graph = self._graph_for(x, targets)
-        outcome = self._step_on(x, targets, self.step) if graph is None else graph.replay(x, targets)
+        outcome = self._step_on(x, targets, self.step, images) if graph is None else graph.replay(x, targets)
         if self._average is not None:
             self._average.update()
-        self.batch_images = x.shape[0]
-        step = StepResult(self.step, x.shape[0], outcome.loss, outcome.hits, lr, outcome.norm)
+        self.batch_images = images
+        step = StepResult(self.step, images, outcome.loss, outcome.hits, lr, outcome.norm)
         self.step += 1
         self.epoch_step += 1
         self._sums.add(step, backend_of(x=x))
+        if self._ranks is not None:
+            self._ranks.check_weights()
 
-    def _step_on(self, x: Array, targets: Array, step: Any) -> Outcome:
+    def _step_on(self, x: Array, targets: Array, step: Any, images: int | None = None) -> Outcome:
         """A step on a batch; ``step`` is its number, in a graph an array on the device."""
-        self.model.begin_step(step, self.seed)
+        first = 0 if self._ranks is None or images is None else self._ranks.first_example(images)
+        self.model.begin_step(step, self.seed, first_example=first)
         for _, layer in self.model.named_layers():
             layer._keeps = not layer.training  # it is frozen, and the way back leads through it
-        loss, hits = gradients(self, x, targets)
+        loss, hits = gradients(self, x, targets, images)
         norm, finite = clip(self)
         if self.loss_scale is not None:
             self._update_scale(finite)
@@ -364,6 +419,10 @@ class Trainer:
     def _graph_for(self, x: Array, targets: Array) -> CapturedStep | None:
         """The recorded step for this batch, recorded now if it is time; None where it takes an ordinary step."""
         if not self.capture or self.capture_reason is not None:
+            return None
+        if self._ranks is not None:
+            self.capture_reason = "what several ranks send to each other cannot be recorded"
+            warnings.warn(f"capture: steps are not recorded: {self.capture_reason}", RuntimeWarning, stacklevel=2)
             return None
         if self._graph is not None and not self._graph.is_current():
             self._graph, self._warm_up = None, (None, 0)
@@ -429,7 +488,8 @@ class Trainer:
             Batches of another backend than the model's.
         """
         with self._on_model_backend():
-            return self._measure(self._batches(data, batch_size, training=False), lambda: None, more=False)[0]
+            batches = self._share_of(self._batches(data, batch_size, training=False))
+            return self._measure(batches, lambda: None, more=False)[0]
 
     def report(self, data: Data, *, batch_size: int = 256) -> dict[str, float]:
         """``loss``, ``accuracy`` and every metric of ``metrics`` on ``data``, as in `evaluate`.
@@ -452,11 +512,13 @@ class Trainer:
             As for `evaluate`; also a metric that gives no number.
         """
         with self._on_model_backend():
-            metrics, more = self._measure(self._batches(data, batch_size, training=False), lambda: None)
+            metrics, more = self._measure(self._share_of(self._batches(data, batch_size, training=False)), lambda: None)
         return metrics._asdict() | more
 
     def predict(self, x: Any, *, batch_size: int = 256) -> Array:
         """Scores of ``x``, an array of the model's backend; in evaluation mode.
+
+        With several ranks all have the same ``x``, each does its share, and all get the scores of all.
 
         Parameters
         ----------
@@ -479,10 +541,17 @@ class Trainer:
         batch_size = check_integer("batch_size", batch_size, 1)
         with self._on_model_backend() as backend, self._evaluating():
             check_source("x", x)
-            parts = []
-            for start in range(0, max(x.shape[0], 1), batch_size):
-                parts.append(self.model.forward(asarray(x[start : start + batch_size], backend=backend)))
-            return parts[0] if len(parts) == 1 else compute(backend, "concat", backend.xp.concat, parts)
+
+            def scores(rows: slice) -> Array:
+                parts = []
+                for start in range(rows.start, max(rows.stop, rows.start + 1), batch_size):
+                    part = x[start : min(start + batch_size, rows.stop)]
+                    parts.append(self.model.forward(asarray(part, backend=backend)))
+                return parts[0] if len(parts) == 1 else compute(backend, "concat", backend.xp.concat, parts)
+
+            if self._ranks is None:
+                return scores(slice(0, x.shape[0]))
+            return backend.asarray(self._ranks.scores_of_all(scores, x.shape[0]))
 
     # ---- before a run ---------------------------------------------------------------------------------------
 
@@ -544,11 +613,14 @@ class Trainer:
         self, batches: Batches | ArrayPairs, between: Callable[[], None], *, more: bool = True
     ) -> tuple[Metrics, dict[str, float]]:
         """Loss and accuracy, and if ``more`` the metrics of the user, with a call ``between`` two batches."""
-        loss_sum, hit_sum, images = 0.0, 0.0, 0
+        loss_sum, hit_sum, images = 0.0, 0.0, 0.0
         pending: list[StepResult] = []
         kept: list[tuple[Array, Array]] = []
         with self._evaluating():
             for x, targets in batches.epoch(0):
+                if not x.shape[0]:  # a rank for which there was nothing left
+                    between()
+                    continue
                 scores = self.model.forward(x)
                 loss, hits = self.loss(scores, targets)[0], self._hits(scores, targets)
                 pending.append(StepResult(0, x.shape[0], loss, hits, 0.0))
@@ -559,10 +631,14 @@ class Trainer:
             loss_sum += float(to_numpy(part.loss)) * part.images
             hit_sum += math.nan if part.hits is None else int(to_numpy(part.hits))
             images += part.images
+        if self._ranks is not None:
+            loss_sum, hit_sum, images = self._ranks.add_up(loss_sum, hit_sum, images)
         metrics = Metrics(loss_sum / images, hit_sum / images) if images else Metrics(math.nan, math.nan)
-        if not kept:
+        if not images or not more or not self.metrics:
             return metrics, {}
         whole = [np.concatenate([to_numpy(array) for array in arrays]) for arrays in zip(*kept, strict=True)]
+        if self._ranks is not None:
+            whole = [self._ranks.rows_of_batches(whole[k] if kept else None, batches) for k in range(2)]
         return metrics, {name: _value_of(name, metric(whole[0], whole[1])) for name, metric in self.metrics.items()}
 
     def _hits(self, scores: Array, targets: Array) -> Array | None:
@@ -622,6 +698,8 @@ class Trainer:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a checkpoint to ``path``, atomically: weights, optimizer, and where in which epoch the run stands.
 
+        With several ranks rank 0 writes it; it can be resumed by any number of them.
+
         Parameters
         ----------
         path
@@ -638,7 +716,8 @@ class Trainer:
         """
         self._check_optimizer("saves a checkpoint")
         self._sums.read()
-        write_checkpoint(path, *contents_of(self))
+        if self.comm is None or self.comm.rank == 0:
+            write_checkpoint(path, *contents_of(self))
 
     @classmethod
     def resume(
@@ -656,6 +735,9 @@ class Trainer:
         mixed_precision: str | None = None,
         metrics: Mapping[str, Metric] | None = None,
         capture: bool = False,
+        comm: Communicator | None = None,
+        sync_batch_norm: bool = False,
+        check_ranks: int = 0,
     ) -> Trainer:
         """A trainer that continues from a checkpoint of `save`, bit for bit on the same backend.
 
@@ -667,6 +749,8 @@ class Trainer:
             As they were (but for capture, which changes no result); of model, optimizer and callbacks the state is
             overwritten. The state of callbacks is given to those of the same class, in order; one for which there is
             none starts anew.
+        comm, sync_batch_norm, check_ranks
+            As for `Trainer`; the number of ranks may be another one than before.
 
         Returns
         -------
@@ -692,10 +776,19 @@ class Trainer:
             mixed_precision=mixed_precision,
             metrics=metrics,
             capture=capture,
+            comm=comm,
+            sync_batch_norm=sync_batch_norm,
+            check_ranks=check_ranks,
         )
         trainer._check_optimizer("continues")
         restore(trainer, path, checkpoint)
         return trainer
+
+
+def _checked_communicator(comm: Communicator | None) -> Communicator | None:
+    if comm is not None and not isinstance(comm, Communicator):
+        raise TypeError(f"comm: expected a Communicator of xpconv.distributed or None, got {type(comm).__name__}")
+    return comm
 
 
 def _rank(accuracy: float, loss: float) -> tuple[float, float]:
