@@ -15,6 +15,7 @@ enum {
     BAND_BYTES = 512 << 10,  /* a piece's input, a part of the second-level cache */
     PART = 384,              /* of a long sum: parts round less than one sum after the other */
     PIECE_OUTPUTS = 1024,    /* about: enough that the weights are not read too often */
+    GRADIENT_OUTPUTS = 256,  /* about, for the gradient to the weights: of a panel of filters in the first-level cache */
     SHARE_BYTES = 1 << 20,   /* sums of a share of dw: they stay in the second-level cache */
     SHARES = 16
 };
@@ -259,7 +260,7 @@ static ptrdiff_t fill_tab(const plan *p, ptrdiff_t a, ptrdiff_t b, ptrdiff_t cha
             for (ptrdiff_t j = p->h.first[b]; j < p->h.first[b + 1]; j++, k++) {
                 tap v = p->v.taps[i], h = p->h.taps[j];
                 tab[k] = c * p->channel + (v.phase * p->h.phases + h.phase) * p->plane + v.entry * p->pitch + h.entry;
-                if (places && c == 0)
+                if (c == 0)
                     places[v.index * p->kernel_w + h.index] = (place){before, depth, k, across};
             }
     return k;
@@ -309,6 +310,26 @@ static piece piece_of(const plan *p, ptrdiff_t number)
     it.rows = xpc_min(p->rows, p->v.outputs - it.row);
     it.outputs = it.images * it.rows * p->h.outputs;
     return it;
+}
+
+/* Rows of the image that a piece sees, those of padding left out. */
+static xpc_range rows_seen(const plan *p, const piece *it)
+{
+    xpc_range rows;
+    rows.begin = xpc_min(xpc_max(it->row * p->v.split - p->v.pad, 0), p->v.size);
+    rows.end = xpc_min((it->row + it->rows + p->v.more) * p->v.split - p->v.pad, p->v.size);
+    rows.end = xpc_max(rows.end, rows.begin);
+    return rows;
+}
+
+/* The outputs of [first, last) of an axis that see a pixel, not padding, through tap number `k`. */
+static xpc_range outputs_seeing(const axis_plan *axis, ptrdiff_t k, ptrdiff_t first, ptrdiff_t last)
+{
+    ptrdiff_t at = position(axis, k, 0);
+    xpc_range seen;
+    seen.begin = xpc_min(xpc_max(xpc_ceil_div(-at, axis->split), first), last);
+    seen.end = xpc_max(xpc_min(xpc_ceil_div(axis->size - at, axis->split), last), seen.begin);
+    return seen;
 }
 
 /* A run of outputs in one tile whose sources are a run of the band. */

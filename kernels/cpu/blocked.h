@@ -19,12 +19,19 @@
  * Where planes are small and there are many images, these are the lanes instead: the band is [C][H][W][images] without
  * padding, columns are its rows, and every pixel leaves out the taps that it does not see.
  *
- * Gradient to the weights. The sums run over pixels: DR taps as rows, vectors of filters as lanes, for which the
- * gradient of the outputs is transposed. The sums of a share of the pieces stay in the second-level cache; the number
- * of shares depends on the shape alone, and so do the results.
+ * Gradient to the weights. The sums run over pixels: some channels as rows, vectors of filters as lanes. Images and
+ * the gradient of the outputs are turned for it, so that the channels of a pixel, and the filters of an output, lie side
+ * by side. Nothing is gathered: each tap walks over the outputs that see a pixel through it, and leaves out the others.
  *
- *       columns          gradient, transposed
- *     [ DR ][ P ]   x    [ P ][ 2 vectors of filters ]
+ *       image of a piece                       gradient of its outputs
+ *     [ pixels ][ up to DR channels ]   x    [ outputs ][ 2 vectors of filters ]
+ *
+ *     . . . . .      tap (0, 0) of 3 x 3 with a pad of 1: outputs o meet pixels one row higher and one column to the left;
+ *     . o o o o      those marked '.' would meet padding. A row of o is a run in both: the sums, DR by 2 vectors, stay in
+ *     . o o o o      registers for all rows and images of the piece.
+ *
+ * The sums of a share of the pieces stay in the second-level cache; the number of shares depends on the shape alone, and
+ * so do the results.
  */
 #ifndef XPC_BLOCKED_H
 #define XPC_BLOCKED_H

@@ -10,9 +10,8 @@ enum { NAME(MR) = 4, NAME(DR) = 6 };
 #endif
 enum {
     NAME(NV) = 3,     /* vectors of outputs; `tile` knows this number */
-    NAME(DV) = 2,     /* vectors of filters; `rows` knows this number */
-    NAME(CHUNK) = 3072 / (int)sizeof(REAL), /* of K: streams from the second-level cache; sums as long still round well */
-    NAME(PIXELS) = 768 / (int)sizeof(REAL)                        /* of dy at once */
+    NAME(DV) = 2,     /* vectors of filters; `walk_tile` knows this number */
+    NAME(CHUNK) = 1024 / (int)sizeof(REAL) /* of K: the columns of a tile stay in the first-level cache */
 };
 
 /* max(least, v); NaN stays */
@@ -193,6 +192,15 @@ INLINE VEC NAME(turn)(const REAL *from, ptrdiff_t plane, ptrdiff_t planes, ptrdi
 
 /* ---- forward, and the gradient to the image --------------------------------------------------------------------- */
 
+/* each(mr, nv) for every size of tile */
+#define EACH_WIDTH(each, mr) each(mr, 3) each(mr, 2) each(mr, 1)
+#define EACH_SMALL(each) EACH_WIDTH(each, 4) EACH_WIDTH(each, 3) EACH_WIDTH(each, 2) EACH_WIDTH(each, 1)
+#if REGISTERS >= 32
+#define EACH_TILE(each) EACH_WIDTH(each, 8) EACH_SMALL(each)
+#else
+#define EACH_TILE(each) EACH_SMALL(each)
+#endif
+
 /* How many outputs, of channels, the next panel of those that are left takes: 8 where that fits, 4, 3, 2, 1. */
 static int NAME(panel)(ptrdiff_t left)
 {
@@ -210,18 +218,7 @@ TARGET static void NAME(tile)(int mr, int nv, ptrdiff_t n, const REAL *w, const 
         NAME(product)(m, v, n, w, 1, m, columns, y, y_row, add, bias, relu); \
         return; \
     }
-#define XPC_TILES(m) \
-    XPC_TILE(m, 3) \
-    XPC_TILE(m, 2) \
-    XPC_TILE(m, 1)
-#if REGISTERS >= 32
-    XPC_TILES(8)
-#endif
-    XPC_TILES(4)
-    XPC_TILES(3)
-    XPC_TILES(2)
-    XPC_TILES(1)
-#undef XPC_TILES
+    EACH_TILE(XPC_TILE)
 #undef XPC_TILE
 }
 
@@ -239,8 +236,8 @@ typedef struct {
     char *memory;
 } NAME(forward_job);
 
-/* Weights of panels, [K][MR] each, all of one output phase after those of another. What lies side by side in w, the taps
- * of one channel or, of a single tap, the channels, is turned round by whole vectors. */
+/* Weights of panels, [K][MR] each, all of one output phase after those of another. What lies side by side in w, the
+ * taps of one channel or, of a single tap, the channels, is turned round by whole vectors. */
 TARGET static void NAME(pack_weights)(const void *argument, ptrdiff_t begin, ptrdiff_t end, int slot)
 {
     const NAME(forward_job) *job = argument;
@@ -301,12 +298,12 @@ INLINE xpc_ahead NAME(look_ahead)(const plan *p, ptrdiff_t number, const xpc_pla
                                     ptrdiff_t channels)
 {
     piece it = piece_of(p, number);
-    ptrdiff_t top = xpc_max(it.row * p->v.split - p->v.pad, 0);
-    ptrdiff_t bottom = xpc_min((it.row + it.rows + p->v.more) * p->v.split - p->v.pad, p->v.size);
+    xpc_range rows = rows_seen(p, &it);
     xpc_ahead next;
-    next.from = (const char *)((const REAL *)x->data + it.image * x->image + first * x->channel + top * p->h.size);
+    next.from =
+        (const char *)((const REAL *)x->data + it.image * x->image + first * x->channel + rows.begin * p->h.size);
     next.channel = x->channel * (ptrdiff_t)sizeof(REAL);
-    next.length = xpc_max(bottom - top, 0) * p->h.size * (ptrdiff_t)sizeof(REAL);
+    next.length = (rows.end - rows.begin) * p->h.size * (ptrdiff_t)sizeof(REAL);
     next.left = channels;
     next.at = 0;
     return next;
@@ -322,7 +319,7 @@ TARGET static void NAME(phase_of_piece)(const NAME(forward_job) *job, const piec
     int weaves = p->v.weave * p->h.weave > 1;
     ptrdiff_t rows = p->v.first[a + 1] - p->v.first[a], across = p->h.first[b + 1] - p->h.first[b];
     ptrdiff_t line = across * p->channels, depth = rows * line, size = p->v.total * p->h.total;
-    ptrdiff_t chunks = depth <= NAME(CHUNK) ? 1 : xpc_ceil_div(depth, PART), chunk = xpc_ceil_div(depth, chunks);
+    ptrdiff_t chunks = xpc_max(xpc_ceil_div(depth, NAME(CHUNK)), 1), chunk = xpc_ceil_div(depth, chunks);
     ptrdiff_t vectors = xpc_ceil_div(it->outputs, LANES), tiles = xpc_ceil_div(vectors, NAME(NV));
     ptrdiff_t of_image = it->rows * p->h.outputs;
     run runs[NAME(NV) * LANES];
@@ -452,7 +449,7 @@ INLINE void NAME(stack_product)(const int mr, const int nv, xpc_range rows, ptrd
                                 const REAL *bias, int relu, REAL *to, ptrdiff_t to_row)
 {
     VEC acc[NAME(MR)][NAME(NV)], least = SPLAT(relu ? (REAL)0 : (REAL)-INFINITY);
-    ptrdiff_t terms = (rows.end - rows.begin) * count, part = terms <= NAME(CHUNK) ? terms : PART, left = part;
+    ptrdiff_t terms = (rows.end - rows.begin) * count, part = terms <= 2 * PART ? terms : PART, left = part;
     int add = 0;
     for (int m = 0; m < mr; m++)
         for (int j = 0; j < nv; j++)
@@ -504,18 +501,7 @@ TARGET static void NAME(stack_tile)(int mr, int nv, xpc_range rows, ptrdiff_t li
         NAME(stack_product)(m, v, rows, line, skip, count, w, pixel, tab, bias, relu, to, to_row); \
         return; \
     }
-#define XPC_TILES(m) \
-    XPC_TILE(m, 3) \
-    XPC_TILE(m, 2) \
-    XPC_TILE(m, 1)
-#if REGISTERS >= 32
-    XPC_TILES(8)
-#endif
-    XPC_TILES(4)
-    XPC_TILES(3)
-    XPC_TILES(2)
-    XPC_TILES(1)
-#undef XPC_TILES
+    EACH_TILE(XPC_TILE)
 #undef XPC_TILE
 }
 
@@ -733,34 +719,57 @@ static int NAME(input_gradient)(const xpc_blocked *conv, xpc_planes dy, const RE
 
 /* ---- the gradient to the weights -------------------------------------------------------------------------------- */
 
-/* Rows of taps times vectors of filters. */
-TARGET static void NAME(rows)(int rows, int nv, ptrdiff_t pixels, const REAL *columns, const REAL *dy, REAL *sums)
+/* Some outputs of some images, and what a tap sees of them: steps from one to the next in dy and in x, in numbers. */
+typedef struct {
+    ptrdiff_t images, rows, columns;
+    ptrdiff_t x_image, x_row, x_column, dy_image, dy_row;
+} NAME(walk);
+
+/* sums[c, lane] += sum over outputs of x[output, c] * dy[output, lane], where channels, and filters, lie side by side. */
+INLINE void NAME(walk_product)(const int channels, const int nv, const NAME(walk) *walk, const REAL *x, const REAL *dy,
+                               REAL *sums)
+{
+    VEC acc[NAME(DR)][NAME(DV)];
+    for (int c = 0; c < channels; c++)
+        for (int j = 0; j < nv; j++) {
+            acc[c][j] = SPLAT((REAL)0);
+            __builtin_prefetch(sums + (c * nv + j) * LANES, 1); /* there when the sums are ready */
+        }
+    ptrdiff_t x_column = walk->x_column;
+    for (ptrdiff_t n = 0; n < walk->images; n++)
+        for (ptrdiff_t r = 0; r < walk->rows; r++) {
+            const REAL *a = x + n * walk->x_image + r * walk->x_row, *b = dy + n * walk->dy_image + r * walk->dy_row;
+            for (ptrdiff_t left = walk->columns; left > 0; left--, a += x_column, b += nv * LANES) {
+                VEC lanes[NAME(DV)];
+                for (int j = 0; j < nv; j++)
+                    lanes[j] = LOAD(b + j * LANES);
+                for (int c = 0; c < channels; c++) {
+                    VEC number = SPLAT(a[c]);
+                    for (int j = 0; j < nv; j++)
+                        acc[c][j] = FMA(number, lanes[j], acc[c][j]);
+                }
+            }
+        }
+    for (int c = 0; c < channels; c++)
+        for (int j = 0; j < nv; j++) {
+            REAL *sum = sums + (c * nv + j) * LANES;
+            STORE(sum, LOAD(sum) + acc[c][j]);
+        }
+}
+
+TARGET static void NAME(walk_tile)(int channels, int nv, const NAME(walk) *walk, const REAL *x, const REAL *dy,
+                                   REAL *sums)
 {
 #define XPC_ROWS(r) \
-    if (rows == r && nv == 2) { \
-        NAME(product)(r, 2, pixels, columns, NAME(PIXELS), 1, dy, sums, 2 * LANES, 1, NULL, 0); \
-        return; \
-    } \
-    if (rows == r) { \
-        NAME(product)(r, 1, pixels, columns, NAME(PIXELS), 1, dy, sums, LANES, 1, NULL, 0); \
-        return; \
+    case r: \
+        if (nv == 2) \
+            NAME(walk_product)(r, 2, walk, x, dy, sums); \
+        else \
+            NAME(walk_product)(r, 1, walk, x, dy, sums); \
+        break;
+    switch (channels) {
+        XPC_EACH_ROWS(XPC_ROWS)
     }
-#if REGISTERS >= 32
-    XPC_ROWS(14)
-    XPC_ROWS(13)
-    XPC_ROWS(12)
-    XPC_ROWS(11)
-    XPC_ROWS(10)
-    XPC_ROWS(9)
-    XPC_ROWS(8)
-    XPC_ROWS(7)
-#endif
-    XPC_ROWS(6)
-    XPC_ROWS(5)
-    XPC_ROWS(4)
-    XPC_ROWS(3)
-    XPC_ROWS(2)
-    XPC_ROWS(1)
 #undef XPC_ROWS
 }
 
@@ -772,101 +781,126 @@ typedef struct {
     ptrdiff_t shares;        /* of the pieces */
     ptrdiff_t lanes;         /* filters, rounded up to vectors */
     ptrdiff_t depth, sums;   /* taps of a group, and numbers of its sums: those of db follow those of dw */
-    ptrdiff_t columns, gradient, tab, bytes; /* places in a slot's memory, after the band */
+    ptrdiff_t gradient, bytes; /* place in a slot's memory, after the images, and all of it */
     REAL *all;
     char *memory;
 } NAME(gradient_job);
 
-/* The gradient of some outputs of a piece, in panels [pixel][DV vectors], PIXELS of them; adds to the sums of db. */
-TARGET static void NAME(turn_gradient)(const NAME(gradient_job) *job, const piece *it, ptrdiff_t begin, ptrdiff_t count,
-                                       REAL *to, REAL *db)
+/* Panel `number` of `panels`, about equal ones, of the channels of a group. */
+INLINE xpc_range NAME(channels_of)(ptrdiff_t channels, ptrdiff_t panels, ptrdiff_t number)
+{
+    return (xpc_range){channels * number / panels, channels * (number + 1) / panels};
+}
+
+/* Rows [top, bottom) of the images of a piece, in panels [pixel][channels]. Whole vectors are stored: what is behind a
+ * panel's last channel is overwritten by what comes there later, so that the last channels go first. */
+TARGET static void NAME(turn_images)(const NAME(gradient_job) *job, const piece *it, xpc_range rows, ptrdiff_t first,
+                                     ptrdiff_t channels, REAL *to)
+{
+    const plan *p = job->p;
+    ptrdiff_t panels = xpc_ceil_div(channels, NAME(DR)), pixels = (rows.end - rows.begin) * p->h.size;
+    for (ptrdiff_t number = 0; number < panels; number++) {
+        xpc_range panel = NAME(channels_of)(channels, panels, number);
+        ptrdiff_t width = panel.end - panel.begin;
+        REAL *target = to + panel.begin * it->images * pixels;
+        for (ptrdiff_t part = (width - 1) / LANES * LANES; part >= 0; part -= LANES)
+            for (ptrdiff_t n = 0; n < it->images; n++)
+                NAME(turn)((const REAL *)job->x.data + (it->image + n) * job->x.image +
+                               (first + panel.begin + part) * job->x.channel + rows.begin * p->h.size,
+                           job->x.channel, width - part, pixels, target + n * pixels * width + part, width,
+                           SPLAT((REAL)0));
+    }
+}
+
+/* The gradient of the outputs of a piece, in panels [output][DV vectors of filters]; adds to the sums of db. */
+TARGET static void NAME(turn_gradient)(const NAME(gradient_job) *job, const piece *it, REAL *to, REAL *db)
 {
     const plan *p = job->p;
     ptrdiff_t of_image = it->rows * p->h.outputs;
     for (ptrdiff_t f = 0; f < p->outputs; f += LANES) {
         ptrdiff_t panel = f / (NAME(DV) * LANES) * NAME(DV) * LANES;
         ptrdiff_t row = xpc_min(job->lanes - panel, NAME(DV) * LANES);
-        REAL *target = to + panel * NAME(PIXELS) + (f - panel);
+        REAL *target = to + panel * it->outputs + (f - panel);
         VEC sum = SPLAT((REAL)0);
-        for (ptrdiff_t at = begin, length; at < begin + count; at += length) {
-            length = xpc_min(of_image - at % of_image, begin + count - at);
-            const REAL *from = (const REAL *)job->dy.data + (it->image + at / of_image) * job->dy.image +
-                               f * job->dy.channel + it->row * p->h.outputs + at % of_image;
-            sum = NAME(turn)(from, job->dy.channel, p->outputs - f, length,
-                             target + (at - begin) * row, row, sum);
-        }
+        for (ptrdiff_t n = 0; n < it->images; n++)
+            sum = NAME(turn)((const REAL *)job->dy.data + (it->image + n) * job->dy.image + f * job->dy.channel +
+                                 it->row * p->h.outputs,
+                             job->dy.channel, p->outputs - f, of_image, target + n * of_image * row, row, sum);
         if (db)
             STORE(db + f, LOAD(db + f) + sum);
     }
 }
 
-/* What of dy the block after `end` of a piece needs, or the first of the next piece. */
-INLINE xpc_ahead NAME(next_gradient)(const NAME(gradient_job) *job, ptrdiff_t number, ptrdiff_t share,
-                                       const piece *it, ptrdiff_t end)
+/* Panels of channels times panels of filters, one tap after the other: only the outputs that see a pixel through it. */
+TARGET static void NAME(gradient_of_piece)(const NAME(gradient_job) *job, const piece *it, xpc_range seen,
+                                           ptrdiff_t channels, const REAL *images, const REAL *gradient, REAL *sums,
+                                           xpc_ahead *next, xpc_ahead *next_gradient)
 {
     const plan *p = job->p;
-    piece next = *it;
-    if (end == it->outputs) {
-        if (number + 1 == p->pieces * (share + 1) / job->shares)
-            return (xpc_ahead){0};
-        next = piece_of(p, number + 1);
-        end = 0;
+    ptrdiff_t taps_v = p->v.first[1], taps_h = p->h.first[1], panels = xpc_ceil_div(channels, NAME(DR));
+    ptrdiff_t depth = channels * taps_v * taps_h, pixels = (seen.end - seen.begin) * p->h.size;
+    ptrdiff_t calls = panels * taps_v * xpc_ceil_div(job->lanes, NAME(DV) * LANES);
+    int lines = (int)(next->left * next->length / LINE / calls) + 1;
+    int gradient_lines = (int)(next_gradient->left * next_gradient->length / LINE / calls) + 1;
+    for (ptrdiff_t number = 0; number < panels; number++) {
+        xpc_range panel = NAME(channels_of)(channels, panels, number);
+        ptrdiff_t width = panel.end - panel.begin;
+        for (ptrdiff_t f = 0; f < job->lanes; f += NAME(DV) * LANES) {
+            int nv = (int)xpc_min((job->lanes - f) / LANES, NAME(DV));
+            for (ptrdiff_t i = 0; i < taps_v; i++) {
+                xpc_range rows = outputs_seeing(&p->v, i, it->row, it->row + it->rows);
+                xpc_fetch(next, lines);
+                xpc_fetch(next_gradient, gradient_lines);
+                for (ptrdiff_t j = 0; j < taps_h; j++) {
+                    xpc_range columns = outputs_seeing(&p->h, j, 0, p->h.outputs);
+                    if (rows.begin == rows.end || columns.begin == columns.end)
+                        continue;
+                    NAME(walk) walk = {it->images, rows.end - rows.begin, columns.end - columns.begin};
+                    walk.x_column = p->h.split * width;
+                    walk.x_row = p->v.split * p->h.size * width;
+                    walk.x_image = pixels * width;
+                    walk.dy_row = p->h.outputs * nv * LANES;
+                    walk.dy_image = it->rows * walk.dy_row;
+                    const REAL *x = images + panel.begin * it->images * pixels +
+                                    ((position(&p->v, i, rows.begin) - seen.begin) * p->h.size +
+                                     position(&p->h, j, columns.begin)) * width;
+                    const REAL *dy = gradient + f * it->outputs + (rows.begin - it->row) * walk.dy_row +
+                                     columns.begin * nv * LANES;
+                    REAL *sum = sums + f * depth + ((i * taps_h + j) * channels + panel.begin) * nv * LANES;
+                    NAME(walk_tile)((int)width, nv, &walk, x, dy, sum);
+                }
+            }
+        }
     }
-    ptrdiff_t of_image = next.rows * p->h.outputs, inside = end % of_image;
-    xpc_ahead ahead;
-    ahead.from = (const char *)((const REAL *)job->dy.data + (next.image + end / of_image) * job->dy.image +
-                                next.row * p->h.outputs + inside);
-    ahead.channel = job->dy.channel * (ptrdiff_t)sizeof(REAL);
-    ahead.length = xpc_min(of_image - inside, NAME(PIXELS)) * (ptrdiff_t)sizeof(REAL);
-    ahead.left = p->outputs;
-    ahead.at = 0;
-    return ahead;
 }
 
 TARGET static void NAME(gradient_items)(const void *argument, ptrdiff_t begin, ptrdiff_t end, int slot)
 {
     const NAME(gradient_job) *job = argument;
     const plan *p = job->p;
-    char *memory = job->memory + slot * job->bytes;
-    REAL *columns = (REAL *)(memory + job->columns), *gradient = (REAL *)(memory + job->gradient);
-    ptrdiff_t *tab = (ptrdiff_t *)(memory + job->tab);
-    run runs[NAME(PIXELS)];
+    REAL *images = (REAL *)(job->memory + slot * job->bytes), *gradient = images + job->gradient;
     for (ptrdiff_t item = begin; item < end; item++) {
         ptrdiff_t group = item / job->shares, share = item % job->shares, first = group * job->group;
         ptrdiff_t channels = xpc_min(job->group, p->channels - first);
-        ptrdiff_t depth = fill_tab(p, 0, 0, channels, 0, tab, NULL), line = p->h.first[1] * channels;
+        ptrdiff_t last = p->pieces * (share + 1) / job->shares;
         REAL *sums = job->all + item * job->sums, *db = sums + job->depth * job->lanes;
         memset(sums, 0, (size_t)job->sums * sizeof(REAL));
-        for (ptrdiff_t n = p->pieces * share / job->shares; n < p->pieces * (share + 1) / job->shares; n++) {
+        for (ptrdiff_t n = p->pieces * share / job->shares; n < last; n++) {
             piece it = piece_of(p, n);
-            const REAL *band = NAME(band_of)(p, &it, &job->x, first, channels, (REAL *)memory);
-            ptrdiff_t blocks = xpc_ceil_div(it.outputs, NAME(PIXELS));
-            ptrdiff_t panels = xpc_ceil_div(job->lanes, NAME(DV) * LANES);
-            xpc_ahead images = {0}, gradients;
-            if (n + 1 < p->pieces * (share + 1) / job->shares)
-                images = NAME(look_ahead)(p, n + 1, &job->x, first, channels);
-            for (ptrdiff_t b = 0; b < blocks; b++) {
-                ptrdiff_t from = it.outputs * b / blocks, count = it.outputs * (b + 1) / blocks - from;
-                NAME(turn_gradient)(job, &it, from, count, gradient, group == 0 ? db : NULL);
-                ptrdiff_t found = find_runs(p, &it, from, count, LANES, runs);
-                xpc_range seen = NAME(taps_seen)(p, &it, 0, from, from + count);
-                ptrdiff_t low = seen.begin * line, range = (seen.end - seen.begin) * line;
-                ptrdiff_t parts = xpc_ceil_div(range, NAME(DR)), calls = parts * panels;
-                int of_images = (int)(images.left * images.length / LINE / (xpc_max(calls, 1) * (blocks - b))) + 1;
-                gradients = NAME(next_gradient)(job, n, share, &it, from + count);
-                int of_gradients = (int)(gradients.left * gradients.length / LINE / xpc_max(calls, 1)) + 1;
-                for (ptrdiff_t part = 0; part < parts; part++) {
-                    ptrdiff_t k = low + range * part / parts, rows = low + range * (part + 1) / parts - k;
-                    NAME(gather)(p, band, tab + k, rows, runs, found, columns, NAME(PIXELS));
-                    for (ptrdiff_t f = 0; f < job->lanes; f += NAME(DV) * LANES) {
-                        int nv = (int)xpc_min((job->lanes - f) / LANES, NAME(DV));
-                        xpc_fetch(&images, of_images);
-                        xpc_fetch(&gradients, of_gradients);
-                        NAME(rows)((int)rows, nv, count, columns, gradient + f * NAME(PIXELS),
-                                   sums + f * depth + k * nv * LANES);
-                    }
-                }
+            xpc_range seen = rows_seen(p, &it);
+            xpc_ahead next = {0}, next_gradient = {0};
+            if (n + 1 < last) {
+                piece later = piece_of(p, n + 1);
+                next = NAME(look_ahead)(p, n + 1, &job->x, first, channels);
+                next_gradient.from = (const char *)((const REAL *)job->dy.data + later.image * job->dy.image +
+                                                    later.row * p->h.outputs);
+                next_gradient.channel = job->dy.channel * (ptrdiff_t)sizeof(REAL);
+                next_gradient.length = later.rows * p->h.outputs * (ptrdiff_t)sizeof(REAL);
+                next_gradient.left = p->outputs;
             }
+            NAME(turn_images)(job, &it, seen, first, channels, images);
+            NAME(turn_gradient)(job, &it, gradient, group == 0 ? db : NULL);
+            NAME(gradient_of_piece)(job, &it, seen, channels, images, gradient, sums, &next, &next_gradient);
         }
     }
 }
@@ -876,29 +910,26 @@ TARGET static void NAME(add_shares)(const void *argument, ptrdiff_t begin, ptrdi
 {
     const NAME(gradient_job) *job = argument;
     const plan *p = job->p;
-    ptrdiff_t vectors = job->lanes / LANES;
+    ptrdiff_t vectors = job->lanes / LANES, taps = p->taps / p->channels;
     (void)slot;
     for (ptrdiff_t item = begin; item < end; item++) {
         ptrdiff_t group = item / vectors, f = item % vectors * LANES, first = group * job->group;
-        ptrdiff_t channels = xpc_min(job->group, p->channels - first), depth = channels * p->taps / p->channels;
+        ptrdiff_t channels = xpc_min(job->group, p->channels - first);
         ptrdiff_t panel = f / (NAME(DV) * LANES) * NAME(DV) * LANES;
         ptrdiff_t row = xpc_min(job->lanes - panel, NAME(DV) * LANES);
         int filters = (int)xpc_min(p->outputs - f, LANES);
-        const REAL *from = job->all + group * job->shares * job->sums + panel * depth + (f - panel);
+        const REAL *from = job->all + group * job->shares * job->sums + panel * channels * taps + (f - panel);
         REAL *to = job->dw + f * p->weight_output + first * p->weight_channel;
-        ptrdiff_t k = 0;
-        for (ptrdiff_t i = 0; i < p->v.first[1]; i++)
-            for (ptrdiff_t c = 0; c < channels; c++)
-                for (ptrdiff_t j = 0; j < p->h.first[1]; j++, k++) {
-                    VEC sum = LOAD(from + k * row);
-                    for (ptrdiff_t s = 1; s < job->shares; s++)
-                        sum += LOAD(from + k * row + s * job->sums);
-                    REAL lane[LANES];
-                    STORE(lane, sum);
-                    REAL *target = to + c * p->weight_channel + i * p->kernel_w + j;
-                    for (int l = 0; l < filters; l++)
-                        target[l * p->weight_output] = lane[l];
-                }
+        for (ptrdiff_t k = 0; k < taps; k++)
+            for (ptrdiff_t c = 0; c < channels; c++, from += row) {
+                VEC sum = LOAD(from);
+                for (ptrdiff_t s = 1; s < job->shares; s++)
+                    sum += LOAD(from + s * job->sums);
+                REAL lane[LANES];
+                STORE(lane, sum);
+                for (int l = 0; l < filters; l++)
+                    to[l * p->weight_output + c * p->weight_channel + k] = lane[l];
+            }
         if (!job->db || group > 0)
             continue;
         const REAL *db = job->all + job->depth * job->lanes + f;
@@ -912,27 +943,26 @@ TARGET static void NAME(add_shares)(const void *argument, ptrdiff_t begin, ptrdi
 static int NAME(gradient_of_group)(plan *p, xpc_planes dy, xpc_planes x, REAL *dw, REAL *db, ptrdiff_t limit)
 {
     NAME(gradient_job) job = {.p = p, .dy = dy, .x = x, .dw = dw, .db = db};
-    ptrdiff_t size = sizeof(REAL), taps = p->taps / p->channels, band = BAND_BYTES, outputs = PIECE_OUTPUTS, slots;
+    ptrdiff_t size = sizeof(REAL), band = BAND_BYTES, outputs = GRADIENT_OUTPUTS, slots;
     job.lanes = round_up(p->outputs, LANES);
     /* channels in groups, so that the sums of one stay in the cache; then shares of pixels, where there are enough */
     job.groups = xpc_min(xpc_ceil_div(p->taps * job.lanes * size, SHARE_BYTES), p->channels);
     job.group = xpc_ceil_div(p->channels, job.groups);
     job.groups = xpc_ceil_div(p->channels, job.group);
-    job.depth = job.group * taps;
+    job.depth = job.group * (p->taps / p->channels);
     job.sums = (job.depth + 1) * job.lanes;
     ptrdiff_t pixels = p->batch * p->v.outputs * p->h.outputs, one = job.sums * job.groups * size;
     ptrdiff_t shares = xpc_min(xpc_ceil_div(SHARES, job.groups), pixels / 512);
     shares = xpc_max(xpc_min(shares, limit / 2 / one), 1);
-    ptrdiff_t tables = round_up(job.depth * (ptrdiff_t)sizeof(ptrdiff_t), LINE);
     job.all = NULL;
     job.memory = NULL;
+    p->in_place = 0; /* everything is turned */
     for (;;) {
         cut(p, job.group, x, size, band, outputs);
         job.shares = xpc_min(shares, p->pieces);
-        job.columns = round_up(band_size(p, size) * size, LINE);
-        job.gradient = job.columns + round_up((NAME(DR) * NAME(PIXELS) + LANES) * size, LINE);
-        job.tab = job.gradient + round_up(job.lanes * NAME(PIXELS) * size, LINE);
-        job.bytes = job.tab + tables;
+        ptrdiff_t rows = xpc_min((p->rows + p->v.more) * p->v.split, p->v.size);
+        job.gradient = round_up(p->images * rows * p->h.size * job.group + LANES, LINE / size);
+        job.bytes = (job.gradient + round_up(p->images * p->rows * p->h.outputs * job.lanes, LINE / size)) * size;
         ptrdiff_t items = job.groups * job.shares, cost = pixels / job.shares * job.depth / 16 * p->outputs;
         slots = xpc_max(xpc_min(xpc_slots(items, cost), (limit - one * job.shares) / job.bytes), 1);
         int smallest = p->images == 1 && p->rows == 1;
@@ -975,4 +1005,7 @@ static int NAME(weight_gradient)(const xpc_blocked *conv, xpc_planes dy, xpc_pla
 }
 
 #undef AT_LEAST
+#undef EACH_WIDTH
+#undef EACH_SMALL
+#undef EACH_TILE
 #include "simd_end.h"

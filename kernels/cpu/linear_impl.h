@@ -72,22 +72,7 @@ TARGET static void NAME(tile)(int rows, int nv, ptrdiff_t depth, const REAL *a, 
             NAME(tile_product)(r, 1, depth, a, b, b_step, bias, add, c, c_row); \
         break;
     switch (rows) {
-#if REGISTERS >= 32
-        XPC_ROWS(14)
-        XPC_ROWS(13)
-        XPC_ROWS(12)
-        XPC_ROWS(11)
-        XPC_ROWS(10)
-        XPC_ROWS(9)
-        XPC_ROWS(8)
-        XPC_ROWS(7)
-#endif
-        XPC_ROWS(6)
-        XPC_ROWS(5)
-        XPC_ROWS(4)
-        XPC_ROWS(3)
-        XPC_ROWS(2)
-        XPC_ROWS(1)
+        XPC_EACH_ROWS(XPC_ROWS)
     }
 #undef XPC_ROWS
 }

@@ -271,6 +271,13 @@
 #define MULADD(a, b, c) __builtin_fmaf(a, b, c)
 #endif
 #define ALL FIRST(LANES)
+/* each(r) for every number of rows that a tile of two vectors may have: 14 by 2 sums fill 32 registers, 6 by 2 fill 16 */
+#if REGISTERS >= 32
+#define XPC_EACH_ROWS(each) \
+    each(14) each(13) each(12) each(11) each(10) each(9) each(8) each(7) each(6) each(5) each(4) each(3) each(2) each(1)
+#else
+#define XPC_EACH_ROWS(each) each(6) each(5) each(4) each(3) each(2) each(1)
+#endif
 /* before a loop that has to become straight code, as it counts through registers */
 #if defined(__clang__)
 #define XPC_UNROLL _Pragma("clang loop unroll(full)")

@@ -6,6 +6,7 @@
 #undef MASK
 #undef FIRST
 #undef ALL
+#undef XPC_EACH_ROWS
 #undef SIMD
 #undef LOAD
 #undef STORE

@@ -37,7 +37,7 @@ def features(operation: str, geometry: ConvGeometry, lanes: int) -> tuple[float,
     """Calls, products (of whole vectors), numbers gathered, numbers of images and results, weights.
 
     Rows of taps that only meet padding are left out, all such taps where images are the lanes (about as the kernels
-    decide it).
+    decide it) and in the gradient to the weights, which gathers nothing: rows that its tiles go through stand there.
     """
     window, groups, batch = geometry.window, geometry.groups, geometry.batch
     channels, filters = geometry.in_channels // groups, geometry.out_channels // groups
@@ -54,9 +54,12 @@ def features(operation: str, geometry: ConvGeometry, lanes: int) -> tuple[float,
     else:
         across, read, written = float(window.out_w * window.kernel_w), channels, filters
     if operation == "weight_gradient":
-        whole = -(-filters // lanes) * lanes
-        gathered = groups * batch * rows * across * channels
-        return 1.0, gathered * whole, gathered, numbers, weights
+        # panels of channels by vectors of filters; each tap goes through the rows of the outputs that it sees
+        panels, vectors = -(-channels // 14), -(-filters // lanes)
+        pairs = panels * -(-vectors // 2)
+        products = max(channels * vectors, 8 * pairs) * lanes  # fewer than eight sums wait for each other
+        walks = groups * batch * rows
+        return 1.0, walks * columns * products, walks * window.kernel_w * pairs, numbers, weights
     # fewer than four sums side by side leave multiply-adds waiting for each other
     sums = max(written, 4)
     # what one pixel costs with images as lanes, and with pixels
