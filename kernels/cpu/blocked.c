@@ -15,7 +15,7 @@ enum {
     BAND_BYTES = 512 << 10,  /* a piece's input, a part of the second-level cache */
     PART = 384,              /* of a long sum: parts round less than one sum after the other */
     PIECE_OUTPUTS = 1024,    /* about: enough that the weights are not read too often */
-    GRADIENT_OUTPUTS = 256,  /* about, for the gradient to the weights: of a panel of filters in the first-level cache */
+    GRADIENT_OUTPUTS = 256,  /* about, for the gradient to the weights: a panel of filters in a near cache */
     SHARE_BYTES = 1 << 20,   /* sums of a share of dw: they stay in the second-level cache */
     SHARES = 16
 };
@@ -66,7 +66,7 @@ static ptrdiff_t round_up(ptrdiff_t number, ptrdiff_t unit)
     return (number + unit - 1) / unit * unit;
 }
 
-/* Rows of sums, and channels, do not lie a multiple of many lines apart: they would fall into the same sets of a cache */
+/* Rows of sums, and channels, do not lie a multiple of many lines apart: they would fall into the same sets. */
 static ptrdiff_t odd_lines(ptrdiff_t numbers, ptrdiff_t itemsize)
 {
     ptrdiff_t lines = xpc_ceil_div(numbers * itemsize, LINE);
@@ -264,6 +264,17 @@ static ptrdiff_t fill_tab(const plan *p, ptrdiff_t a, ptrdiff_t b, ptrdiff_t cha
                     places[v.index * p->kernel_w + h.index] = (place){before, depth, k, across};
             }
     return k;
+}
+
+/* The same for weights that are read where they lie, in their order. */
+static void fill_plain_tab(const plan *p, ptrdiff_t *tab)
+{
+    for (ptrdiff_t c = 0; c < p->channels; c++)
+        for (ptrdiff_t i = 0; i < p->v.first[1]; i++)
+            for (ptrdiff_t j = 0; j < p->h.first[1]; j++) {
+                tap v = p->v.taps[i], h = p->h.taps[j];
+                *tab++ = c * p->channel + (v.phase * p->h.phases + h.phase) * p->plane + v.entry * p->pitch + h.entry;
+            }
 }
 
 /* The same where images are the lanes: channels last, as the taps that a pixel sees are then a few ranges of k. */

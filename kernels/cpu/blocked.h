@@ -12,6 +12,9 @@
  *       weights          columns of a tile
  *     [ K ][ MR ]  x     [ K ][ NV vectors ]     MR * NV sums stay in registers while the chunk of K goes by
  *
+ * Weights are packed for it, except where one image has only a tile or two of outputs: there the rows of w are read
+ * where they lie.
+ *
  * The gradient to the image is the same with the gradient of the outputs for images, filters for channels and the taps
  * turned round. With a stride its pixels fall into phases that see different taps; each is a convolution of stride 1 of
  * its own, and they are woven together at the end.
@@ -20,18 +23,18 @@
  * padding, columns are its rows, and every pixel leaves out the taps that it does not see.
  *
  * Gradient to the weights. The sums run over pixels: some channels as rows, vectors of filters as lanes. Images and
- * the gradient of the outputs are turned for it, so that the channels of a pixel, and the filters of an output, lie side
- * by side. Nothing is gathered: each tap walks over the outputs that see a pixel through it, and leaves out the others.
+ * the gradient of the outputs are turned for it, so that the channels of a pixel, and the filters of an output, lie
+ * side by side. Nothing is gathered: each tap walks over the outputs that see a pixel through it, and leaves out the others.
  *
  *       image of a piece                       gradient of its outputs
  *     [ pixels ][ up to DR channels ]   x    [ outputs ][ 2 vectors of filters ]
  *
- *     . . . . .      tap (0, 0) of 3 x 3 with a pad of 1: outputs o meet pixels one row higher and one column to the left;
- *     . o o o o      those marked '.' would meet padding. A row of o is a run in both: the sums, DR by 2 vectors, stay in
- *     . o o o o      registers for all rows and images of the piece.
+ *     . . . . .      tap (0, 0) of 3 x 3 with a pad of 1: outputs o meet pixels one row higher, one column to the left;
+ *     . o o o o      those marked '.' would meet padding. A row of o is a run in both: the sums, DR by 2 vectors,
+ *     . o o o o      stay in registers for all rows and images of the piece.
  *
- * The sums of a share of the pieces stay in the second-level cache; the number of shares depends on the shape alone, and
- * so do the results.
+ * The sums of a share of the pieces stay in the second-level cache; the number of shares depends on the shape alone,
+ * and so do the results.
  */
 #ifndef XPC_BLOCKED_H
 #define XPC_BLOCKED_H

@@ -80,7 +80,7 @@ def blocked_forward(
     Py_ssize_t stride_h, Py_ssize_t stride_w, Py_ssize_t pad_top, Py_ssize_t pad_left, Py_ssize_t dilation_h,
     Py_ssize_t dilation_w, Py_ssize_t groups, bint relu, Py_ssize_t limit
 ):
-    """Write into y (N, F, oh, ow) the convolution of x (N, C, H, W) with w (F, C / groups, kh, kw), plus b (F,) if not None.
+    """Write into y (N, F, oh, ow) the convolution of x (N, C, H, W) with w (F, C / groups, kh, kw), plus b (F,) or None.
 
     Working memory stays below ``limit`` bytes where that is possible.
     """
@@ -129,7 +129,7 @@ def blocked_weight_gradient(
     Py_ssize_t stride_w, Py_ssize_t pad_top, Py_ssize_t pad_left, Py_ssize_t dilation_h, Py_ssize_t dilation_w,
     Py_ssize_t groups, Py_ssize_t limit
 ):
-    """Write into dw (F, C / groups, kh, kw) the gradient to the weights, and into db (F,), if not None, the sums of dy."""
+    """Write into dw (F, C / groups, kh, kw) the gradient to the weights, into db (F,), or None, the sums of dy."""
     cdef xpc_blocked conv = _blocked(
         x.shape, dw.shape, dy.shape, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, groups)
     cdef xpc_planes gradients = _planes[real]("dy", dy), images = _planes[real]("x", x)

@@ -222,11 +222,23 @@ TARGET static void NAME(tile)(int mr, int nv, ptrdiff_t n, const REAL *w, const 
 #undef XPC_TILE
 }
 
+/* The same for MR rows of weights that are read where they lie, `w_row` numbers apart. */
+TARGET static void NAME(tile_of_rows)(int nv, ptrdiff_t n, const REAL *w, ptrdiff_t w_row, const REAL *columns, REAL *y,
+                                      ptrdiff_t y_row, int add, const REAL *bias, int relu)
+{
+    if (nv == 3)
+        NAME(product)(NAME(MR), 3, n, w, w_row, 1, columns, y, y_row, add, bias, relu);
+    else if (nv == 2)
+        NAME(product)(NAME(MR), 2, n, w, w_row, 1, columns, y, y_row, add, bias, relu);
+    else
+        NAME(product)(NAME(MR), 1, n, w, w_row, 1, columns, y, y_row, add, bias, relu);
+}
+
 typedef struct {
     const plan *p;
     xpc_planes x;
     const REAL *w, *b;
-    REAL *packed, *y;
+    REAL *packed, *y; /* packed is NULL where weights are read where they lie */
     int relu;
     ptrdiff_t parts;  /* of the channels of the result, as items of their own */
     ptrdiff_t part;   /* channels of one */
@@ -319,7 +331,9 @@ TARGET static void NAME(phase_of_piece)(const NAME(forward_job) *job, const piec
     int weaves = p->v.weave * p->h.weave > 1;
     ptrdiff_t rows = p->v.first[a + 1] - p->v.first[a], across = p->h.first[b + 1] - p->h.first[b];
     ptrdiff_t line = across * p->channels, depth = rows * line, size = p->v.total * p->h.total;
-    ptrdiff_t chunks = xpc_max(xpc_ceil_div(depth, NAME(CHUNK)), 1), chunk = xpc_ceil_div(depth, chunks);
+    /* rows of weights that lie in w are read from end to end, which the processor foresees */
+    ptrdiff_t chunks = job->packed ? xpc_max(xpc_ceil_div(depth, NAME(CHUNK)), 1) : 1;
+    ptrdiff_t chunk = xpc_ceil_div(depth, chunks);
     ptrdiff_t vectors = xpc_ceil_div(it->outputs, LANES), tiles = xpc_ceil_div(vectors, NAME(NV));
     ptrdiff_t of_image = it->rows * p->h.outputs;
     run runs[NAME(NV) * LANES];
@@ -327,7 +341,9 @@ TARGET static void NAME(phase_of_piece)(const NAME(forward_job) *job, const piec
         for (ptrdiff_t t = 0; t < tiles; t++) {
             ptrdiff_t from = vectors * t / tiles, nv = vectors * (t + 1) / tiles - from;
             ptrdiff_t begin = from * LANES, count = xpc_min(nv * LANES, it->outputs - begin), end = begin + count;
-            xpc_range seen = NAME(taps_seen)(p, it, a, begin, end);
+            xpc_range seen = {p->v.first[a], p->v.first[a + 1]};
+            if (job->packed)
+                seen = NAME(taps_seen)(p, it, a, begin, end);
             ptrdiff_t low = xpc_max((seen.begin - p->v.first[a]) * line, part * chunk);
             ptrdiff_t high = xpc_min((seen.end - p->v.first[a]) * line, xpc_min((part + 1) * chunk, depth));
             ptrdiff_t n = xpc_max(high - low, 0);
@@ -338,15 +354,26 @@ TARGET static void NAME(phase_of_piece)(const NAME(forward_job) *job, const piec
                 NAME(gather)(p, band, p->tab + before + low, n, runs, found, columns, nv * LANES);
             }
             int straight = !weaves && count == nv * LANES && begin / of_image == (end - 1) / of_image;
+            int last = part == chunks - 1;
             ptrdiff_t image = begin / of_image, inside = it->row * p->h.outputs + begin % of_image;
             REAL *y = job->y + (it->image + image) * p->result + inside;
             for (ptrdiff_t m = first_m, mr; m < last_m; m += mr) {
                 mr = NAME(panel)(last_m - m);
                 xpc_fetch(next, (int)(n * nv / 32) + 1); /* some lines for some hundred cycles of work */
-                const REAL *w = job->packed + before * p->outputs + m * depth + low * mr;
                 REAL *to = straight ? y + m * size : sums + (m - first_m) * job->pitch + begin;
-                NAME(tile)((int)mr, (int)nv, n, w, columns, to, straight ? size : job->pitch, part > 0,
-                           job->b && part == 0 ? job->b + m : NULL, job->relu && part == chunks - 1);
+                ptrdiff_t step = straight ? size : job->pitch;
+                const REAL *bias = job->b && part == 0 ? job->b + m : NULL;
+                if (job->packed) {
+                    NAME(tile)((int)mr, (int)nv, n, job->packed + before * p->outputs + m * depth + low * mr, columns,
+                               to, step, part > 0, bias, job->relu && last);
+                    continue;
+                }
+                for (ptrdiff_t k = 0, length; k < n; k += length) {
+                    length = xpc_min(n - k, NAME(CHUNK));
+                    NAME(tile_of_rows)((int)nv, length, job->w + m * p->weight_output + k, p->weight_output,
+                                       columns + k * nv * LANES, to, step, k > 0, k ? NULL : bias,
+                                       job->relu && k + length == n);
+                }
             }
         }
     if (weaves)
@@ -599,7 +626,8 @@ static ptrdiff_t NAME(lay_out)(NAME(forward_job) *job)
     ptrdiff_t outputs = round_up(p->images * p->rows * p->h.outputs, LANES);
     job->pitch = odd_lines(outputs, size);
     job->panel = round_up(band_size(p, size) * size, LINE);
-    job->sums = job->panel + round_up((NAME(CHUNK) + 1) * NAME(NV) * LANES * size, LINE);
+    ptrdiff_t columns = job->packed ? NAME(CHUNK) : p->taps;
+    job->sums = job->panel + round_up((columns + 1) * NAME(NV) * LANES * size, LINE);
     job->bytes = job->sums + round_up(p->v.weave * p->h.weave * job->part * job->pitch * size, LINE) + LINE;
     return job->bytes;
 }
@@ -629,17 +657,26 @@ static int NAME(convolve_stacks)(plan *p, NAME(forward_job) *job, ptrdiff_t limi
     return XPC_BLOCKED_DONE;
 }
 
+/* Whether weights are read where they lie: for one or two tiles, packing them would be most of the work. */
+static int NAME(weights_in_place)(const plan *p)
+{
+    ptrdiff_t taps = p->taps / p->channels, outputs = p->v.outputs * p->h.outputs;
+    return p->batch == 1 && outputs <= 2 * NAME(NV) * LANES && p->outputs % NAME(MR) == 0 &&
+           p->weight_channel == taps && p->v.weave * p->h.weave == 1;
+}
+
 static int NAME(convolve)(plan *p, NAME(forward_job) *job, ptrdiff_t limit)
 {
     ptrdiff_t size = sizeof(REAL), band = BAND_BYTES, outputs = PIECE_OUTPUTS;
     ptrdiff_t panels = xpc_ceil_div(p->outputs, NAME(MR)), slots, cost;
     int done = XPC_BLOCKED_NO_MEMORY;
-    size_t weights = (size_t)(p->taps * p->outputs) * sizeof(REAL);
-    job->packed = xpc_arena_take(weights);
+    int plain = NAME(weights_in_place)(p);
+    size_t weights = plain ? 0 : (size_t)(p->taps * p->outputs) * sizeof(REAL);
+    job->packed = plain ? NULL : xpc_arena_take(weights);
     job->memory = NULL;
-    if (!job->packed)
+    if (!plain && !job->packed)
         return done;
-    job->lanes = NAME(stack)(p, limit - (ptrdiff_t)weights);
+    job->lanes = plain ? 0 : NAME(stack)(p, limit - (ptrdiff_t)weights);
     if (job->lanes) {
         done = NAME(convolve_stacks)(p, job, limit - (ptrdiff_t)weights);
         xpc_arena_give(job->packed);
@@ -649,7 +686,7 @@ static int NAME(convolve)(plan *p, NAME(forward_job) *job, ptrdiff_t limit)
     for (;;) {
         cut(p, p->channels, job->x, size, band, outputs);
         /* few pieces: channels of the result are shared out as well */
-        job->parts = xpc_min(panels, xpc_max(8 / p->pieces, 1));
+        job->parts = xpc_min(panels, xpc_max((plain ? xpc_get_num_threads() : 8) / p->pieces, 1));
         job->part = xpc_ceil_div(panels, job->parts) * NAME(MR);
         job->parts = xpc_ceil_div(p->outputs, job->part);
         ptrdiff_t bytes = NAME(lay_out)(job);
@@ -667,10 +704,14 @@ static int NAME(convolve)(plan *p, NAME(forward_job) *job, ptrdiff_t limit)
     }
     if (job->memory) {
         ptrdiff_t before = 0;
-        for (ptrdiff_t a = 0; a < p->v.weave; a++)
+        if (plain)
+            fill_plain_tab(p, p->tab);
+        for (ptrdiff_t a = 0; a < p->v.weave && !plain; a++)
             for (ptrdiff_t b = 0; b < p->h.weave; b++)
                 before += fill_tab(p, a, b, p->channels, before, p->tab + before, p->places);
-        xpc_parallel_items(NAME(pack_weights), job, panels, p->taps * NAME(MR), xpc_slots(panels, p->taps * NAME(MR)));
+        if (!plain)
+            xpc_parallel_items(NAME(pack_weights), job, panels, p->taps * NAME(MR),
+                               xpc_slots(panels, p->taps * NAME(MR)));
         xpc_parallel_items(NAME(forward_items), job, p->pieces * job->parts, cost, (int)slots);
         done = XPC_BLOCKED_DONE;
     }
@@ -725,7 +766,7 @@ typedef struct {
     ptrdiff_t x_image, x_row, x_column, dy_image, dy_row;
 } NAME(walk);
 
-/* sums[c, lane] += sum over outputs of x[output, c] * dy[output, lane], where channels, and filters, lie side by side. */
+/* sums[c, lane] += sum over outputs of x[output, c] * dy[output, lane]; channels, and filters, lie side by side. */
 INLINE void NAME(walk_product)(const int channels, const int nv, const NAME(walk) *walk, const REAL *x, const REAL *dy,
                                REAL *sums)
 {

@@ -102,7 +102,7 @@ INLINE void NAME(turn_rows)(const REAL *from, ptrdiff_t row, ptrdiff_t rows, ptr
     }
 }
 
-/* [k][row] of some rows of a matrix, `step` numbers apart, a multiple of vectors; lanes beyond the rows hold anything. */
+/* [k][row] of some rows of a matrix, `step` numbers apart, a multiple of vectors; other lanes hold anything. */
 INLINE void NAME(pack)(const NAME(matrix) *from, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t k, ptrdiff_t depth, REAL *to,
                        ptrdiff_t step)
 {
@@ -259,7 +259,7 @@ static int NAME(product)(NAME(product_job) *job)
     return done;
 }
 
-/* ---- forward, where the sums are long: their terms are the lanes, and both matrices are read where they lie --------- */
+/* ---- forward, where the sums are long: their terms are the lanes, both matrices are read where they lie ---------- */
 
 /* sums[i] = all lanes of vectors[i] added up, for LANES of them. */
 INLINE VEC NAME(sums_of)(VEC vectors[LANES])

@@ -12,12 +12,14 @@
  *     LOAD_FIRST STORE_FIRST  only the lanes of a mask touch memory; others load as 0
  *     ONLY                    the lanes of a mask, others are 0
  *     SUM WIDE_SUM            of all lanes; in double
- *     SIEVE LOAD_SIEVE        the first n lanes (SIEVE_FIRST) of memory that may all be read. For inner loops: a load by
- *                             a mask is slow, or to GCC a call that may touch any memory, which keeps sums out of registers
+ *     SIEVE LOAD_SIEVE        the first n lanes (SIEVE_FIRST) of memory that may all be read. For inner loops: a load
+ *                             by a mask is slow, or to GCC a call that may touch any memory, which keeps sums out of
+ *                             registers
  *     POSITIVE                negative numbers made zero; a NaN stays
  *     WHERE_POSITIVE          the lanes of v where `test` > 0, others are 0
  *     WHERE_EQUAL             the lanes of v where a == b, others are 0
- *     TAKE_BETTER             where `value` is greater than `best`, or the first NaN, it becomes `best`, and `mark` `at`
+ *     TAKE_BETTER             where `value` is greater than `best`, or the first NaN, it becomes `best`,
+ *                             and `mark` `at`
  *     EVEN ODD                of the lanes of two vectors one behind the other, every other one
  *     ZIP_LOW ZIP_HIGH        the reverse: lanes of two vectors in turn
  *     PREFETCH                into the second-level cache; any address
@@ -271,7 +273,7 @@
 #define MULADD(a, b, c) __builtin_fmaf(a, b, c)
 #endif
 #define ALL FIRST(LANES)
-/* each(r) for every number of rows that a tile of two vectors may have: 14 by 2 sums fill 32 registers, 6 by 2 fill 16 */
+/* each(r) for every number of rows of a tile of two vectors: 14 by 2 sums fill 32 registers, 6 by 2 fill 16 */
 #if REGISTERS >= 32
 #define XPC_EACH_ROWS(each) \
     each(14) each(13) each(12) each(11) each(10) each(9) each(8) each(7) each(6) each(5) each(4) each(3) each(2) each(1)

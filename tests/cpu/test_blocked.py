@@ -48,6 +48,10 @@ SHAPES = {
     "images as lanes, stride 2": ((16, 3, 7, 6), (9, 3, 3, 5), {"stride": 2, "padding": ((1, 0), (3, 2))}),
     "images as lanes, pixels that nothing sees": ((50, 2, 5, 5), (3, 2, 2, 1), {"stride": 3, "dilation": (2, 1)}),
     "stride beyond the image": ((2, 3, 5, 4), (4, 3, 2, 3), {"stride": (1 << 40, 7), "padding": 1}),
+    "one image, weights where they lie": ((1, 40, 5, 6), (24, 40, 3, 3), {"padding": 1}),
+    "one image, stride and dilation": ((1, 3, 9, 8), (8, 3, 2, 3), {"stride": (2, 1), "dilation": 2, "padding": 1}),
+    "one image, one tap, groups": ((1, 8, 4, 5), (32, 4, 1, 1), {"groups": 2}),
+    "panels of channels": ((5, 31, 6, 5), (21, 31, 3, 2), {"stride": (1, 2), "padding": (1, 2)}),
     "groups": ((3, 6, 8, 9), (9, 2, 3, 3), {"groups": 3, "stride": 2, "padding": 1}),
 }
 
