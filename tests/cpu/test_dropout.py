@@ -20,7 +20,7 @@ def words(count, key):
         mask = np.empty(k + 1)
         while high - low > 1:
             middle = (low + high) // 2
-            _kernels.dropout(None, None, mask, *key, middle, 1.0)
+            _kernels.dropout(None, None, mask, *key, 0, middle, 1.0)
             low, high = (low, middle) if mask[k] == 0 else (middle, high)
         found[k] = low
     return found
@@ -44,7 +44,7 @@ def test_words_are_the_generic_generators():
 @pytest.mark.parametrize("shape", [(), (1,), (0, 3), (7, 9), (64,), (65, 1), (3, 5, 41, 167)])
 def test_the_bits_are_the_generic_operators(rng, isa, threads, dtype, shape):
     backend = load_backend("numpy")
-    x, key = np.asarray(rng.standard_normal(shape)).astype(dtype), (2**40 + 3, 5, 2**31)
+    x, key = np.asarray(rng.standard_normal(shape)).astype(dtype), (2**40 + 3, 5, 2**31, 7)
     before = x.copy()
     for p in (0.0, 1e-9, 0.3, 0.5, 1 - 2**-33, 1.0):
         expected = _generic.dropout_mask(backend, x, p, key)
@@ -62,7 +62,7 @@ def test_the_bits_are_the_generic_operators(rng, isa, threads, dtype, shape):
 
 
 def test_large_results_go_past_the_caches(rng, isa):
-    backend, key = load_backend("numpy"), (3, 4, 5)
+    backend, key = load_backend("numpy"), (3, 4, 5, 0)
     x = rng.standard_normal((2 << 20) // 4 + 333).astype(np.float32)
     x[[7, 2000, 300_000]] = np.nan, np.inf, -np.inf
     with np.errstate(invalid="ignore"):
@@ -77,7 +77,7 @@ def test_large_results_go_past_the_caches(rng, isa):
 
 def test_any_memory_layout(rng, scattered):
     """The order of the memory plays no part in which elements are dropped."""
-    backend, key = load_backend("numpy"), (3, 4, 5)
+    backend, key = load_backend("numpy"), (3, 4, 5, 0)
     x = scattered(rng.standard_normal((3, 4, 5)))
     dy = scattered(rng.standard_normal((3, 4, 5)))
     y, mask = dropout.dropout(backend, x.view, 0.5, key)
@@ -98,23 +98,31 @@ def test_any_memory_layout(rng, scattered):
 )
 def test_arrays_that_do_not_fit(x, y, message):
     with pytest.raises(ValueError, match=message):
-        _kernels.dropout(x, y, np.ones(4), 1, 2, 3, 0, 1.0)
+        _kernels.dropout(x, y, np.ones(4), 1, 2, 3, 0, 0, 1.0)
 
 
 def test_an_element_depends_on_its_index_alone():
     backend = load_backend("numpy")
-    long = dropout.dropout_mask(backend, np.empty(20000), 0.4, (1, 2, 3))
+    long = dropout.dropout_mask(backend, np.empty(20000), 0.4, (1, 2, 3, 0))
     for count in (1, 63, 64, 4095, 4097, 19999):
-        assert np.array_equal(dropout.dropout_mask(backend, np.empty(count), 0.4, (1, 2, 3)), long[:count])
+        assert np.array_equal(dropout.dropout_mask(backend, np.empty(count), 0.4, (1, 2, 3, 0)), long[:count])
     other = np.empty((100, 200)).T  # the order of the memory plays no part
-    assert np.array_equal(dropout.dropout_mask(backend, other, 0.4, (1, 2, 3)), long.reshape(200, 100))
+    assert np.array_equal(dropout.dropout_mask(backend, other, 0.4, (1, 2, 3, 0)), long.reshape(200, 100))
 
 
 def test_every_part_of_the_key_counts():
     masks = []
-    for key in ((0, 0, 0), (1, 0, 0), (2**32, 0, 0), (0, 1, 0), (0, 0, 1)):
+    for key in (
+        (0, 0, 0, 0),
+        (1, 0, 0, 0),
+        (2**32, 0, 0, 0),
+        (0, 1, 0, 0),
+        (0, 0, 1, 0),
+        (0, 0, 0, 1),
+        (0, 0, 0, 2**32),
+    ):
         masks.append(np.empty(256))
         _kernels.dropout(None, None, masks[-1], *key, 2**31, 2.0)
     assert len({mask.tobytes() for mask in masks}) == len(masks)
     with pytest.raises(OverflowError):
-        _kernels.dropout(None, None, masks[0], 2**64, 0, 0, 0, 1.0)
+        _kernels.dropout(None, None, masks[0], 2**64, 0, 0, 0, 0, 1.0)
