@@ -180,7 +180,18 @@ class Batches:
         return min(len(self.dataset), len(self) * self.batch_size)
 
     def step_size(self, step: int) -> int:
-        """Images in the whole batch of a step."""
+        """Images in the whole batch of a step.
+
+        Parameters
+        ----------
+        step : int
+            From 0 to ``len(batches) - 1``.
+
+        Returns
+        -------
+        int
+            ``batch_size``, but for a smaller last batch.
+        """
         return min(self.batch_size, self.examples - step * self.batch_size)
 
     def split(self, rank: int, size: int) -> Batches:

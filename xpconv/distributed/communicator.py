@@ -94,6 +94,11 @@ class Communicator(ABC):
         Returns
         -------
         array (size, ...)
+
+        Raises
+        ------
+        TypeError
+            Not an array of a backend.
         """
 
     @abstractmethod
@@ -108,8 +113,18 @@ class Communicator(ABC):
 
         Parameters
         ----------
-        array : array
+        array : array (...)
             As for `allreduce_mean`.
+
+        Returns
+        -------
+        callable
+            ``finish() -> array (...)``, to be called once.
+
+        Raises
+        ------
+        TypeError
+            Not floating-point.
         """
         mean = self.allreduce_mean(array)
         return lambda: mean
@@ -119,7 +134,13 @@ class Communicator(ABC):
         return
 
     def abort(self, code: int = 1) -> None:
-        """End all ranks at once, this one with exit code ``code``; a process alone just goes on."""
+        """End all ranks at once, without waiting for them; a process alone just goes on.
+
+        Parameters
+        ----------
+        code : int
+            Exit code of the job.
+        """
         return
 
 
