@@ -2,8 +2,9 @@
 """Make xpconv/data/bundled/fashion-mnist-small.npz from the full Fashion-MNIST.
 
 The subset is the first 600 training and the first 100 test images of each of the ten classes, in the order of the full
-set. Images are stored as (H, W, N) in Fortran order: pixels run down the columns then, which deflate packs 3 % tighter
-than along the rows. The same zlib gives the same bytes each time.
+set. Pixels are rounded to eight greys, round(k * 255 / 7), which takes less than a third of the bytes; networks trained
+on them do as well on the images as they were. Two pixels side by side make a byte, 16 * k + l, and images are stored as
+(N, W / 2, H): going down the columns, deflate packs 10 % tighter. The same zlib gives the same bytes each time.
 
     python tools/make_fashion_subset.py [--data-dir DIR] [--out FILE]
 """
@@ -21,13 +22,19 @@ from xpconv.data import ArrayDataset, load
 
 PER_CLASS = {"train": 600, "test": 100}
 OUT = Path(__file__).parents[1] / "xpconv" / "data" / "bundled" / "fashion-mnist-small.npz"
-LIMIT = 3_000_000  # bytes
+LIMIT = 900_000  # bytes
 
 
 def first_of_each_class(dataset: ArrayDataset, count: int) -> ArrayDataset:
     """The first ``count`` images of each class, in the order of the set."""
     chosen = [np.flatnonzero(dataset.labels == k)[:count] for k in range(dataset.num_classes)]
     return dataset.subset(np.sort(np.concatenate(chosen)))
+
+
+def in_eight_greys(images: np.ndarray) -> np.ndarray:
+    """Bytes (N, W / 2, H) of images (N, H, W)."""
+    levels = np.rint(images * (7 / 255)).astype(np.uint8).transpose(0, 2, 1)
+    return np.ascontiguousarray(levels[:, ::2] << 4 | levels[:, 1::2])
 
 
 def pack(arrays: dict[str, np.ndarray]) -> bytes:
@@ -49,7 +56,7 @@ def make(data_dir: str | None = None) -> bytes:
     arrays = {}
     for part, dataset in load("fashion-mnist", data_dir)._asdict().items():
         small = first_of_each_class(dataset, PER_CLASS[part])
-        arrays[f"{part}_images"] = np.asfortranarray(np.moveaxis(small.images[:, 0], 0, 2))
+        arrays[f"{part}_images"] = in_eight_greys(small.images[:, 0])
         arrays[f"{part}_labels"] = small.labels.astype(np.uint8)
     return pack(arrays)
 

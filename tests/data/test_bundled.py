@@ -32,7 +32,7 @@ def test_it_is_balanced_and_of_the_right_kind():
 
 def test_it_is_small_and_comes_with_its_licence():
     folder = files("xpconv.data").joinpath("bundled")
-    assert len(folder.joinpath("fashion-mnist-small.npz").read_bytes()) <= 3_000_000
+    assert len(folder.joinpath("fashion-mnist-small.npz").read_bytes()) <= 900_000
     licence = folder.joinpath("LICENSE-fashion-mnist.txt").read_text()
     assert "MIT License" in licence
     assert "Copyright (c) 2017 Zalando SE" in licence
@@ -44,7 +44,7 @@ def test_its_pixels_are_these():
     for part in load("fashion-mnist-small"):
         digest.update(part.images.tobytes())
         digest.update(part.labels.astype(np.uint8).tobytes())
-    assert digest.hexdigest() == "8eaf6bb9e82961e7d73312d5259adebcdcb8829b4ea3955abd11eba9b97b7b57"
+    assert digest.hexdigest() == "13eca66b30b0e44873e86b26f9f3b06cec65e4cbb44dac280b61889f7dfc5d1f"
 
 
 def test_the_full_set_has_the_published_hashes():
@@ -62,7 +62,9 @@ def test_the_tool_makes_it_from_the_full_set(monkeypatch):
     spec.loader.exec_module(tool)
     for part, made_of in zip(load("fashion-mnist-small"), full, strict=True):
         chosen = tool.first_of_each_class(made_of, len(part) // 10)
-        np.testing.assert_array_equal(chosen.images, part.images)
+        exact, bundled = chosen.images.astype(int), part.images.astype(int)
+        assert np.unique(bundled).tolist() == [0, 36, 73, 109, 146, 182, 219, 255]
+        assert np.abs(exact - bundled).max() <= 18  # half of the distance between greys
         np.testing.assert_array_equal(chosen.labels, part.labels)
     packed = tool.pack({"a": np.arange(10), "b": np.zeros((3, 4), np.uint8, order="F")})
     assert packed == tool.pack({"a": np.arange(10), "b": np.zeros((3, 4), np.uint8, order="F")})

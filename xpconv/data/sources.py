@@ -124,10 +124,11 @@ def load(
     Parameters
     ----------
     name
-        ``"fashion-mnist-small"`` (part of the package), ``"fashion-mnist"``, ``"mnist"``, ``"cifar10"``; or the path of
-        a ``.npz`` file (`read_npz`), of a ``.npy`` file (`read_npy`), of an HDF5 file (``.h5``; `read_hdf5`), of a
-        CSV file that lists images (``.csv``, ``.tsv``; `read_manifest`), of an archive of CIFAR-10, or of a folder that
-        holds IDX files, CIFAR-10, or a folder of images for each class (`read_image_folder`).
+        ``"fashion-mnist-small"`` (part of the package: 6000 and 1000 images in eight greys), ``"fashion-mnist"``,
+        ``"mnist"``, ``"cifar10"``; or the path of a ``.npz`` file (`read_npz`), of a ``.npy`` file (`read_npy`), of an
+        HDF5 file (``.h5``; `read_hdf5`), of a CSV file that lists images (``.csv``, ``.tsv``; `read_manifest`), of an
+        archive of CIFAR-10, or of a folder that holds IDX files, CIFAR-10, or a folder of images for each class
+        (`read_image_folder`).
     data_dir
         Folder with the files of a named set, or with a subfolder of its name; no other place is looked at then.
         Without it: the folder in ``XPCONV_DATA``, the system's, the cache.
@@ -198,12 +199,15 @@ def _check_options(name: str, given: Mapping[str, Any], known: tuple[str, ...]) 
 def _load_bundled() -> Splits:
     from importlib.resources import files
 
-    # images lie as (H, W, N), see tools/make_fashion_subset.py
+    # (N, W / 2, H): two neighbouring pixels of eight greys in a byte, see tools/make_fashion_subset.py
+    greys = np.rint(np.arange(8) * (255 / 7)).astype(np.uint8)
     resource = files("xpconv.data").joinpath("bundled", f"{BUNDLED}.npz")
     parts = []
     with resource.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
         for part in ("train", "test"):
-            images = np.ascontiguousarray(np.moveaxis(file[f"{part}_images"], 2, 0))[:, None]
+            pairs = file[f"{part}_images"].transpose(0, 2, 1)
+            images = np.stack((greys[pairs >> 4], greys[pairs & 7]), axis=-1)
+            images = images.reshape(len(pairs), 1, pairs.shape[1], 2 * pairs.shape[2])
             labels = file[f"{part}_labels"]
             parts.append(checked_dataset(resource, images, labels, classes=FASHION_CLASSES, name=BUNDLED))
     return Splits(*parts)
