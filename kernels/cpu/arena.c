@@ -16,6 +16,9 @@
 #elif defined(_MSC_VER)
 #include <intrin.h>
 #endif
+#ifdef _WIN32
+#include <malloc.h>
+#endif
 #ifdef __linux__
 #include <sys/mman.h>
 #endif
@@ -107,7 +110,7 @@ static void unlock(void)
 static block *from_system(size_t bytes)
 {
     block *fresh;
-#ifdef _MSC_VER
+#ifdef _WIN32
     fresh = _aligned_malloc(bytes + HEADER, HEADER);
 #else
     int large = bytes >= 2 * (size_t)HUGE_PAGE;
@@ -125,7 +128,7 @@ static block *from_system(size_t bytes)
 
 static void to_system(block *old)
 {
-#ifdef _MSC_VER
+#ifdef _WIN32
     _aligned_free(old);
 #else
     free(old);

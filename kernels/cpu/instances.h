@@ -37,14 +37,26 @@ typedef long long xpc_bits2 __attribute__((vector_size(16)));
 #define XPC_PICK(name, type) name##_##type##_baseline
 #endif
 
+/* On x86-64 the baseline is for processors from before 2013, and for emulators: small code matters more than fast code
+ * there, which halves its share of the library. */
+#if defined(XPC_HAS_X86) && !defined(__clang__)
+#define XPC_SMALL_BEGIN _Pragma("GCC push_options") _Pragma("GCC optimize(\"Os\")")
+#define XPC_SMALL_END _Pragma("GCC pop_options")
+#else
+#define XPC_SMALL_BEGIN
+#define XPC_SMALL_END
+#endif
+
 #endif
 
 #define DOUBLE 0
+XPC_SMALL_BEGIN
 #define ISA XPC_BASELINE
 #define NAME(name) XPC_JOIN(name, f32, baseline)
 #include XPC_SOURCE
 #undef NAME
 #undef ISA
+XPC_SMALL_END
 #ifdef XPC_HAS_X86
 #define ISA XPC_AVX2
 #define NAME(name) XPC_JOIN(name, f32, avx2)
@@ -60,11 +72,13 @@ typedef long long xpc_bits2 __attribute__((vector_size(16)));
 #undef DOUBLE
 
 #define DOUBLE 1
+XPC_SMALL_BEGIN
 #define ISA XPC_BASELINE
 #define NAME(name) XPC_JOIN(name, f64, baseline)
 #include XPC_SOURCE
 #undef NAME
 #undef ISA
+XPC_SMALL_END
 #ifdef XPC_HAS_X86
 #define ISA XPC_AVX2
 #define NAME(name) XPC_JOIN(name, f64, avx2)
