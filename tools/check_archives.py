@@ -1,5 +1,7 @@
 """Look into a built wheel and sdist: the wheel holds only the package and no sources of kernels, the sdist all of them.
 
+A wheel may take up to 5.5 MiB when it is installed, before Python adds its byte code.
+
 python tools/check_archives.py dist/*
 """
 
@@ -16,6 +18,13 @@ REQUIRED_IN_WHEEL = (
 )
 FORBIDDEN_IN_WHEEL = (".c", ".h", ".pyx", ".pxi", ".pxd", ".cpp")
 REQUIRED_IN_SDIST = ("setup.py", "pyproject.toml", "kernels/cpu/", "kernels/cuda/", "tests/", "xpconv/data/bundled/")
+INSTALLED_LIMIT = 11 * 2**19  # bytes
+
+
+def installed_size(path: Path) -> int:
+    """Bytes that the files of a wheel take when they are unpacked."""
+    with zipfile.ZipFile(path) as archive:
+        return sum(entry.file_size for entry in archive.infolist())
 
 
 def wheel_faults(path: Path) -> list[str]:
@@ -27,6 +36,11 @@ def wheel_faults(path: Path) -> list[str]:
     faults += [f"lacks {want}" for want in REQUIRED_IN_WHEEL if not any(n.startswith(want) for n in names)]
     if not any(n.startswith("xpconv/_cpu/") and n.endswith((".so", ".pyd")) for n in names):
         faults.append("lacks compiled kernels")
+    if installed_size(path) > INSTALLED_LIMIT:
+        with zipfile.ZipFile(path) as archive:
+            largest = sorted(archive.infolist(), key=lambda entry: -entry.file_size)[:5]
+        sizes = ", ".join(f"{entry.filename} {entry.file_size / 2**20:.2f}" for entry in largest)
+        faults.append(f"takes more than {INSTALLED_LIMIT / 2**20} MiB installed (the largest: {sizes})")
     return faults
 
 
@@ -43,8 +57,10 @@ def main(paths: list[str]) -> int:
     status = 0
     for path in map(Path, paths):
         faults = wheel_faults(path) if path.suffix == ".whl" else sdist_faults(path)
-        size = path.stat().st_size / 2**20
-        print(f"{path.name}: {size:.1f} MiB, {'as it should be' if not faults else '; '.join(faults)}")
+        size = f"{path.stat().st_size / 2**20:.2f} MiB"
+        if path.suffix == ".whl":
+            size += f", {installed_size(path) / 2**20:.2f} MiB installed"
+        print(f"{path.name}: {size}, {'as it should be' if not faults else '; '.join(faults)}")
         status |= bool(faults)
     return status
 
