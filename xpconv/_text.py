@@ -61,7 +61,10 @@ def wrap(text: str, width: int, *, first: str = "", indent: str = "") -> Iterato
     """
     line = head = first
     for word in text.split(" "):
-        if line != head and columns_of(line) + 1 + columns_of(word) > width:
+        wide = columns_of(word)
+        # a word that is too long for any line stays beside the head
+        beside = line == head and (len(indent) >= len(head) or columns_of(indent) + wide > width)
+        if not beside and columns_of(line) + (line != head) + wide > width:
             yield line.rstrip()
             line = head = indent
         line += word if line == head else f" {word}"

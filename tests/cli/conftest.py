@@ -1,8 +1,11 @@
 """A data set small enough to train on in a second, and ways to run the command."""
 
+import fcntl
 import os
+import struct
 import subprocess
 import sys
+import termios
 
 import numpy as np
 import pytest
@@ -80,3 +83,27 @@ def process(tmp_path):
         for stream in (child.stdout, child.stderr):
             if stream:
                 stream.close()
+
+
+@pytest.fixture
+def terminal(process):
+    """``status, text = terminal(80, "train", ...)``: the command on a terminal of so many columns."""
+
+    def call(columns, *arguments, environment=()):
+        ours, theirs = os.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+        child = process(*arguments, stdout=theirs, stderr=theirs, environment={"TERM": "xterm", **dict(environment)})
+        os.close(theirs)
+        output = b""
+        while True:
+            try:
+                part = os.read(ours, 65536)
+            except OSError:  # the other end is closed
+                break
+            if not part:
+                break
+            output += part
+        os.close(ours)
+        return child.wait(timeout=60), output.decode().replace("\r\n", "\n")
+
+    return call

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["add_command"]
 
 _SECONDS, _QUICK_SECONDS = 25.0, 6.0
+_BUSY = 0.5  # of the cores, on average over the last minute
 _NARROW = 80  # columns: fewer have a line for the name and one for the numbers
 
 
@@ -56,6 +57,7 @@ def run(options: argparse.Namespace) -> int:
     from .. import _config
     from .._bench.cases import CASES, measure
     from .._bench.peers import optional_torch
+    from .._bench.timing import available_threads
 
     seconds = options.seconds
     if seconds is None:
@@ -71,10 +73,15 @@ def run(options: argparse.Namespace) -> int:
         say("PyTorch", "left out" if options.no_torch else "not installed: the times of xpconv alone")
     else:
         say("PyTorch", str(torch.__version__))
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    cores = available_threads()
+    if load > _BUSY * cores:
+        say("busy", f"load {load:.1f} on {cores} cores: other programs run here, and the numbers say little")
     emit(
         "machine",
         processor=processor,
-        cores=os.cpu_count(),
+        cores=cores,
+        load=load,
         threads=threads,
         xpconv=__version__,
         pytorch=None if torch is None else str(torch.__version__),

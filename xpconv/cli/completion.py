@@ -107,9 +107,10 @@ _BASH = """\
 
 _xpconv_runs() {
     local config
-    for config in "$cur"*/config.json "${cur%/}"/config.json runs/*/config.json */config.json; do
+    for config in "$cur"*/config.json "${cur%/}"/*/config.json runs/*/config.json; do
         config=${config%/config.json}
-        [[ -f $config/config.json && $config == "$cur"* ]] && COMPREPLY+=("$config")
+        [[ -f $config/config.json && $config == "$cur"* && " ${COMPREPLY[*]} " != *" $config "* ]] &&
+            COMPREPLY+=("$config")
     done
     compopt -o filenames 2>/dev/null
 }
@@ -129,46 +130,51 @@ _xpconv() {
     for ((i = 1; i < COMP_CWORD; i++)); do
         if [[ ${COMP_WORDS[i]} != -* ]]; then command=${COMP_WORDS[i]}; break; fi
     done
-    case $command$prev in"""
+    if [[ $cur != -* ]]; then
+        case $command$prev in"""
 
 
 def _bash(commands: Sequence[_Command]) -> Iterator[str]:
     yield _BASH
+    patterns: dict[tuple[str, ...], list[str]] = {}
     for command in commands:
         for option in command.options:
             if option.takes:
-                yield f"        {'|'.join(command.name + flag for flag in option.flags)})"
-                yield from (f"            {line}" for line in _bash_values(option))
-                yield "            [[ ${#COMPREPLY[@]} -gt 0 || $cur != -* ]] && return;;"
-    yield "    esac"
-    yield "    case $command in"
+                patterns.setdefault(_bash_values(option), []).extend(command.name + flag for flag in option.flags)
+    for values, options in patterns.items():
+        yield f"            {'|'.join(options)})"
+        yield from (f"                {line}" for line in (*values, "return;;"))
+    yield "        esac"
+    yield "        case $command in"
     names = " ".join(command.name for command in commands)
-    yield f"        '') words='{names} --help --version';;"
+    yield f"            '') words='{names}';;"
     for command in commands:
-        yield f"        {command.name})"
+        for argument in command.positional[:1]:  # one kind is all that commands have
+            yield f"            {command.name})"
+            yield from (f"                {line}" for line in (*_bash_values(argument), "return;;"))
+    yield "        esac"
+    yield "    else"
+    yield "        case $command in"
+    yield "            '') words='--help --version';;"
+    for command in commands:
         flags = " ".join(flag for option in command.options for flag in option.flags if flag.startswith("--"))
-        yield f"            words='{flags}'"
-        for argument in command.positional:
-            yield "            if [[ $cur != -* ]]; then"
-            yield from (f"                {line}" for line in _bash_values(argument))
-            yield "                return; fi"
-            break  # one kind is all that commands have
-        yield "            ;;"
-    yield "    esac"
-    yield '    [[ -n $command && $cur != -* ]] || COMPREPLY=($(compgen -W "$words" -- "$cur"))'
+        yield f"            {command.name}) words='{flags}';;"
+    yield "        esac"
+    yield "    fi"
+    yield '    COMPREPLY=($(compgen -W "$words" -- "$cur"))'
     yield "}"
     yield "complete -F _xpconv xpconv"
 
 
-def _bash_values(argument: _Argument) -> Iterator[str]:
+def _bash_values(argument: _Argument) -> tuple[str, ...]:
+    lines = []
     if argument.choices:
-        yield f'COMPREPLY=($(compgen -W {shlex.quote(" ".join(argument.choices))} -- "$cur"))'
+        lines.append(f'COMPREPLY=($(compgen -W {shlex.quote(" ".join(argument.choices))} -- "$cur"))')
     if argument.kind == "run":
-        yield "_xpconv_runs"
+        lines.append("_xpconv_runs")
     elif argument.kind:
-        yield f"_xpconv_paths {'-f' if argument.kind == 'file' else '-d'}"
-    elif not argument.choices:
-        yield ":"
+        lines.append(f"_xpconv_paths {'-f' if argument.kind == 'file' else '-d'}")
+    return tuple(lines)
 
 
 # ---- zsh ----------------------------------------------------------------------------------------------------------
@@ -183,6 +189,7 @@ _xpconv_runs() {
   _alternative 'runs:folder of a run:compadd -a runs' 'folders:folder:_files -/'
 }
 
+{functions}
 _xpconv() {
   local curcontext=$curcontext state line
   typeset -A opt_args
@@ -194,7 +201,15 @@ _xpconv() {
 
 
 def _zsh(commands: Sequence[_Command]) -> Iterator[str]:
-    yield _ZSH
+    functions = {
+        f"{_zsh_function(option)}() {{\n"
+        f"  _alternative 'names:name:({' '.join(option.choices)})' 'files:file:_files'\n"
+        "}\n"
+        for command in commands
+        for option in command.options
+        if option.choices and option.kind
+    }
+    yield _ZSH.replace("{functions}", "\n".join(sorted(functions)))
     for command in commands:
         yield f"        {shlex.quote(f'{command.name}:{_zsh_text(command.help)}')}"
     yield "      )"
@@ -211,6 +226,11 @@ def _zsh(commands: Sequence[_Command]) -> Iterator[str]:
     yield 'if [[ $funcstack[1] == _xpconv ]]; then _xpconv "$@"; else compdef _xpconv xpconv; fi'
 
 
+def _zsh_function(argument: _Argument) -> str:
+    """Of an option that takes a name or a path."""
+    return f"_xpconv_{argument.flags[-1].strip('-')}"
+
+
 def _zsh_text(text: str) -> str:
     for special in "\\[]:":
         text = text.replace(special, f"\\{special}")
@@ -223,8 +243,7 @@ def _zsh_specs(argument: _Argument) -> Iterator[str]:
         argument.kind
     ]
     if argument.kind and words:
-        action = f"_alternative 'names:name:({words})' 'files:file:{action}'"
-        action = f"{{{action}}}"
+        action = _zsh_function(argument)
     if not argument.flags:
         yield f"*:value:{action}"
     for flag in argument.flags:

@@ -40,7 +40,7 @@ def add_command(commands: Any) -> None:
         "--dtype",
         choices=("float32", "float64", "float16", "bfloat16"),
         default="float32",
-        help="float32 (default), float64, or float16 or bfloat16, which are compared with float32 of the same inputs",
+        help="float16 and bfloat16 are compared with float32 of the same inputs (default: float32)",
     )
     group.add_argument(
         "--only",

@@ -61,13 +61,11 @@ class _Progress(Callback):
 
     def _epoch_parts(self, trainer: Trainer, record: dict[str, Any]) -> list[str]:
         # short words: together they fit into 80 columns
-        parts = [
-            f"epoch {record['epoch']}/{trainer.epochs}",
-            f"loss {record['loss']:.4f}  acc {record['accuracy']:.4f}",
-        ]
+        parts = [f"epoch {record['epoch']}/{trainer.epochs}"]
+        parts += [f"loss {record['loss']:.4f}", f"acc {record['accuracy']:.4f}"]
         if "val_accuracy" in record:
-            parts.append(f"val {record['val_loss']:.4f}  acc {record['val_accuracy']:.4f}")
-        return [*parts, f"{self._rate():.0f}/s  {_clock(self._left(trainer))} left"]
+            parts += [f"val {record['val_loss']:.4f}", f"acc {record['val_accuracy']:.4f}"]
+        return [*parts, f"{self._rate():.0f}/s", f"{_clock(self._left(trainer))} left"]
 
     def _step_parts(self, trainer: Trainer) -> list[str]:
         running = trainer.running()
@@ -177,7 +175,7 @@ def _shortened(parts: list[str], width: int) -> str:
         parts,
         (epoch, step, loss, accuracy, left),
         (epoch, step, loss, left),
-        (epoch, step, short[2]),
+        (*short[:2], loss, short[2]),
         short,
     ):
         line = "  ".join(shown)

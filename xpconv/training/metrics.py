@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .._checks import check_integer
+from .._text import columns_of, pad
 from ..backends import backend_of
 from ..backends.protocol import Array
 from ..functional import softmax_cross_entropy
@@ -199,10 +200,10 @@ class ClassReport(NamedTuple):
         names = [str(k) for k in range(len(self.f1))] if names is None else [str(name) for name in names]
         if len(names) != len(self.f1):
             raise ValueError(f"names: expected {len(self.f1)}, one for each class, got {len(names)}")
-        width = max([len("accuracy"), *map(len, names)])
+        width = max([len("accuracy"), *map(columns_of, names)])
         lines = [f"{'class':<{width}}  precision  recall      f1  images"]
         for name, p, r, f, n in zip(names, self.precision, self.recall, self.f1, self.support, strict=True):
-            lines.append(f"{name:<{width}}  {p:9.4f}  {r:6.4f}  {f:6.4f}  {n:6d}")
+            lines.append(f"{pad(name, width)}  {p:9.4f}  {r:6.4f}  {f:6.4f}  {n:6d}")
         total = self.support.sum()
         means = [values.mean() for values in (self.precision, self.recall, self.f1)]
         lines.append(f"{'macro':<{width}}  {means[0]:9.4f}  {means[1]:6.4f}  {means[2]:6.4f}  {total:6d}")
