@@ -140,6 +140,16 @@ def test_names_with_html_are_texts(make_run, make):
         assert any(EVIL[:20] in text for tag, text in tree.texts if tag in ("th", "td"))
 
 
+def test_paths_with_html_in_the_data_of_the_charts(make_run):
+    """Runs of one name are called by their paths, in which a script element can end."""
+    runs = [read_run(make_run(f"{parent}</script><script>window.hurt=1<").path) for parent in "ab"]
+    page = build_page(runs)
+    assert len(Tree(page).of("script")) == 3
+    labels = [series["label"] for series in chart_data(page)["charts"][0]["series"]]
+    assert labels == [str(run.path) for run in runs]
+    assert "</script><script>" in labels[0]
+
+
 def test_names_that_are_no_text(make_run, make):
     """Bytes of file names that are not UTF-8."""
     values = make.measured()

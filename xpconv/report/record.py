@@ -202,7 +202,9 @@ class Recording:
             epochs = [record for record in trainer.history if record.get("seconds")]
             step = epochs[-1]["seconds"] / max(trainer.epoch_steps, 1) if epochs else 0.0
             budget = seconds / (_WARM_UP + _PROFILE_STEPS)
-            images = batch_size if step <= budget else max(2, int(batch_size * budget / step))
+            images = batch_size
+            if step > budget:  # two at least in every part of a batch: normalisation takes them
+                images = min(batch_size, max(2 * trainer.accumulate, int(batch_size * budget / step)))
             self.profile(trainer.profile(make_batches(images), steps=_PROFILE_STEPS), images)
 
     def profile(self, profile: Profile, images: int) -> None:
