@@ -100,6 +100,18 @@ def test_it_is_drawn(show, make_run, width, scheme):
     assert [url.partition(":")[0] for url in requests(driver)] == ["file"]
 
 
+def test_charts_follow_the_window(show, make_run):
+    from selenium.webdriver.support.wait import WebDriverWait
+
+    fits = """return [...document.querySelectorAll(".chart:not([hidden])")].every((chart) =>
+        Math.abs(chart.querySelector("canvas").getBoundingClientRect().width - chart.clientWidth) < 2)"""
+    driver = show(build_page([read_run(make_run().path)]))
+    for width in (1200, 500, 900):
+        look(driver, width=width)
+        WebDriverWait(driver, 10, 0.1).until(lambda driver: driver.execute_script(fits))
+        assert driver.execute_script("return document.documentElement.scrollWidth") <= width
+
+
 def test_runs_side_by_side(show, make_run, make):
     runs = [make_run("a"), make_run("b", config={"lr": 2}, log=[make.epoch(1)]), make_run("c", log=[])]
     driver = show(build_page([read_run(run.path) for run in runs]))
