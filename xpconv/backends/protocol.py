@@ -90,7 +90,7 @@ class Backend:
         An integer dtype of at least 32 bits with wrap-around multiplication and shifts, for counter-based random
         numbers.
     engines
-        Native kernels, best first: operator name -> engines. See `xpconv.backends.dispatch`.
+        Native kernels, best first: operator name -> engines. See `xpconv.backends.serving`.
     on_host
         True where reading a value costs no synchronisation, so that values (labels, say) can be checked in a call.
     """

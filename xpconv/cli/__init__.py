@@ -93,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        The exit status, one of those in `xpconv.cli.status`. An error is told in one line on standard error; with
+        The exit status, one of those in ``xpconv.cli.status``. An error is told in one line on standard error; with
         ``XPCONV_TRACEBACK=1`` it is raised instead.
     """
     prepare_streams()

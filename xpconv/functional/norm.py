@@ -296,8 +296,8 @@ def batch_norm_relu(
 
     Parameters
     ----------
-    x : array (N, C) or (N, C, H, W), or (N, H, W, C) with ``layout
-        "NHWC"``= Floating-point; half precision is computed in float32.
+    x : array (N, C) or (N, C, H, W), or (N, H, W, C) with ``layout="NHWC"``
+        Floating-point; half precision is computed in float32.
     weight, bias : array (C,), optional
         Scale and shift, of the dtype of x; 1 and 0 if None.
     running_mean, running_var : array (C,), optional
@@ -394,9 +394,9 @@ class LayerNormCache(NamedTuple):
 
     Attributes
     ----------
-    x : array (..., *normalized_shape)
+    x : array (..., normalized_shape)
         The argument.
-    weight : array (*normalized_shape,) or None
+    weight : array of shape normalized_shape, or None
         The argument.
     has_bias : bool
         Whether there is a gradient of the bias.
@@ -426,7 +426,7 @@ def layer_norm(
 
     Parameters
     ----------
-    x : array (..., *normalized_shape)
+    x : array (..., normalized_shape)
         Floating-point; half precision is computed in float32.
     weight, bias : array of shape normalized_shape, optional
         Scale and shift, of the dtype of x; 1 and 0 if None.

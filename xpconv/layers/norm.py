@@ -308,7 +308,7 @@ class LayerNorm(Layer):
 
     Attributes
     ----------
-    weight, bias : Parameter (*normalized_shape) or None
+    weight, bias : Parameter (normalized_shape) or None
 
     Raises
     ------
@@ -338,7 +338,7 @@ class LayerNorm(Layer):
         self.bias = constant(self.normalized_shape, 0.0, dtype) if elementwise_affine and bias else None
 
     def forward(self, x: Array) -> Array:
-        """(..., *normalized_shape) to the same shape."""
+        """(..., normalized_shape) to the same shape."""
         y, cache = functional.layer_norm(
             x,
             None if self.weight is None else self.weight.data,

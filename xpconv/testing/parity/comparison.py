@@ -157,7 +157,7 @@ def is_ok(findings: Sequence[Finding], dtype: str = "float32") -> bool:
     Returns
     -------
     bool
-        What `xpconv parity` makes its exit status of.
+        What ``xpconv parity`` makes its exit status of.
     """
     worst = largest(findings)
     within = dtype != "float32" or worst is None or worst.of_largest <= LARGEST_VALUE_LIMIT
