@@ -13,6 +13,7 @@ PAGES = [page for page in (ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md")
 # optional packages by page, named by its place in docs/
 NEEDED = {
     "guides/data": ("PIL",),
+    "guides/from-pytorch": ("torch",),
     "guides/plotting": ("matplotlib",),
     "guides/onnx": ("onnx", "onnxruntime"),
     "guides/scikit-learn": ("sklearn",),
