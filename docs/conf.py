@@ -61,6 +61,7 @@ nitpick_ignore_regex = [
     (r"py:.*", r"xpconv\.(.*\.)?_.*"),
     (r"py:class", r"xpconv\.backends\.protocol\.(HostRandom|Shortage)"),
     (r"py:class", r"xpconv\.(data\.order\.ImageRandom|onnx\.layers\.\w+|testing\.parity\.cases\.Draw)"),
+    (r"py:class", r"xpconv\.report\.collect\.(Predictions|Filters|LayerTimes)"),
 ]
 
 # ---- the pages as a reader sees them
