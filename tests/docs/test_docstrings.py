@@ -47,7 +47,7 @@ MODULES = (
 NEEDED = {"xpconv.sklearn": "sklearn", "xpconv.testing.strategies": "hypothesis"}
 
 _ARRAY = re.compile(r"\b(Array|ndarray|NDArray|ArrayLike)\b")
-_SHAPE = re.compile(r"\([^()]*,[^()]*\)|\bshape|\blike\b|\bscalar\b|\bwithout axes\b|\bany rank\b")
+_SHAPE = re.compile(r"\([^()]*,[^()]*\)|\(\.\.\.\)|\bshape|\blike\b|\bscalar\b|\bwithout axes\b|\bany rank\b")
 _UNSAID = (NotImplementedError, AssertionError, StopIteration)  # of abstract methods, faults of xpconv, iterators
 
 

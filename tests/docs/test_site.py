@@ -59,9 +59,12 @@ def commands(page):
     """The lines of a page's shell blocks that call ``xpconv``, without continuations, comments and redirections."""
     lines = []
     for block in _SHELL.findall(page.read_text(encoding="utf-8")):
-        for line in block.replace("\\\n", " ").splitlines():
-            words = shlex.split(line.removeprefix("$ "), comments=True)
-            ends = [k for k, word in enumerate(words) if word in ("|", ">", "&&", ";", "&")]
+        typed = block.replace("\\\n", " ").splitlines()
+        if any(line.startswith("$ ") for line in typed):  # the rest is what the commands print
+            typed = [line.removeprefix("$ ") for line in typed if line.startswith("$ ")]
+        for line in typed:
+            words = shlex.split(line, comments=True)
+            ends = [k for k, word in enumerate(words) if word in ("|", ">", ">>", "&&", ";", "&")]
             words = words[: ends[0]] if ends else words
             while words and re.fullmatch(r"[A-Z_]+=\S*", words[0]):  # settings in front of a command
                 words = words[1:]
