@@ -113,7 +113,8 @@ def table(measured: dict[str, Any], said: dict[str, Any]) -> str:
         run, alone = runs[f"train {size}"], runs[f"alone {size}"]["step_s"]
         check = said["checks"][size]
         lines += [
-            f"| {size} | {1e3 * run['step_s']:.0f} ms | {int(size) * efficiency:.2f} | {run['wait_s'] / run['step_s']:.1%} "
+            f"| {size} | {1e3 * run['step_s']:.0f} ms | {int(size) * efficiency:.2f} "
+            f"| {run['wait_s'] / run['step_s']:.1%} "
             f"| {run['bytes'] / 1e6:.2f} MB in {run['messages']:.0f} messages | {1e3 * alone:.0f} ms "
             f"| {1e3 * check['predicted_s']:.0f} ms ({check['predicted_s'] / check['measured_s'] - 1:+.1%}) |"
         ]
