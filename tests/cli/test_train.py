@@ -379,6 +379,20 @@ def test_a_disk_that_fills_up(run, npz, tmp_path, monkeypatch):
     assert log(tmp_path / "r") == log(tmp_path / "whole")
 
 
+def test_a_scheduler_that_wants_the_machine(process, run, npz, tmp_path):
+    """SIGTERM saves, too, and the status asks to be started again."""
+    child = process("train", "--data", npz, "--epochs", "50", "--batch-size", "9", "--out", "r")
+    for line in child.stdout:
+        if line.startswith("epoch 2/50"):
+            break
+    child.terminate()
+    _, err = child.communicate(timeout=60)
+    assert child.returncode == 75
+    assert re.fullmatch(r"xpconv: interrupted, saved after step \d+ .*; to go on: xpconv train --resume r\n", err)
+    assert read_checkpoint(tmp_path / "r" / "last.safetensors").state["step"] >= 18
+    assert run("train", "--resume", "r", "--epochs", "8")[0] == 0
+
+
 # ---- resuming ---------------------------------------------------------------------------------------------------
 
 

@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import errno
 
-__all__ = ["DONE", "FAILED", "INTERRUPTED", "MEANINGS", "PIPE_CLOSED", "WRONG_USAGE", "expected_errors", "status_of"]
+__all__ = [
+    "DONE",
+    "FAILED",
+    "INTERRUPTED",
+    "MEANINGS",
+    "PIPE_CLOSED",
+    "PREEMPTED",
+    "WRONG_USAGE",
+    "expected_errors",
+    "status_of",
+]
 
 DONE = 0
 FAILED = 1
 WRONG_USAGE = 2
+PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h, as that of `xpconv.training.Preempted`
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
 PIPE_CLOSED = 141  # 128 + SIGPIPE
 
@@ -17,6 +28,7 @@ MEANINGS = {
     FAILED: "the work failed: a result out of tolerance, a loss that is not finite, no memory, a full disk",
     WRONG_USAGE: "wrong usage: an option, setting, file or run folder that does not do; a package or backend that is "
     "not there",
+    PREEMPTED: "told to go by SIGTERM, and saved: start it again with --resume",
     INTERRUPTED: "interrupted by Ctrl-C",
     PIPE_CLOSED: "the reader of the output has gone",
 }

@@ -28,6 +28,7 @@ from ..report.record import Recording
 from ..training import (
     Callback,
     EarlyStopping,
+    Preempted,
     Profile,
     RunFolder,
     RunFolderError,
@@ -41,7 +42,7 @@ from .config import TrainConfig, add_options, collect, flags_of, key_of, read_to
 from .output import complain, emit, result, say, show
 from .progress import progress_for
 from .run import DataInfo, build_model, machine, open_data, open_run
-from .status import DONE, INTERRUPTED
+from .status import DONE, INTERRUPTED, PREEMPTED
 
 if TYPE_CHECKING:
     from ..report.serve import LiveReport
@@ -351,7 +352,7 @@ def _train(
         live.start(folder)
     try:
         return _train_and_test(config, info, folder, model, parts, transform, recording, profile=profile, live=live)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Preempted):
         recording.end("interrupted")
         raise
     except Exception as error:
@@ -400,6 +401,11 @@ def _train_and_test(
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="capture: ")  # said below
             trainer.fit(batches, epochs=config.epochs, validation=validation)
+    except Preempted:  # whoever sent it will not wait for a measurement
+        progress.close()
+        _say_how_to_go_on(folder, trainer)
+        recording.end("interrupted")
+        return PREEMPTED
     except KeyboardInterrupt:
         progress.close()
         _say_how_to_go_on(folder, trainer)
