@@ -256,8 +256,8 @@ def softmax_cross_entropy(rng):
 
 def dropout_mask(rng):
     for shape in [(5, 7, 4), (6001,), (3,), (0, 2), ()]:
-        yield Call("dropout_mask", (np.zeros(shape), 0.3, (2**63 + 12345, 2**32 - 1, 7)))
-    yield Call("dropout_mask", (np.zeros(9), 1.0, (1, 2, 3)))
+        yield Call("dropout_mask", (np.zeros(shape), 0.3, (2**63 + 12345, 2**32 - 1, 7, 0)))
+    yield Call("dropout_mask", (np.zeros(9), 1.0, (1, 2, 3, 0)))
 
 
 def optimizers(rng):

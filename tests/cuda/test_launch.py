@@ -144,7 +144,7 @@ POOL = pool_window((2**8, 2**8), 2, None, 0, 1, False)
 CALLS = {
     "relu": lambda backend: elementwise.relu(backend, phantom(*HUGE)),
     "relu_backward": lambda backend: elementwise.relu_backward(backend, phantom(*HUGE), phantom(*HUGE)),
-    "dropout_mask": lambda backend: dropout.dropout_mask(backend, phantom(*HUGE), 0.5, (1, 2, 3)),
+    "dropout_mask": lambda backend: dropout.dropout_mask(backend, phantom(*HUGE), 0.5, (1, 2, 3, 0)),
     "im2col": lambda backend: columns.im2col(backend, phantom(2**7, 2**6, 2**8, 2**8), WINDOW),  # 2**29 are 9 * 2**29
     "col2im": lambda backend: columns.col2im(backend, phantom(2**7, 9 * 2**6, 2**16), WINDOW),
     "max_pool2d": lambda backend: pool.max_pool2d(backend, phantom(*HUGE), POOL),
@@ -196,11 +196,11 @@ class TestNumbersOnTheDevice:
 
     def test_dropout(self, host):
         like = device(np.zeros(100))
-        want = np.asarray(dropout.dropout_mask(host, like, 0.5, (1, 2, 3)))
+        want = np.asarray(dropout.dropout_mask(host, like, 0.5, (1, 2, 3, 0)))
         step = device([3], np.uint32)
-        np.testing.assert_array_equal(np.asarray(dropout.dropout_mask(host, like, 0.5, (1, 2, step))), want)
+        np.testing.assert_array_equal(np.asarray(dropout.dropout_mask(host, like, 0.5, (1, 2, step, 0))), want)
         step[...] = 4
-        assert not np.array_equal(np.asarray(dropout.dropout_mask(host, like, 0.5, (1, 2, step))), want)
+        assert not np.array_equal(np.asarray(dropout.dropout_mask(host, like, 0.5, (1, 2, step, 0))), want)
 
 
 def test_a_failing_compilation_names_kernels_and_shows_the_log(host, monkeypatch):
