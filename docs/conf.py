@@ -26,6 +26,7 @@ extensions = [
     "myst_parser",
     "sphinx_copybutton",
     "api_pages",
+    "mathml",
     "tables",
 ]
 exclude_patterns = ["_build", "_ext", "_templates", "figures", "images"]
@@ -36,6 +37,7 @@ root_doc = "index"
 source_suffix = {".rst": "restructuredtext", ".md": "markdown"}
 myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 3
+html_math_renderer = "mathml"  # docs/_ext/mathml.py
 
 # ---- the reference, from the docstrings
 default_role = "py:obj"

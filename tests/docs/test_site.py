@@ -141,13 +141,19 @@ def test_every_public_name_has_a_place_in_the_reference():
 
 
 @pytest.fixture
-def tables(monkeypatch):
-    pytest.importorskip("sphinx", reason="the tables are directives of Sphinx")
+def extension(monkeypatch):
+    """``extension(name)``: a module of docs/_ext."""
+    pytest.importorskip("sphinx", reason="extensions of Sphinx")
     monkeypatch.syspath_prepend(str(DOCS / "_ext"))
     monkeypatch.syspath_prepend(str(ROOT))
-    sys.modules.pop("tables", None)
-    yield importlib.import_module("tables")
-    sys.modules.pop("tables", None)
+    yield importlib.import_module
+    for name in ("tables", "mathml"):
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def tables(extension):
+    return extension("tables")
 
 
 def test_the_support_table_says_what_is_dispatched(tables):
@@ -189,6 +195,21 @@ def test_results_are_in_order_of_their_dates(tables, tmp_path):
     ):
         (tmp_path / f"{name}.json").write_text(json.dumps({"environment": {"date": date}}))
     assert [path.stem for path, _ in tables.read_results(tmp_path)] == ["b", "a", "c"]
+
+
+def test_formulas_are_drawn_without_a_script(extension):
+    to_mathml = extension("mathml").to_mathml
+    formulas = []
+    for page in PAGES:
+        text = re.sub(r"`[^`\n]*`", "", _FENCE.sub("", page.read_text(encoding="utf-8")))
+        formulas += [
+            source for pair in re.findall(r"\$\$(.+?)\$\$|\$([^$\n]+)\$", text, re.DOTALL) for source in pair if source
+        ]
+    assert len(formulas) > 50
+    for source in formulas:
+        assert to_mathml(source, as_block=True).startswith("<math ")
+    assert "<munder" not in to_mathml(r"\hat x_i")
+    assert 'html_math_renderer = "mathml"' in (DOCS / "conf.py").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

@@ -254,7 +254,7 @@ def grad_cam(
 
     With the feature maps :math:`A^k` of the layer and the score :math:`s` of the class,
 
-    .. math:: M = \max\Big(0, \sum_k \alpha_k A^k\Big), \qquad
+    .. math:: M = \max\Bigl(0, \sum_k \alpha_k A^k\Bigr), \qquad
               \alpha_k = \frac{1}{H W} \sum_{i,j} \frac{\partial s}{\partial A^k_{ij}}
 
     (Selvaraju et al. 2017, *Grad-CAM*, arXiv:1610.02391, equations 1 and 2). For a network that ends in global average
