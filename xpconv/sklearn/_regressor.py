@@ -80,7 +80,7 @@ class ConvNetRegressor(RegressorMixin, ConvNetEstimator):
         (C, H, W).
     n_features_in_ : int
         Numbers in an image.
-    feature_names_in_ : array (n_features_in_,)
+    feature_names_in_ : array (n_features,)
         Where X was a data frame whose columns all have strings as names.
     n_outputs_ : int
         Columns of the network's result.
