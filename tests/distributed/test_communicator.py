@@ -184,6 +184,9 @@ def test_nccl_says_what_it_is_given(fake_cupy, fresh):
     assert np.array_equal(x, kept)
     assert np.array_equal(comm.allgather(x), [kept, kept])
     assert comm.allreduce_mean(x.astype(np.float16)).dtype == np.float16
+    number = np.array(2.5)
+    assert (comm.broadcast(number).shape, comm.allreduce_mean(number).shape) == ((), ())
+    assert comm.allgather(number).tolist() == [2.5, 2.5]
     comm.barrier()
     assert comm._group.waited
 

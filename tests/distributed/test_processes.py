@@ -63,6 +63,8 @@ class Ends(Callback):
         if trainer.step % 10 == 0:
             trainer.save(os.path.join(folder, "net.safetensors"))
         if trainer.step == 25 and comm.rank == 1:
+            if mode == "exit":
+                sys.exit("nothing is left on the disk of this rank")
             if mode == "raise":
                 raise RuntimeError("the disk of this rank is full")
             if mode == "kill":
@@ -97,7 +99,7 @@ def test_the_protocol(mpiexec):
     assert sorted(out.split("\n")) == ["", *(f"rank {r} is content" for r in range(3))]
 
 
-@pytest.mark.parametrize("ending", ["raise", "kill", "term"])
+@pytest.mark.parametrize("ending", ["raise", "exit", "kill", "term"])
 def test_a_rank_that_ends_ends_the_job_and_the_run_goes_on(mpiexec, tmp_path, ending):
     """On another number of ranks, as if nothing had happened."""
     start = time.monotonic()
@@ -107,6 +109,10 @@ def test_a_rank_that_ends_ends_the_job_and_the_run_goes_on(mpiexec, tmp_path, en
     if ending == "raise":
         assert "rank 1 of 2: it ends the job for this exception" in err
         assert "RuntimeError: the disk of this rank is full" in err
+    elif ending == "exit":
+        assert "nothing is left on the disk of this rank" in err
+        assert "rank 1 of 2: it left with exit code 1, and ends the job" in err
+        assert code == 1
     elif ending == "kill":
         assert re.search(r"rank 1\b", out + err)
         assert re.search(r"signal 9|Killed", out + err)
@@ -116,6 +122,8 @@ def test_a_rank_that_ends_ends_the_job_and_the_run_goes_on(mpiexec, tmp_path, en
         assert code == 75
     step = read_checkpoint(tmp_path / "net.safetensors").state["step"]
     assert step == (25 if ending == "term" else 20)
+    if ending == "exit":  # how the run goes on is seen in the others
+        return
     for ranks, mode in ((1, "whole"), (3, "resume")):
         code, _, err = finish(mpiexec(ranks, TRAIN, mode, tmp_path))
         assert code == 0, err

@@ -1,12 +1,18 @@
 """Several ranks train as one process does: threads are the ranks here."""
 
+import copy
+import functools
+import pickle
+
 import numpy as np
 import pytest
 
 import xpconv
+import xpconv.training.ranks
 from xpconv import data, layers, optim
 from xpconv.backends import to_numpy
 from xpconv.distributed import DistributedError
+from xpconv.distributed.gradients import GradientMean
 from xpconv.functional import multiclass_hinge, softmax_cross_entropy
 from xpconv.training import Trainer, TrainingError, top_k_accuracy
 
@@ -64,7 +70,7 @@ def assert_same_bits(trainers):
     [
         {},
         {"optimizer": "adam"},
-        {"clip_norm": 0.5},
+        {"clip_norm": np.float32(0.5)},
         {"accumulate": 2},
         {"accumulate": 3, "ema": 0.9},
         {"net": lambda: make_net(dropout=0.4)},
@@ -230,19 +236,36 @@ def differing(comm, what):
     odd = comm.rank == 1
     net = make_net(norm=what == "the model" and odd)
     lr = 0.1 if what == "the optimizer" and odd else 0.05
+    smooth = functools.partial(softmax_cross_entropy, label_smoothing=0.1 if odd else 0.2)
+    other = {"the loss": multiclass_hinge if odd else softmax_cross_entropy, "partial": smooth}
     trainer = Trainer(
         net,
-        multiclass_hinge if what == "the loss" and odd else softmax_cross_entropy,
-        optim.SGD(net.parameters(), lr=lr),
+        other.get(what, softmax_cross_entropy),
+        optim.SGD(net.parameters(), lr=lr, momentum=0.9),
         seed=int(what == "seed" and odd),
         clip_norm=1.0 if what == "clip_norm" and odd else None,
+        schedule=lambda step: 0.1 if what == "the learning rates" and odd and step > 3 else 0.05,
         comm=comm,
+        sync_batch_norm=what == "sync_batch_norm" and odd,
     )
+    if what == "the state of the optimizer" and odd:
+        trainer.optimizer.load_state_dict(trained_optimizer())
+    if what == "the frozen layers" and odd:
+        net[-1].eval()
+    count = 41 if what == "the number of training examples" and odd else 40
     trainer.fit(
-        make_data(41 if what == "the number of training examples" and odd else 40),
+        make_data(count, seed=4 if what == "the training data" and odd else 3),
+        validation=make_data(9) if what == "the number of validation examples" and not odd else None,
         epochs=2 if what == "the number of epochs" and odd else 1,
-        batch_size=10 if what == "batch size" and odd else 8,
+        batch_size=10 if what == "the batch size" and odd else 8,
     )
+
+
+def trained_optimizer():
+    net = make_net()
+    trainer = Trainer(net, softmax_cross_entropy, optim.SGD(net.parameters(), lr=0.05, momentum=0.9))
+    trainer.fit(make_data(4), epochs=1)
+    return trainer.optimizer.state_dict()
 
 
 @pytest.mark.parametrize(
@@ -250,7 +273,14 @@ def differing(comm, what):
     [
         "the model",
         "the optimizer",
+        "the state of the optimizer",
+        "the frozen layers",
         "the loss",
+        "partial",
+        "the learning rates",
+        "sync_batch_norm",
+        "the training data",
+        "the number of validation examples",
         "seed",
         "clip_norm",
         "the number of training examples",
@@ -258,10 +288,169 @@ def differing(comm, what):
     ],
 )
 def test_ranks_that_do_not_do_the_same(run_ranks, what):
+    says = "the loss" if what == "partial" else what
     with pytest.raises(
-        DistributedError, match=rf"^the ranks do not do the same: .*{what} is .* on rank 0 and .* on rank 1"
+        DistributedError, match=rf"^the ranks do not do the same: .*{says} is .* on rank 0 and .* on rank 1"
     ):
         run_ranks(3, lambda comm: differing(comm, what))
+
+
+class Scaled(layers.Layer):
+    """Its words have an address in memory, as those of many functions and objects."""
+
+    def __init__(self):
+        self.how = lambda x: x * 0.5
+
+    def forward(self, x):
+        return self.how(x)
+
+    def backward(self, dy):
+        return self.how(dy)
+
+    def extra_repr(self):
+        return repr(self.how)
+
+
+def test_ranks_that_do_the_same_with_objects_of_their_own(run_ranks):
+    """Nothing differs but places in memory; and the schedule cannot be asked for a later step than the next."""
+
+    class Schedule:
+        asked = 0
+
+        def __call__(self, step):
+            assert step == self.asked
+            self.asked += 1
+            return 0.05
+
+    def run(comm):
+        loss = functools.partial(lambda scores, labels, how: softmax_cross_entropy(scores, labels), how=Scaled())
+        net = layers.Sequential(Scaled(), *make_net())
+        trainer = Trainer(net, loss, optim.SGD(net.parameters(), lr=0.05), comm=comm, schedule=Schedule())
+        trainer.fit(make_data(16), epochs=3, batch_size=4)
+        return trainer.step
+
+    assert run_ranks(2, run) == [12, 12]
+
+
+@pytest.fixture
+def small_buckets(monkeypatch):
+    """Every gradient is sent as soon as it is ready."""
+    small = functools.partial(GradientMean, bucket_bytes=8)
+    monkeypatch.setattr(xpconv.training.ranks, "GradientMean", small)
+
+
+class Masked(layers.Linear):
+    """Changes its gradient after it was added."""
+
+    in_place = False
+    changes = True
+
+    def backward(self, dy):
+        dx = super().backward(dy)
+        mask = np.arange(self.weight.shape[1]) % 2
+        if self.changes and self.in_place:
+            self.weight.grad *= mask
+        elif self.changes:
+            self.weight.grad = self.weight.grad * mask
+        return dx
+
+
+def masked_net(**settings):
+    last = Masked(144, CLASSES, rng=2, dtype="float64")
+    vars(last).update(settings)
+    return layers.Sequential(*list(make_net())[:-1], last)
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_a_gradient_that_is_changed_after_it_was_added(run_ranks, small_buckets, in_place):
+    options = {"epochs": 2, "net": lambda: masked_net(in_place=in_place)}
+    together = run_ranks(2, lambda comm: train(comm, **options))
+    np.testing.assert_allclose(curves(together[0]), curves(train(None, **options)), rtol=1e-10)
+
+
+def test_a_gradient_that_is_changed_after_it_was_sent(run_ranks, small_buckets):
+    """In the second step, unlike in the first: an error, after which the run goes on without sending early."""
+
+    def run(comm, error=None):
+        net = masked_net(changes=False)
+
+        class Switch(xpconv.training.Callback):
+            def on_step_end(self, trainer):
+                vars(net[-1])["changes"] = True
+
+        optimizer = optim.SGD(net.parameters(), lr=0.05)
+        trainer = Trainer(net, softmax_cross_entropy, optimizer, comm=comm, callbacks=[Switch()])
+        if error is not None:
+            with pytest.raises(error, match="does not do the same in every step; call fit again"):
+                trainer.fit(make_data(40), epochs=2, batch_size=8)
+            assert trainer.step == 1
+        trainer.fit(make_data(40), epochs=2, batch_size=8)
+        return [record["loss"] for record in trainer.history]
+
+    together = run_ranks(2, lambda comm: run(comm, DistributedError))
+    np.testing.assert_allclose(together, [run(None)] * 2, rtol=1e-10)
+
+
+@pytest.mark.parametrize("norm", [False, True])
+def test_parts_of_a_batch_without_examples(run_ranks, small_buckets, norm):
+    """A share of 3 and one of 2 in 3 parts; a layer that is used twice."""
+
+    def net():
+        twice = layers.Linear(CLASSES, CLASSES, rng=3, dtype="float64")
+        return layers.Sequential(*make_net(norm=norm), twice, layers.ReLU(), twice)
+
+    options = {"net": net, "accumulate": 3, "batch_size": 5, "epochs": 2, "count": 25}
+    together = run_ranks(2, lambda comm: train(comm, check_ranks=1, **options))
+    assert_same_bits(together)
+    if not norm:
+        np.testing.assert_allclose(curves(together[0]), curves(train(None, **options)), rtol=1e-9)
+
+
+def test_frozen_statistics_stay_as_they_are(run_ranks):
+    """Their mean over 7 ranks would be another number, by its rounding."""
+    statistics = np.array([0.1, 0.2, 0.3, 0.7])
+
+    def net():
+        frozen = make_net(norm=True)
+        frozen[1].running_mean = statistics
+        frozen[1].eval()
+        return frozen
+
+    for trainer in run_ranks(7, lambda comm: train(comm, net=net, epochs=1, count=21)):
+        assert np.array_equal(trainer.model[1].running_mean, statistics)
+
+
+def test_a_copy_that_a_callback_takes_of_a_synchronised_net(run_ranks):
+    """It belongs to no run: its batch normalisation waits for nobody."""
+
+    def run(comm):
+        copies = []
+
+        class Copies(xpconv.training.Callback):
+            def on_step_end(self, trainer):
+                copies.append(pickle.loads(pickle.dumps(copy.deepcopy(trainer.model))))
+
+        trainer = train(comm, net=lambda: make_net(norm=True), sync_batch_norm=True, epochs=1, callbacks=[Copies()])
+        assert copies[-1][1].comm is None
+        assert all(np.array_equal(a, weights(trainer)[n]) for n, a in copies[-1].state_dict().items())
+        return len(copies)
+
+    assert run_ranks(2, run) == [5, 5]
+
+
+def test_numbers_as_targets_and_a_rank_without_examples(on, sparing, run_ranks):
+    sparing(False)
+
+    def run(comm):
+        net = layers.Sequential(layers.Linear(3, 1, rng=0))
+        trainer = Trainer(net, xpconv.functional.mse, optim.SGD(net.parameters(), lr=0.01), comm=comm)
+        rng = np.random.default_rng(0)
+        x, y = rng.normal(size=(10, 3)).astype("float32"), rng.normal(size=(10, 1)).astype("float32")
+        trainer.fit((x, y), epochs=1, batch_size=4)
+        return trainer.history[0]["loss"], trainer.history[0]["accuracy"]
+
+    alone = run(None)
+    np.testing.assert_allclose(run_ranks(3, run), [alone] * 3, rtol=1e-5)
 
 
 @pytest.mark.parametrize(("count", "batch_size"), [(3, 16), (40, 3)])

@@ -14,8 +14,9 @@ al., *PyTorch Distributed: Experiences on Accelerating Data Parallel Training*, 
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -43,6 +44,7 @@ class _Bucket:
     def __init__(self, parameters: list[tuple[str, Parameter]]) -> None:
         self.parameters = parameters
         self.missing = 0  # parameters whose gradients are not ready
+        self.sent: list[Array | None] = []
         self.finish: Callable[[], Array] | None = None  # of the mean that is under way
 
 
@@ -65,17 +67,23 @@ class GradientMean:
         self, comm: Communicator, model: Layer, *, bucket_bytes: int = BUCKET_BYTES, overlap: bool = True
     ) -> None:
         self.comm, self.model, self.overlap = comm, model, overlap
-        self.buckets = _buckets(model, bucket_bytes)
-        self.bytes_sent = 0
-        self._bucket_of = {id(p): bucket for bucket in self.buckets for _, p in bucket.parameters}
+        self.bucket_bytes, self.bytes_sent = bucket_bytes, 0
+        self.begin_run()
         self._counts: dict[int, int] = {}
-        self._uses: dict[int, int] | None = None  # how often a gradient is added to in a forward and backward
+        self._arrivals: dict[int, tuple[Array, Array]] = {}
         self._parts = 1
         self._next = 0  # of the buckets
         self._late = False
 
+    def begin_run(self) -> None:
+        """Look at the model anew: at its parameters, and in the next step at how often each is used."""
+        self.buckets = _buckets(self.model, self.bucket_bytes)
+        self._bucket_of = {id(p): bucket for bucket in self.buckets for _, p in bucket.parameters}
+        # how often a gradient is added to in a forward and backward; 0 if it has to wait for the end
+        self._uses: dict[int, int] | None = None
+
     @contextmanager
-    def collecting(self, parts: int, *, overlap: bool = True) -> Iterator[None]:
+    def collecting(self, parts: int, *, overlap: bool = True, takes_all: bool = True) -> Iterator[None]:
         """Inside the block forward and backward run, ``parts`` times; behind it the gradients are means.
 
         Parameters
@@ -84,11 +92,13 @@ class GradientMean:
             The same on all ranks.
         overlap : bool
             False where the gradients of the block are not yet those of the step.
+        takes_all : bool
+            Whether this rank has examples in all parts.
         """
-        self._counts = dict.fromkeys(self._bucket_of, 0)
+        self._counts, self._arrivals = dict.fromkeys(self._bucket_of, 0), {}
         self._parts, self._next, self._late = parts, 0, False
         for bucket in self.buckets:
-            bucket.missing, bucket.finish = len(bucket.parameters), None
+            bucket.missing, bucket.finish, bucket.sent = len(bucket.parameters), None, []
         hook = self._arrived if self.overlap and overlap else None
         parameters = [parameter for bucket in self.buckets for _, parameter in bucket.parameters]
         try:
@@ -98,14 +108,21 @@ class GradientMean:
         finally:
             for parameter in parameters:
                 parameter._on_gradient = None
-        if hook is not None and self._uses is None and any(self._counts.values()):
+        if hook is not None and self._uses is None and takes_all and any(self._counts.values()):
             self._uses = {key: count // parts for key, count in self._counts.items()}
+            # a layer that goes on with a gradient when it was added: it is sent when all is done
+            self._uses |= {id(parameter): 0 for parameter in parameters if self._was_changed(parameter)}
+        self._arrivals = {}
 
     def _arrived(self, parameter: Parameter) -> None:
         """A gradient was added to: perhaps for the last time in this step."""
         key = id(parameter)
         self._counts[key] += 1
         if self._uses is None:
+            grad = parameter.grad
+            assert grad is not None
+            backend = backend_of(grad=grad)
+            self._arrivals[key] = grad, (backend.to_numpy(grad).copy() if backend.on_host else grad)
             return
         wanted = self._uses[key] * self._parts
         if self._counts[key] == wanted:
@@ -117,10 +134,21 @@ class GradientMean:
             self._late = True
         self.comm.progress()
 
+    def _was_changed(self, parameter: Parameter) -> bool:
+        """Whether a gradient is not the one that was there when it was last added to."""
+        if id(parameter) not in self._arrivals:
+            return False
+        array, numbers = self._arrivals[id(parameter)]
+        if parameter.grad is not array:
+            return True
+        backend = backend_of(grad=array)
+        return backend.on_host and not np.array_equal(backend.to_numpy(array), numbers, equal_nan=True)
+
     def _start(self, bucket: _Bucket) -> None:
         backend = backend_of(parameter=bucket.parameters[0][1].data)
         parts = [_flat(backend, parameter) for _, parameter in bucket.parameters]
         flat = compute(backend, "gradients of a bucket", backend.xp.concat, parts)
+        bucket.sent = [parameter.grad for _, parameter in bucket.parameters]
         self.bytes_sent += _bytes_of(bucket.parameters)
         bucket.finish = self.comm.start_mean(flat)
         self._next += 1
@@ -145,14 +173,20 @@ class GradientMean:
         NonFiniteGradientError
             On all ranks.
         DistributedError
-            A parameter was used more often than in the first step, so that its gradient was sent too early.
+            A gradient was changed after it was sent, which it was not in the first step.
         """
-        if self._late:
-            raise DistributedError(
-                "a layer was used more often than in the first step, when part of its gradient was already sent; "
-                "train a network that changes from step to step with overlap=False"
-            )
         self.start_rest()
+        for bucket in self.buckets:
+            now = [parameter.grad for _, parameter in bucket.parameters]
+            self._late = self._late or any(grad is not sent for grad, sent in zip(now, bucket.sent, strict=True))
+            bucket.sent = []
+        if self._late:
+            self.overlap = False
+            raise DistributedError(
+                "the gradient of a layer was changed after it was sent, which did not happen in the first step: the "
+                "network does not do the same in every step; call fit again to go on, with gradients sent after each "
+                "backward pass"
+            )
         present = self._present(complete)
         wrong = False
         means: list[Array] = []
@@ -231,10 +265,13 @@ def _flat(backend: Backend, parameter: Parameter) -> Array:
 
 def weights_digest(model: Layer) -> str:
     """A hash of the bits of all parameters and buffers."""
-    import hashlib
+    return digest_of(model.state_dict())
 
+
+def digest_of(arrays: Mapping[str, Array]) -> str:
+    """A hash of the bits of arrays, and of their names."""
     digest = hashlib.sha256()
-    for name, array in model.state_dict().items():
+    for name, array in arrays.items():
         digest.update(name.encode())
         digest.update(np.ascontiguousarray(backend_of(array=array).to_numpy(array)).view(np.uint8).tobytes())
     return digest.hexdigest()

@@ -6,12 +6,15 @@ support never sees a pointer that it cannot read.
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
+import threading
+import time
 import traceback
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -21,6 +24,8 @@ from ..backends.protocol import Array, Backend
 from .communicator import Communicator, DistributedError, check_floating, check_rank
 
 __all__ = ["MPIComm", "launched_processes"]
+
+_SECONDS_TO_LEAVE = 3.0  # by which ranks may leave one after the other, with a code that is not 0
 
 # What a launcher tells the processes that it starts: how many they are.
 _SIZES = {
@@ -48,7 +53,8 @@ class MPIComm(Communicator):
     """The ranks of an MPI job.
 
     Making one installs a hook for exceptions that nobody catches: the rank prints its number and the traceback and ends
-    the whole job, which would wait for it for ever otherwise.
+    the whole job, which would wait for it for ever otherwise. So does a rank that leaves by ``sys.exit`` with a code
+    other than 0, unless all others leave in the next seconds too.
 
     Parameters
     ----------
@@ -76,7 +82,9 @@ class MPIComm(Communicator):
             )
         self._comm = world.Dup() if comm is None else comm
         self._under_way: list[Any] = []
+        self._exit_code = 0  # of a sys.exit; 0 again where the program went on nevertheless
         _end_job_on_exceptions(self)
+        _end_job_on_failed_exit(self)
 
     @property
     def rank(self) -> int:
@@ -98,6 +106,7 @@ class MPIComm(Communicator):
         """See `Communicator.allreduce_mean`."""
         check_floating(array)
         backend, host = _summable(array)
+        self._exit_code = 0
         self._comm.Allreduce(self._mpi.IN_PLACE, host)
         host /= self.size
         return _back(backend, host, array)
@@ -192,3 +201,30 @@ def _end_job_on_exceptions(comm: MPIComm) -> None:
 
     end_job._ends_job = True  # type: ignore[attr-defined]
     sys.excepthook = end_job
+
+
+def _end_job_on_failed_exit(comm: MPIComm) -> None:
+    """Let ``sys.exit`` with a code other than 0 end the job, where the other ranks do not leave as well."""
+    if comm.size == 1 or getattr(sys.exit, "_ends_job", False):
+        return
+    before, leaving = sys.exit, comm._comm.Dup()  # a group of its own, since the others may be in the middle of a sum
+
+    def leave(status: Any = None, /) -> NoReturn:
+        if threading.current_thread() is threading.main_thread():
+            comm._exit_code = status if isinstance(status, int) else int(status is not None)
+        before(status)
+
+    def end_job() -> None:
+        if not comm._exit_code or comm._mpi.Is_finalized():
+            return
+        request, limit = leaving.Ibarrier(), time.monotonic() + _SECONDS_TO_LEAVE
+        while not request.Test():
+            if time.monotonic() > limit:
+                where = f"rank {comm.rank} of {comm.size}"
+                print(f"{where}: it left with exit code {comm._exit_code}, and ends the job", file=sys.stderr)
+                comm.abort(comm._exit_code)
+            time.sleep(0.01)
+
+    leave._ends_job = True  # type: ignore[attr-defined]
+    sys.exit = leave  # type: ignore[assignment]
+    atexit.register(end_job)

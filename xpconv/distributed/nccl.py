@@ -78,7 +78,7 @@ class NCCLComm(Communicator):
         check_rank(self, root)
         there = self._copy(array)
         self._group.broadcast(there, root)
-        return self._like(there, array)
+        return self._like(there, array, array.shape)
 
     def allreduce_mean(self, array: Array) -> Array:
         """See `Communicator.allreduce_mean`; half types are added up in float32."""
@@ -88,14 +88,14 @@ class NCCLComm(Communicator):
             there = there.astype(self._cupy.float32)
         self._group.all_reduce(there, there, "sum")
         there /= self._size
-        return self._like(there, array)
+        return self._like(there, array, array.shape)
 
     def allgather(self, array: Array) -> Array:
         """See `Communicator.allgather`."""
         there = self._copy(array)
         rows = self._cupy.empty((self._size, *there.shape), there.dtype)
         self._group.all_gather(there, rows, there.size)
-        return self._like(rows, array)
+        return self._like(rows, array, (self._size, *array.shape))
 
     def barrier(self) -> None:
         """See `Communicator.barrier`."""
@@ -105,8 +105,8 @@ class NCCLComm(Communicator):
         """A contiguous copy on the device, with an axis at least: NCCL is given memory, not views."""
         return self._cupy.ascontiguousarray(self._cupy.array(array, copy=True))
 
-    def _like(self, there: Any, array: Array) -> Array:
-        backend = backend_of(array=array)
+    def _like(self, there: Any, array: Array, shape: tuple[int, ...]) -> Array:
+        backend, there = backend_of(array=array), there.reshape(shape)
         if isinstance(array, np.ndarray):
             return self._cupy.asnumpy(there).astype(array.dtype, copy=False)
         return backend.astype(there, backend.dtype_name(array))

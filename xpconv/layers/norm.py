@@ -154,6 +154,10 @@ class _BatchNorm(Layer):
         _accumulate(self.bias, dbias)
         return dx, dresidual
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but ``comm``: a copy, such as a callback may take, belongs to no run."""
+        return {name: value for name, value in self.__dict__.items() if name != "comm"}
+
     def extra_repr(self) -> str:
         """As PyTorch."""
         return (

@@ -6,8 +6,11 @@ batch: gradients are means over all examples, loss and accuracy those of the who
 
 from __future__ import annotations
 
+import copy
+import functools
 import hashlib
 import math
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,9 +21,10 @@ import numpy as np
 
 from ..backends import backend_of, compute, to_numpy
 from ..backends.protocol import Array
+from ..data import ArrayDataset, Batches
 from ..data.order import share
 from ..distributed.communicator import Communicator, DistributedError, gather_json, gather_rows
-from ..distributed.gradients import GradientMean, weights_digest
+from ..distributed.gradients import GradientMean, digest_of, weights_digest
 from ..layers import BatchNorm1d, BatchNorm2d
 
 if TYPE_CHECKING:
@@ -32,6 +36,9 @@ __all__ = ["Ranks"]
 
 # On a device a flag that all ranks must see waits for the device: so it is looked at every so many times only.
 _PATIENCE = 16
+
+# So many examples of a set are looked at to see that the ranks have the same one.
+_EXAMPLES = 8
 
 
 class Ranks:
@@ -53,15 +60,16 @@ class Ranks:
         self.sync_batch_norm, self.check_every = sync_batch_norm, check_every
         self.mean = GradientMean(comm, trainer.model)
         self._asked = 0
-        self._complete = True  # whether every rank has examples of the batch
+        self._complete = True  # whether every rank has examples in every part of the batch
 
     # ---- before a run ---------------------------------------------------------------------------------------
 
     @contextmanager
-    def running(self, batches: Any, epochs: int) -> Iterator[None]:
+    def running(self, batches: Any, held_out: Any, epochs: int) -> Iterator[None]:
         """Inside the block a run goes on: all ranks have agreed on what they train, and start from the same weights."""
-        self._check_agreement(batches, epochs)
+        self._check_agreement(batches, held_out, epochs)
         self._broadcast_model()
+        self.mean.begin_run()
         synced = [layer for layer in self._batch_norms() if self.sync_batch_norm]
         try:
             for layer in synced:
@@ -76,9 +84,10 @@ class Ranks:
             layer for _, layer in self.trainer.model.named_layers() if isinstance(layer, (BatchNorm1d, BatchNorm2d))
         ]
 
-    def _check_agreement(self, batches: Any, epochs: int) -> None:
+    def _check_agreement(self, batches: Any, held_out: Any, epochs: int) -> None:
         """Raise DistributedError on all ranks, saying what differs, unless they are about to do the same."""
-        mine = _facts(self.trainer, batches, epochs)
+        mine = _facts(self.trainer, batches, held_out, epochs)
+        mine |= {"sync_batch_norm": self.sync_batch_norm, "check_ranks": self.check_every}
         everyone = gather_json(self.comm, mine)
         differences = []
         for name in mine:
@@ -103,7 +112,6 @@ class Ranks:
 
     def weight(self, examples: int, batch: int) -> float:
         """What the mean loss of this rank's share counts, so that the mean over the ranks is that of the batch."""
-        self._complete = batch >= self.comm.size
         return examples * self.comm.size / batch
 
     def first_example(self, batch: int) -> int:
@@ -112,8 +120,9 @@ class Ranks:
 
     def parts(self, examples: int, batch: int, count: int) -> list[slice]:
         """The share of this rank in at most ``count`` parts, as many on all ranks; some may be empty."""
-        most = self._shares(batch)[0].stop
+        most, least = share(batch, 0, self.comm.size).stop, batch // self.comm.size
         parts = min(count, max(most, 1))
+        self._complete = least >= parts
         return [share(examples, part, parts) for part in range(parts)]
 
     def takes_part_without_examples(self) -> bool:
@@ -125,7 +134,8 @@ class Ranks:
         """Inside the block a batch goes forward and backward, in parts; behind it the gradients are those of all."""
         trainer = self.trainer
         whole = trainer.mixed_precision is None  # else gradients are scaled and cast when the block is left
-        with self.mean.collecting(parts, overlap=whole):
+        takes_all = self._complete or self.takes_part_without_examples()
+        with self.mean.collecting(parts, overlap=whole, takes_all=takes_all):
             yield
         self.mean.start_rest()  # before anything else is sent, since the ranks need not all have started them
         buffers = self._start_buffers()
@@ -139,11 +149,11 @@ class Ranks:
         places = [
             (layer, name, array)
             for _, layer in model.named_layers()
-            if getattr(layer, "comm", None) is None
+            if layer.training and getattr(layer, "comm", None) is None
             for name, array in layer._own(layer._buffer_names)
         ]
         floating = [(layer, name, array) for layer, name, array in places if backend_of(b=array).is_floating(array)]
-        if not self._complete:  # ranks without examples have not counted the step
+        if not self._complete:  # ranks without examples have not counted the step, or a part of it
             for layer, name, array in places:
                 if not backend_of(b=array).is_floating(array):
                     setattr(layer, name, self.comm.broadcast(array))
@@ -174,6 +184,8 @@ class Ranks:
             with backend.running():
                 counted = loss * math.nan if hits is None else backend.astype(hits, loss.dtype)
                 sums = self.comm.allreduce_mean(backend.xp.stack([loss * weight, counted]))
+                if weight == 0 and math.isnan(float(to_numpy(sums[1, ...]))):  # no examples here, no hits elsewhere
+                    hits = None
                 return sums[0, ...], None if hits is None else sums[1, ...] * self.comm.size
         counted = math.nan if hits is None else float(to_numpy(hits))
         sums = self.comm.allreduce_mean(np.array([float(to_numpy(loss)) * weight, counted]))
@@ -232,11 +244,12 @@ class Ranks:
         return [share(count, rank, self.comm.size) for rank in range(self.comm.size)]
 
 
-def _facts(trainer: Trainer, batches: Any, epochs: int) -> dict[str, Any]:
+def _facts(trainer: Trainer, batches: Any, held_out: Any, epochs: int) -> dict[str, Any]:
     """What has to be the same on all ranks, by a name that the message can use."""
     from .. import __version__
 
-    model, optimizer = trainer.model, trainer.optimizer
+    model, optimizer, average = trainer.model, trainer.optimizer, trainer._average
+    state = optimizer.state_dict()
     shapes = [
         (name, list(parameter.shape), backend_of(p=parameter.data).dtype_name(parameter.data))
         for name, parameter in model.named_parameters()
@@ -247,23 +260,79 @@ def _facts(trainer: Trainer, batches: Any, epochs: int) -> dict[str, Any]:
         "the version of NumPy": np.__version__,
         "the script": _digest_of_file(sys.argv[0] if sys.argv else None),
         "the code of the model": _digest_of_file(getattr(sys.modules.get(type(model).__module__), "__file__", None)),
-        "the model": _digest([repr(model), shapes]),
+        "the model": _digest([_described(model), shapes]),
         "the number of parameters": sum(math.prod(shape) for _, shape, _ in shapes),
-        "the optimizer": [type(optimizer).__name__, optimizer.state_dict()["settings"]],
-        "the loss": getattr(trainer.loss, "__qualname__", type(trainer.loss).__name__),
-        "the schedule": type(trainer.schedule).__name__,
+        "the optimizer": [type(optimizer).__name__, state["settings"]],
+        "the state of the optimizer": digest_of(state["arrays"])[:12],
+        "the frozen layers": _frozen(trainer),
+        "the loss": _described(trainer.loss),
+        "the schedule": _described(trainer.schedule),
+        "the learning rates": _rates(trainer, epochs * len(batches)),
         "seed": trainer.seed,
-        "clip_norm": trainer.clip_norm,
-        "ema": None if trainer._average is None else trainer._average.decay,
+        "clip_norm": None if trainer.clip_norm is None else float(trainer.clip_norm),
+        "ema": None if average is None else average.decay,
+        "the averaged weights": None if average is None else digest_of(average._arrays)[:12],
+        "the loss scale": None if trainer.loss_scale is None else trainer.loss_scale.state_dict(),
         "accumulate": trainer.accumulate,
         "mixed_precision": trainer.mixed_precision,
         "the metrics": sorted(trainer.metrics),
         "the number of epochs": epochs,
         "the batch size": batches.batch_size,
         "the number of training examples": batches.examples,
+        "the training data": _digest_of_data(batches),
         "the seed of the data": batches.seed,
+        "the number of validation examples": None if held_out is None else held_out.examples,
+        "the batch size of validation": None if held_out is None else held_out.batch_size,
+        "the validation data": None if held_out is None else _digest_of_data(held_out),
         "the step that the run is at": [trainer.epoch, trainer.epoch_step, trainer.step],
     }
+
+
+def _described(value: Any) -> str:
+    """What it is in words that are the same in every process that has an equal one."""
+    if isinstance(value, functools.partial):
+        more = [*map(_described, value.args), *(f"{name}={_described(a)}" for name, a in value.keywords.items())]
+        return f"{_described(value.func)} with {', '.join(more)}"
+    text = getattr(value, "__qualname__", None) or repr(value)
+    return re.sub(r" at 0x[0-9A-Fa-f]+", "", text)
+
+
+def _frozen(trainer: Trainer) -> list[str]:
+    known = trainer.model.training  # else it says nothing about its layers, see `Trainer.fit`
+    layers = trainer.model.named_layers()
+    return [name for name, layer in layers if (not layer.training if known else id(layer) in trainer._frozen)]
+
+
+def _rates(trainer: Trainer, steps: int) -> list[float] | None:
+    """Some learning rates of the run; None without a schedule, or with one that cannot be asked out of turn."""
+    if trainer.schedule is None:
+        return None
+    try:
+        schedule = copy.deepcopy(trainer.schedule)
+        return [float(schedule(step)) for step in (trainer.step, steps // 2, max(steps - 1, 0))]
+    except Exception:  # of whatever a user's own function finds wrong with these steps
+        return None
+
+
+def _digest_of_data(batches: Any) -> str:
+    """A hash of the targets and of a few examples, and of what is done to them."""
+    if isinstance(batches, Batches):
+        settings = [batches.shuffle, batches.mixup, batches.dtype, batches.training, _described(batches.transform)]
+        images = batches.dataset.images if isinstance(batches.dataset, ArrayDataset) else None
+        arrays = [batches.dataset.labels, images]
+    else:
+        settings = [batches.shuffle, batches.dtype]
+        arrays = [batches.y, batches.x]
+    found: dict[str, Array] = {}
+    for k, array in enumerate(arrays):
+        if array is None:
+            continue
+        count = array.shape[0]
+        settings.append([list(array.shape), backend_of(array=array).dtype_name(array)])
+        few = math.prod(array.shape[1:]) == 1 and isinstance(array, np.ndarray)
+        rows = [slice(0, count)] if few else [slice(r, r + 1) for r in range(0, count, max(1, -(-count // _EXAMPLES)))]
+        found |= {f"{k} {row.start}": array[row, ...] for row in rows}
+    return _digest([settings, digest_of(found)])
 
 
 def _digest(value: Any) -> str:

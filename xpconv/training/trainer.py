@@ -272,7 +272,7 @@ class Trainer:
             self._check_order(batches)
             if isinstance(batches, Batches) and batches.dataset.class_names is not None:
                 self.classes = batches.dataset.class_names
-            with on_first_interrupt(self._request_interrupt), self._together(batches, epochs):
+            with on_first_interrupt(self._request_interrupt), self._together(batches, held_out, epochs):
                 batches, held_out = self._share_of(batches), self._share_of(held_out)
                 self._call("on_fit_start")
                 try:
@@ -330,9 +330,9 @@ class Trainer:
             raise _StopTraining
 
     @contextlib.contextmanager
-    def _together(self, batches: Batches | ArrayPairs, epochs: int) -> Iterator[None]:
+    def _together(self, batches: Any, held_out: Any, epochs: int) -> Iterator[None]:
         """Inside the block a run goes on, with several ranks on all of them alike."""
-        with contextlib.nullcontext() if self._ranks is None else self._ranks.running(batches, epochs):
+        with contextlib.nullcontext() if self._ranks is None else self._ranks.running(batches, held_out, epochs):
             yield
 
     def _share_of(self, batches: Any) -> Any:
