@@ -112,7 +112,6 @@ def test_a_rank_that_ends_ends_the_job_and_the_run_goes_on(mpiexec, tmp_path, en
     elif ending == "exit":
         assert "nothing is left on the disk of this rank" in err
         assert "rank 1 of 2: it left with exit code 1, and ends the job" in err
-        assert code == 1
     elif ending == "kill":
         assert re.search(r"rank 1\b", out + err)
         assert re.search(r"signal 9|Killed", out + err)
