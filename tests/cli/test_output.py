@@ -64,7 +64,7 @@ def test_info_fits(terminal, columns):
     status, text = terminal(columns, "info", environment={"XPCONV_NUM_THREADS": "1"})
     assert status == 0
     longest = max(text.split(), key=len)  # a path or a command is not broken
-    assert all(len(line) <= max(columns, len(longest) + 6) for line in text.split("\n"))
+    assert all(len(line) <= max(columns, len(longest) + 12) for line in text.split("\n"))
     assert "conv2d" in text
 
 

@@ -118,9 +118,7 @@ def until_line(child, start):
 
 
 def test_watching_and_ctrl_c(process, npz, tmp_path):
-    child = process(
-        "train", "--data", npz, "--epochs", 500, "--batch-size", 9, "--out", "r", "--watch", 0, preexec_fn=_no_mask
-    )
+    child = process("train", "--data", npz, "--epochs", 500, "--batch-size", 9, "--out", "r", "--watch", 0)
     address = until_line(child, "watch").split()[1]
     until_line(child, "epoch 2/")
     with urllib.request.urlopen(address, timeout=20) as answer:
@@ -137,10 +135,6 @@ def test_watching_and_ctrl_c(process, npz, tmp_path):
     assert (run.predictions.part, run.predictions.images) == ("validation", 9)
     assert run.filters is not None
     assert "To go on: xpconv train --resume" in (tmp_path / "r" / "report.html").read_text(encoding="utf-8")
-
-
-def _no_mask():
-    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def test_a_port_that_is_taken_is_told_before_the_run(run, npz, tmp_path):

@@ -57,7 +57,7 @@ assert dx.sum() == y.sum()
 cols = np.empty((8, 4, 3, 3, 62, 62))
 kernels.im2col(x, cols, 1, 1, 0, 0, 1, 1)
 assert np.array_equal(cols[:, :, 1, 2], x[:, :, 1:-1, 2:])
-kernels.dropout(None, None, y, 1, 2, 3, 2**31, 2.0)
+kernels.dropout(None, None, y, 1, 2, 3, 0, 2**31, 2.0)
 assert 0.9 < y.mean() < 1.1
 with kernels.PoolClaim() as claimed:
     print(kernels.THREADED, kernels.get_num_threads(), claimed, kernels.instruction_set() is None)

@@ -1,3 +1,5 @@
+from typing import Any
+
 from numpy.typing import NDArray
 
 THREADED: bool
@@ -22,8 +24,8 @@ class BlasAtOneThread:
     def __exit__(self, *error: object) -> None: ...
 
 def im2col(
-    x: NDArray,
-    cols: NDArray,
+    x: NDArray[Any],
+    cols: NDArray[Any],
     stride_h: int,
     stride_w: int,
     pad_top: int,
@@ -32,8 +34,8 @@ def im2col(
     dilation_w: int,
 ) -> None: ...
 def col2im(
-    cols: NDArray,
-    x: NDArray,
+    cols: NDArray[Any],
+    x: NDArray[Any],
     stride_h: int,
     stride_w: int,
     pad_top: int,
@@ -43,9 +45,9 @@ def col2im(
     accumulate: bool = False,
 ) -> None: ...
 def max_pool(
-    x: NDArray,
-    y: NDArray,
-    argmax: NDArray,
+    x: NDArray[Any],
+    y: NDArray[Any],
+    argmax: NDArray[Any],
     kernel_h: int,
     kernel_w: int,
     stride_h: int,
@@ -56,9 +58,9 @@ def max_pool(
     dilation_w: int,
 ) -> None: ...
 def max_pool_backward(
-    dy: NDArray,
-    argmax: NDArray,
-    dx: NDArray,
+    dy: NDArray[Any],
+    argmax: NDArray[Any],
+    dx: NDArray[Any],
     kernel_h: int,
     kernel_w: int,
     stride_h: int,
@@ -69,8 +71,8 @@ def max_pool_backward(
     dilation_w: int,
 ) -> None: ...
 def avg_pool(
-    x: NDArray,
-    y: NDArray,
+    x: NDArray[Any],
+    y: NDArray[Any],
     kernel_h: int,
     kernel_w: int,
     stride_h: int,
@@ -85,8 +87,8 @@ def avg_pool(
     count_right: int,
 ) -> None: ...
 def avg_pool_backward(
-    dy: NDArray,
-    dx: NDArray,
+    dy: NDArray[Any],
+    dx: NDArray[Any],
     kernel_h: int,
     kernel_w: int,
     stride_h: int,
@@ -100,21 +102,21 @@ def avg_pool_backward(
     count_left: int,
     count_right: int,
 ) -> None: ...
-def adaptive_avg_pool(x: NDArray, y: NDArray) -> None: ...
-def adaptive_avg_pool_backward(dy: NDArray, dx: NDArray) -> None: ...
+def adaptive_avg_pool(x: NDArray[Any], y: NDArray[Any]) -> None: ...
+def adaptive_avg_pool_backward(dy: NDArray[Any], dx: NDArray[Any]) -> None: ...
 def batch_norm(
-    x: NDArray,
-    residual: NDArray | None,
-    y: NDArray,
-    weight: NDArray | None,
-    bias: NDArray | None,
-    mean: NDArray,
-    variance: NDArray,
-    inv_std: NDArray,
-    old_mean: NDArray | None,
-    old_variance: NDArray | None,
-    new_mean: NDArray | None,
-    new_variance: NDArray | None,
+    x: NDArray[Any],
+    residual: NDArray[Any] | None,
+    y: NDArray[Any],
+    weight: NDArray[Any] | None,
+    bias: NDArray[Any] | None,
+    mean: NDArray[Any],
+    variance: NDArray[Any],
+    inv_std: NDArray[Any],
+    old_mean: NDArray[Any] | None,
+    old_variance: NDArray[Any] | None,
+    new_mean: NDArray[Any] | None,
+    new_variance: NDArray[Any] | None,
     momentum: float,
     eps: float,
     rows: bool,
@@ -122,46 +124,46 @@ def batch_norm(
     relu: bool,
 ) -> None: ...
 def batch_norm_backward(
-    dy: NDArray,
-    y: NDArray | None,
-    x: NDArray,
-    dx: NDArray,
-    dresidual: NDArray | None,
-    weight: NDArray | None,
-    mean: NDArray,
-    inv_std: NDArray,
-    dw: NDArray,
-    db: NDArray,
+    dy: NDArray[Any],
+    y: NDArray[Any] | None,
+    x: NDArray[Any],
+    dx: NDArray[Any],
+    dresidual: NDArray[Any] | None,
+    weight: NDArray[Any] | None,
+    mean: NDArray[Any],
+    inv_std: NDArray[Any],
+    dw: NDArray[Any],
+    db: NDArray[Any],
     rows: bool,
     given: bool,
 ) -> None: ...
 def norm_rows(
-    x: NDArray,
-    y: NDArray,
-    weight: NDArray | None,
-    bias: NDArray | None,
-    mean: NDArray,
-    inv_std: NDArray,
+    x: NDArray[Any],
+    y: NDArray[Any],
+    weight: NDArray[Any] | None,
+    bias: NDArray[Any] | None,
+    mean: NDArray[Any],
+    inv_std: NDArray[Any],
     groups: int,
     eps: float,
     layer: bool,
 ) -> None: ...
 def norm_rows_backward(
-    dy: NDArray,
-    x: NDArray,
-    dx: NDArray,
-    weight: NDArray | None,
-    mean: NDArray,
-    inv_std: NDArray,
-    dw: NDArray,
-    db: NDArray,
+    dy: NDArray[Any],
+    x: NDArray[Any],
+    dx: NDArray[Any],
+    weight: NDArray[Any] | None,
+    mean: NDArray[Any],
+    inv_std: NDArray[Any],
+    dw: NDArray[Any],
+    db: NDArray[Any],
     groups: int,
     layer: bool,
 ) -> None: ...
 def dropout(
-    x: NDArray | None,
-    y: NDArray | None,
-    mask: NDArray,
+    x: NDArray[Any] | None,
+    y: NDArray[Any] | None,
+    mask: NDArray[Any],
     seed: int,
     layer: int,
     step: int,
@@ -169,7 +171,9 @@ def dropout(
     threshold: int,
     kept: float,
 ) -> None: ...
-def softmax_cross_entropy(scores: NDArray, labels: NDArray, dscores: NDArray, smoothing: float) -> float: ...
+def softmax_cross_entropy(
+    scores: NDArray[Any], labels: NDArray[Any], dscores: NDArray[Any], smoothing: float
+) -> float: ...
 def instruction_sets() -> tuple[str, ...]: ...
 def instruction_set() -> str | None: ...
 def use_instruction_set(name: str) -> None: ...
@@ -193,10 +197,10 @@ def direct_bytes(
     most: int,
 ) -> int | None: ...
 def direct(
-    x: NDArray,
-    w: NDArray,
-    b: NDArray | None,
-    y: NDArray,
+    x: NDArray[Any],
+    w: NDArray[Any],
+    b: NDArray[Any] | None,
+    y: NDArray[Any],
     kernel_h: int,
     kernel_w: int,
     stride_h: int,
@@ -209,12 +213,12 @@ def direct(
     most: int,
 ) -> None: ...
 def direct_backward(
-    dy: NDArray,
-    x: NDArray | None,
-    w: NDArray | None,
-    dx: NDArray | None,
-    dw: NDArray | None,
-    db: NDArray | None,
+    dy: NDArray[Any],
+    x: NDArray[Any] | None,
+    w: NDArray[Any] | None,
+    dx: NDArray[Any] | None,
+    dw: NDArray[Any] | None,
+    db: NDArray[Any] | None,
     kernel_h: int,
     kernel_w: int,
     stride_h: int,
@@ -244,10 +248,10 @@ def depthwise_bytes(
     most: int,
 ) -> int | None: ...
 def depthwise(
-    x: NDArray,
-    w: NDArray,
-    b: NDArray | None,
-    y: NDArray,
+    x: NDArray[Any],
+    w: NDArray[Any],
+    b: NDArray[Any] | None,
+    y: NDArray[Any],
     kernel_h: int,
     kernel_w: int,
     stride_h: int,
@@ -260,9 +264,9 @@ def depthwise(
     most: int,
 ) -> None: ...
 def depthwise_input_gradient(
-    dy: NDArray,
-    w: NDArray,
-    dx: NDArray,
+    dy: NDArray[Any],
+    w: NDArray[Any],
+    dx: NDArray[Any],
     kernel_h: int,
     kernel_w: int,
     stride_h: int,
@@ -274,10 +278,10 @@ def depthwise_input_gradient(
     most: int,
 ) -> None: ...
 def depthwise_weight_gradient(
-    dy: NDArray,
-    x: NDArray,
-    dw: NDArray,
-    db: NDArray | None,
+    dy: NDArray[Any],
+    x: NDArray[Any],
+    dw: NDArray[Any],
+    db: NDArray[Any] | None,
     kernel_h: int,
     kernel_w: int,
     stride_h: int,
@@ -289,10 +293,10 @@ def depthwise_weight_gradient(
     most: int,
 ) -> None: ...
 def blocked_forward(
-    x: NDArray,
-    w: NDArray,
-    b: NDArray | None,
-    y: NDArray,
+    x: NDArray[Any],
+    w: NDArray[Any],
+    b: NDArray[Any] | None,
+    y: NDArray[Any],
     stride_h: int,
     stride_w: int,
     pad_top: int,
@@ -304,10 +308,10 @@ def blocked_forward(
     limit: int,
 ) -> None: ...
 def blocked_input_gradient(
-    dy: NDArray,
-    w: NDArray,
-    b: NDArray | None,
-    dx: NDArray,
+    dy: NDArray[Any],
+    w: NDArray[Any],
+    b: NDArray[Any] | None,
+    dx: NDArray[Any],
     stride_h: int,
     stride_w: int,
     pad_top: int,
@@ -318,10 +322,10 @@ def blocked_input_gradient(
     limit: int,
 ) -> None: ...
 def blocked_weight_gradient(
-    dy: NDArray,
-    x: NDArray,
-    dw: NDArray,
-    db: NDArray | None,
+    dy: NDArray[Any],
+    x: NDArray[Any],
+    dw: NDArray[Any],
+    db: NDArray[Any] | None,
     stride_h: int,
     stride_w: int,
     pad_top: int,
@@ -332,10 +336,10 @@ def blocked_weight_gradient(
     limit: int,
 ) -> None: ...
 def winograd(
-    x: NDArray,
-    w: NDArray,
-    b: NDArray | None,
-    y: NDArray,
+    x: NDArray[Any],
+    w: NDArray[Any],
+    b: NDArray[Any] | None,
+    y: NDArray[Any],
     pad_top: int,
     pad_left: int,
     tile: int,
@@ -344,7 +348,14 @@ def winograd(
     most: int,
 ) -> None: ...
 def winograd_weights(
-    dy: NDArray, x: NDArray, dw: NDArray, db: NDArray, pad_top: int, pad_left: int, tile: int, most: int
+    dy: NDArray[Any],
+    x: NDArray[Any],
+    dw: NDArray[Any],
+    db: NDArray[Any],
+    pad_top: int,
+    pad_left: int,
+    tile: int,
+    most: int,
 ) -> None: ...
 
 RELU: int
@@ -361,11 +372,13 @@ GELU_BACKWARD: int
 SUM: int
 PRODUCT: int
 
-def activate(function: int, kept: NDArray, dy: NDArray | None, result: NDArray, slope: float = 0) -> None: ...
+def activate(
+    function: int, kept: NDArray[Any], dy: NDArray[Any] | None, result: NDArray[Any], slope: float = 0
+) -> None: ...
 def sgd_steps(
-    params: list[NDArray],
-    grads: list[NDArray],
-    velocities: list[NDArray] | None,
+    params: list[NDArray[Any]],
+    grads: list[NDArray[Any]],
+    velocities: list[NDArray[Any]] | None,
     lr: float,
     momentum: float,
     dampening: float,
@@ -373,10 +386,10 @@ def sgd_steps(
     weight_decay: float,
 ) -> None: ...
 def rmsprop_steps(
-    params: list[NDArray],
-    grads: list[NDArray],
-    square_avgs: list[NDArray],
-    buffers: list[NDArray] | None,
+    params: list[NDArray[Any]],
+    grads: list[NDArray[Any]],
+    square_avgs: list[NDArray[Any]],
+    buffers: list[NDArray[Any]] | None,
     lr: float,
     alpha: float,
     eps: float,
@@ -384,10 +397,10 @@ def rmsprop_steps(
     weight_decay: float,
 ) -> None: ...
 def adam_steps(
-    params: list[NDArray],
-    grads: list[NDArray],
-    ms: list[NDArray],
-    vs: list[NDArray],
+    params: list[NDArray[Any]],
+    grads: list[NDArray[Any]],
+    ms: list[NDArray[Any]],
+    vs: list[NDArray[Any]],
     lr: float,
     beta1: float,
     beta2: float,
@@ -397,17 +410,17 @@ def adam_steps(
     correction2: float,
     decoupled: bool,
 ) -> None: ...
-def squared_norm(grads: list[NDArray]) -> float: ...
+def squared_norm(grads: list[NDArray[Any]]) -> float: ...
 def linear_forward(
-    x: NDArray, w: NDArray, b: NDArray | None, y: NDArray, batch: int, inputs: int, outputs: int
+    x: NDArray[Any], w: NDArray[Any], b: NDArray[Any] | None, y: NDArray[Any], batch: int, inputs: int, outputs: int
 ) -> None: ...
 def linear_backward(
-    dy: NDArray,
-    x: NDArray | None,
-    w: NDArray | None,
-    dx: NDArray | None,
-    dw: NDArray | None,
-    db: NDArray | None,
+    dy: NDArray[Any],
+    x: NDArray[Any] | None,
+    w: NDArray[Any] | None,
+    dx: NDArray[Any] | None,
+    dw: NDArray[Any] | None,
+    db: NDArray[Any] | None,
     batch: int,
     inputs: int,
     outputs: int,
