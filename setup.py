@@ -71,7 +71,8 @@ def side_by_side(compile, flags_of):
         return compile([source], *arguments, extra_postargs=[*flags_of(source), *extra_postargs], **options)
 
     def compile_all(sources, *arguments, **options):
-        first, *others = sources  # makes the folder for all objects
+        order = [Path(name).stem for name in SOURCES]  # build_ext has sorted them by name
+        first, *others = sorted(sources, key=lambda source: order.index(Path(source).stem))
         objects = compile_one(first, *arguments, **options)
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             for more in pool.map(lambda source: compile_one(source, *arguments, **options), others):
