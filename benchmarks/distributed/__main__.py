@@ -126,8 +126,13 @@ def table(measured: dict[str, Any], said: dict[str, Any]) -> str:
         lines += ["| ranks | 128 images a rank: efficiency | 8,192 images in all: speed-up |", "|---|---|---|"]
         for n in DOUBLINGS:
             lines += [f"| {n} | {entry['weak_efficiency'][n]:.1%} | {entry['strong_speedup'][n]:.1f} |"]
-        lines += ["", f"With 8,192 images in all, more than {entry['strong_stops_paying']} ranks do not pay: twice as "
-                  "many gain less than 1.25 times.", ""]  # fmt: skip
+        last = entry["strong_stops_paying"]
+        lines += ["", "With 8,192 images in all, "]
+        if last == DOUBLINGS[-1]:
+            lines[-1] += f"every doubling up to {last} ranks gains at least 1.25 times."
+        else:
+            lines[-1] += f"more than {last} ranks do not pay: twice as many gain less than 1.25 times."
+        lines += [""]
     return "\n".join(lines)
 
 
