@@ -32,10 +32,15 @@ CLUSTER = Network(1.5e-6, 12.5e9)
 DOUBLINGS = [2**k for k in range(11)]
 
 
-def _job(ranks: int, *arguments: object) -> dict[str, Any]:
+def launcher() -> str | None:
+    """The mpiexec beside this Python, which is that of its mpi4py, or else the system's."""
+    return shutil.which("mpiexec", path=os.path.dirname(sys.executable)) or shutil.which("mpiexec")
+
+
+def run_job(ranks: int, *arguments: object) -> dict[str, Any]:
     """What rank 0 of a job prints."""
-    launcher = shutil.which("mpiexec", path=os.path.dirname(sys.executable)) or shutil.which("mpiexec")
-    if launcher is None:
+    mpiexec = launcher()
+    if mpiexec is None:
         raise SystemExit('no mpiexec on this machine: pip install "xpconv[mpi]"')
     allowed = ("OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "PRTE_ALLOW_RUN_AS_ROOT")
     variables = dict.fromkeys((*allowed, "PRTE_ALLOW_RUN_AS_ROOT_CONFIRM"), "1")
@@ -44,7 +49,7 @@ def _job(ranks: int, *arguments: object) -> dict[str, Any]:
         "OPENBLAS_NUM_THREADS": "1",
         "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
     }
-    command = [launcher, "-n", str(ranks), sys.executable, "-m", "benchmarks.distributed.worker", *map(str, arguments)]
+    command = [mpiexec, "-n", str(ranks), sys.executable, "-m", "benchmarks.distributed.worker", *map(str, arguments)]
     done = subprocess.run(command, env=os.environ | variables, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr}")
@@ -60,7 +65,7 @@ def measure(ranks: Sequence[int], rounds: int, steps: int) -> dict[str, Any]:
             kinds = ("train",) if size == 1 else ("train", "alone")
             for kind in kinds:
                 print(f"round {number + 1}: {size} ranks, {kind} ...", file=sys.stderr, flush=True)
-                result = _job(size, kind, "--images", IMAGES, "--steps", steps)
+                result = run_job(size, kind, "--images", IMAGES, "--steps", steps)
                 found.setdefault(f"{kind} {size}", []).append(result)
     medians = {
         name: {key: statistics.median(result[key] for result in results) for key in results[0]}
@@ -71,7 +76,7 @@ def measure(ranks: Sequence[int], rounds: int, steps: int) -> dict[str, Any]:
         str(size): statistics.median(a / b["step_s"] for a, b in zip(one, found[f"train {size}"], strict=True))
         for size in ranks
     }
-    return {"runs": medians, "efficiency": efficiency, "allreduce_s": _job(2, "messages")}
+    return {"runs": medians, "efficiency": efficiency, "allreduce_s": run_job(2, "messages")}
 
 
 def predict(measured: dict[str, Any], ranks: Sequence[int]) -> dict[str, Any]:

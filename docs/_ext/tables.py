@@ -13,6 +13,7 @@ import importlib
 import inspect
 import json
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
@@ -33,11 +34,12 @@ ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
 
 
-class _Markdown(SphinxDirective):
+class _Markdown(SphinxDirective, ABC):
     """A directive whose content is made as Markdown."""
 
+    @abstractmethod
     def markdown(self) -> str:
-        raise NotImplementedError
+        """The content."""
 
     def run(self) -> list[nodes.Node]:
         source = f"<{self.name}>"

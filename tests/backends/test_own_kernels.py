@@ -22,6 +22,7 @@ from xpconv.backends import (
     use_kernels,
 )
 from xpconv.backends.cuda import CudaModule
+from xpconv.testing import CASES
 
 
 @pytest.fixture(autouse=True)
@@ -70,9 +71,13 @@ def test_a_kernel_takes_the_calls_that_it_supports():
         serving(numpy, "scaled_square", "float64")
 
 
+@pytest.mark.parametrize(
+    "on",
+    [case for case in CASES if case.id in ("numpy", "numpy-generic", "torch")],
+    ids=lambda case: case.id,
+    indirect=True,
+)
 def test_a_kernel_of_a_known_operator_goes_before_the_compiled_one(on):
-    if on.id not in ("numpy", "numpy-generic", "torch"):
-        pytest.skip("the rest is alike")
     before = serving(load_backend("numpy"), "tanh", "float32").name
     register_kernel("tanh", lambda backend, x: 2 * x, backend="numpy")
     x = on.asarray([0.5], "float32")

@@ -1,13 +1,8 @@
 """The model of what a step costs on several ranks, by hand; and the job that is measured, once, in a small form."""
 
-import json
-import os
-import shutil
-import subprocess
-import sys
-
 import pytest
 
+from benchmarks.distributed.__main__ import launcher, run_job
 from benchmarks.distributed.model import Network, fit_network, stops_paying, strong_scaling, weak_scaling
 
 
@@ -40,15 +35,8 @@ def test_where_it_stops_paying():
 
 def test_a_job_of_two_ranks():
     pytest.importorskip("mpi4py", reason="ranks talk through mpi4py")
-    launcher = shutil.which("mpiexec", path=os.path.dirname(sys.executable)) or shutil.which("mpiexec")
-    if launcher is None:
+    if launcher() is None:
         pytest.skip("no mpiexec on this machine")
-    allowed = ("OMPI_ALLOW_RUN_AS_ROOT", "PRTE_ALLOW_RUN_AS_ROOT")
-    environment = os.environ | {f"{name}{more}": "1" for name in allowed for more in ("", "_CONFIRM")}
-    environment |= {"XPCONV_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    worker = [sys.executable, "-m", "benchmarks.distributed.worker", "train", "--images", "4", "--steps", "2"]
-    done = subprocess.run([launcher, "-n", "2", *worker], env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout.strip().splitlines()[-1])
+    result = run_job(2, "train", "--images", 4, "--steps", 2)
     assert 0 < result["wait_s"] < result["step_s"]
     assert result["gradient_bytes"] == 4 * 272474 < result["bytes"]
