@@ -158,7 +158,7 @@ def _table(device: Device) -> Iterator[tuple[str, Callable[[], Call]]]:
     for name in ("relu", "gelu"):
         yield name, lambda n=name: Call(n, (normal(shape),))
         yield f"{name}, backward", lambda n=name: Call(f"{n}_backward", (normal(shape), normal(shape)))
-    yield "dropout mask", lambda: Call("dropout_mask", (normal(shape), 0.5, (1, 2, 3)), like=True)
+    yield "dropout mask", lambda: Call("dropout_mask", (normal(shape), 0.5, (1, 2, 3, 0)), like=True)
 
     def crop_flip_normalize() -> Call:
         rng, (n, c, h, w) = device.rng, (5, 3, 6, 6) if tiny else (1 << 15, 3, 32, 32)
