@@ -532,6 +532,28 @@ def test_a_step_is_not_recorded(run_ranks):
     assert [trainer.capture_reason for trainer in trainers] == [reason] * 2
 
 
+@pytest.mark.parametrize("mixed_precision", [None, "float16"])
+def test_a_rank_rehearses_for_itself(run_ranks, mixed_precision):
+    """Whether all ranks look for a learning rate or take a profile, or one of them; and the run is as without it."""
+
+    def run(comm, who):
+        net = make_net("float32")
+        optimizer = optim.SGD(net.parameters(), lr=0.05, momentum=0.9)
+        trainer = Trainer(net, softmax_cross_entropy, optimizer, comm=comm, mixed_precision=mixed_precision)
+        found = None
+        if comm is None or comm.rank in who:
+            found = trainer.find_lr(make_data(40, "float32"), steps=20, batch_size=8)
+            assert {layer.name for layer in trainer.profile(make_data(40, "float32"), steps=1).layers} >= {"0", "3"}
+        trainer.fit(make_data(40, "float32"), epochs=2, batch_size=8)
+        return None if found is None else found.losses.tolist(), [record["loss"] for record in trainer.history]
+
+    losses, curve = run(None, ())
+    for who in ((0, 1, 2), (1,)):
+        for rank, theirs in enumerate(run_ranks(3, functools.partial(run, who=who))):
+            assert theirs[0] == (losses if rank in who else None)
+            np.testing.assert_allclose(theirs[1], curve, rtol=1e-5 if mixed_precision is None else 2e-3)
+
+
 @pytest.mark.parametrize("comm", [2, "mpi", object()])
 def test_what_is_no_communicator(comm):
     with pytest.raises(TypeError, match="comm: expected a Communicator"):

@@ -29,7 +29,7 @@ from .communicator import Communicator, DistributedError, gather_json
 if TYPE_CHECKING:
     from ..layers import Layer, Parameter
 
-__all__ = ["BUCKET_BYTES", "GradientMean", "NonFiniteGradientError"]
+__all__ = ["BUCKET_BYTES", "GradientMean", "NonFiniteGradientError", "name_of_non_finite"]
 
 BUCKET_BYTES = 4 << 20  # large enough that latency does not count, small enough that there is something to overlap
 
@@ -68,6 +68,7 @@ class GradientMean:
     ) -> None:
         self.comm, self.model, self.overlap = comm, model, overlap
         self.bucket_bytes, self.bytes_sent = bucket_bytes, 0
+        self.not_finite: str | None = None  # of the last step that was not checked: which gradient, and whose
         self.begin_run()
         self._counts: dict[int, int] = {}
         self._arrivals: dict[int, tuple[Array, Array]] = {}
@@ -164,7 +165,8 @@ class GradientMean:
         Parameters
         ----------
         check : bool
-            Whether a gradient that is not finite is an error. On a device that is left to who reads the loss.
+            Whether a gradient that is not finite is an error; else `not_finite` says which it was. On a device that is
+            left to who reads the loss.
         complete : bool
             Whether every rank had examples, and so knows which parameters have a gradient.
 
@@ -195,10 +197,11 @@ class GradientMean:
             mean = bucket.finish()
             backend = backend_of(mean=mean)
             # all ranks have the same bits, and so come to the same answer
-            wrong = wrong or (check and backend.on_host and not _is_finite(backend.to_numpy(mean)))
+            wrong = wrong or (backend.on_host and not _is_finite(backend.to_numpy(mean)))
             means.append(mean)
-        if wrong:
-            self._raise_non_finite()
+        self.not_finite = self._who_is_not_finite() if wrong else None
+        if self.not_finite is not None and check:
+            raise NonFiniteGradientError(self.not_finite)
         for bucket, mean in zip(self.buckets, means, strict=True):
             backend, start = backend_of(mean=mean), 0
             for name, parameter in bucket.parameters:
@@ -214,20 +217,23 @@ class GradientMean:
         there = here if complete else self.comm.broadcast(here)
         return dict(zip(names, map(bool, there), strict=True))
 
-    def _raise_non_finite(self) -> None:
-        """Say on all ranks which layer it was: the last one, from which all before it have caught it."""
-        first = None
-        for bucket in self.buckets:
-            for name, parameter in bucket.parameters:
-                grad = parameter.grad
-                if first is None and grad is not None and not _is_finite(backend_of(grad=grad).to_numpy(grad)):
-                    first = name
-        found = gather_json(self.comm, first)
+    def _who_is_not_finite(self) -> str:
+        """Which layer it is, the same words on all ranks."""
+        found = gather_json(self.comm, name_of_non_finite(self.model))
         ranks = [rank for rank, name in enumerate(found) if name is not None]
         if not ranks:
-            raise NonFiniteGradientError("the sum of the gradients of all ranks overflows; try a smaller learning rate")
+            return "the sum of the gradients of all ranks overflows; try a smaller learning rate"
         who = "rank " + str(ranks[0]) if len(ranks) == 1 else "ranks " + ", ".join(map(str, ranks))
-        raise NonFiniteGradientError(f"the gradient of {found[ranks[0]]} is not finite on {who} of {self.comm.size}")
+        return f"the gradient of {found[ranks[0]]} is not finite on {who} of {self.comm.size}"
+
+
+def name_of_non_finite(model: Layer) -> str | None:
+    """The last parameter whose gradient is not finite, from which all before it have caught it; None without one."""
+    for name, parameter in reversed(list(model.named_parameters())):
+        grad = parameter.grad
+        if grad is not None and not _is_finite(backend_of(grad=grad).to_numpy(grad)):
+            return name
+    return None
 
 
 def _buckets(model: Layer, bucket_bytes: int) -> list[_Bucket]:

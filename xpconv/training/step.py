@@ -43,20 +43,24 @@ def gradients(trainer: Trainer, x: Array, targets: Array, batch: int | None = No
     ranks = trainer._ranks
     trainer.model.zero_grad()
     if ranks is None or batch is None:
-        return _forward_backward(trainer, x, targets, _parts(x.shape[0], trainer.accumulate), 1.0)
+        return _forward_backward(trainer, x, targets, _parts(x.shape[0], trainer.accumulate), 1.0, 1)
     weight, parts = ranks.weight(x.shape[0], batch), ranks.parts(x.shape[0], batch, trainer.accumulate)
     try:
         with ranks.collecting(len(parts)):
-            loss, hits = _forward_backward(trainer, x, targets, parts, weight)
+            loss, hits = _forward_backward(trainer, x, targets, parts, weight, ranks.comm.size)
     except NonFiniteGradientError as error:
         raise TrainingError(f"step {trainer.step}, with learning rate {trainer.optimizer.lr:g}: {error}") from error
     return ranks.totals(loss, hits, weight)
 
 
 def _forward_backward(
-    trainer: Trainer, x: Array, targets: Array, parts: Sequence[slice], weight: float
+    trainer: Trainer, x: Array, targets: Array, parts: Sequence[slice], weight: float, ranks: int
 ) -> tuple[Array, Array | None]:
-    """Loss and hits of a batch in parts; the gradients are those of the loss times ``weight``."""
+    """Loss and hits of a batch in parts; the gradients are those of the loss times ``weight``.
+
+    The mean over ``ranks`` ranks divides them, so that each has gradients so many times larger. In a half type they are
+    divided before, to overflow and to be rounded as they are in one process.
+    """
     backend = backend_of(x=x, targets=targets)
     model, dtype = trainer.model, trainer.mixed_precision
     scale = 1.0 if trainer.loss_scale is None else trainer.loss_scale.scale
@@ -65,7 +69,7 @@ def _forward_backward(
     way: Any = model
     with contextlib.ExitStack() as stack:
         if dtype is not None:
-            way = stack.enter_context(HalfModel.of(model, backend, dtype, scale))
+            way = stack.enter_context(HalfModel.of(model, backend, dtype, scale / ranks))
         for rows in parts:
             whole = len(parts) == 1
             part, wanted = (x, targets) if whole else (x[rows, ...], targets[rows, ...])

@@ -18,6 +18,7 @@ from ..backends import CaptureError, asarray, backend_of, compute, get_backend, 
 from ..backends.protocol import Array, Backend
 from ..data import Batches
 from ..distributed.communicator import Communicator
+from ..distributed.gradients import name_of_non_finite
 from .average import WeightAverage
 from .callbacks import Callback
 from .capture import WARM_UP, CapturedStep, Outcome, form_of
@@ -411,9 +412,12 @@ class Trainer:
         assert scale is not None
         scale.update(finite)
         if scale.scale < _LEAST_SCALE:
+            where = None if self._ranks is None else self._ranks.mean.not_finite
+            where = where or f"the gradient of {name_of_non_finite(self.model)} is not finite"
             raise TrainingError(
                 f"step {self.step}: gradients overflow {self.mixed_precision} even with a loss scale of "
-                f"{scale.scale:g}; look for huge values in data or weights, or train in bfloat16 or float32"
+                f"{scale.scale:g}: {where}; look for NaN and huge values in data or weights, or train in bfloat16 or "
+                "float32"
             )
 
     def _graph_for(self, x: Array, targets: Array) -> CapturedStep | None:
@@ -560,7 +564,8 @@ class Trainer:
     ) -> LearningRates:
         """The loss in steps whose learning rate grows: a range test (Smith 2015, arXiv:1506.01186).
 
-        Everything, the weights and the state of the optimizer included, is afterwards as it was.
+        Everything, the weights and the state of the optimizer included, is afterwards as it was. A rank that calls this
+        works for itself, with whole batches.
 
         Parameters
         ----------
@@ -591,7 +596,8 @@ class Trainer:
         """Where the time of a training step goes, layer by layer.
 
         After two steps to warm up, ``steps`` steps are measured; then everything is as it was, as after `find_lr`. On a
-        device every layer is waited for, so that its time is its own: the steps take longer than those of a run.
+        device every layer is waited for, so that its time is its own: the steps take longer than those of a run. A rank
+        that calls this works for itself, with whole batches, and no message is among the times.
 
         Parameters
         ----------
