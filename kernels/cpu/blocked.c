@@ -6,6 +6,7 @@
 #include "ahead.h"
 #include "arena.h"
 #include "isa.h"
+#include "stream.h"
 #include "threads.h"
 
 #ifdef XPC_HAS_VECTORS

@@ -1,5 +1,6 @@
 /* Included by blocked.c once for each type and instruction set; NAME makes names of their own. */
 #include "simd.h"
+#include "stream_impl.h"
 #include "transpose_impl.h"
 
 /* Tiles that fill the registers, and how much of a matrix they pass over at once. */
@@ -11,7 +12,8 @@ enum { NAME(MR) = 4, NAME(DR) = 6 };
 enum {
     NAME(NV) = 3,     /* vectors of outputs; `tile` knows this number */
     NAME(DV) = 2,     /* vectors of filters; `walk_tile` knows this number */
-    NAME(CHUNK) = 1024 / (int)sizeof(REAL) /* of K: the columns of a tile stay in the first-level cache */
+    NAME(CHUNK) = 1024 / (int)sizeof(REAL), /* of K: the columns of a tile stay in the first-level cache */
+    NAME(WHOLE_LINES) = LANES * (int)sizeof(REAL) == LINE /* a tile's row is of whole lines, wherever it ends */
 };
 
 /* max(least, v); NaN stays */
@@ -26,17 +28,29 @@ enum {
 #define AT_LEAST(least, v) SIMD(max)(least, v)
 #endif
 
-/* sums[r, lane] (+)= sum over n of a[r, n] * b[n, lane]. */
+/* What goes into a tile of sums and where they go. Rows lie `row` numbers apart. */
+typedef struct {
+    const REAL *bias, *partial; /* added to each row, and to each sum, unless NULL */
+    REAL *sums;
+    ptrdiff_t partial_row, row;
+    int relu;
+    int streamed; /* past the caches: rows are of whole lines */
+} NAME(result);
+
+/* sums[r, lane] = sum over n of a[r, n] * b[n, lane], and so on. */
 INLINE void NAME(product)(const int mr, const int nv, ptrdiff_t n, const REAL *a, const ptrdiff_t a_row,
-                          const ptrdiff_t a_step, const REAL *b, REAL *sums, ptrdiff_t sums_row, int add,
-                          const REAL *bias, int relu)
+                          const ptrdiff_t a_step, const REAL *b, const NAME(result) *to)
 {
-    VEC acc[NAME(DR)][NAME(NV)], least = SPLAT(relu ? (REAL)0 : (REAL)-INFINITY);
+    VEC acc[NAME(DR)][NAME(NV)], least = SPLAT(to->relu ? (REAL)0 : (REAL)-INFINITY);
+    REAL *sums = to->sums;
+    ptrdiff_t row = to->row;
     for (int m = 0; m < mr; m++)
-        for (int j = 0; j < nv; j++) {
-            acc[m][j] = SPLAT(bias ? bias[m] : (REAL)0);
-            __builtin_prefetch(sums + m * sums_row + j * LANES, 1); /* there when the sums are ready */
-        }
+        for (int j = 0; j < nv; j++)
+            acc[m][j] = SPLAT(to->bias ? to->bias[m] : (REAL)0);
+    if (!to->streamed)
+        for (int m = 0; m < mr; m++)
+            for (int j = 0; j < nv; j++)
+                __builtin_prefetch(sums + m * row + j * LANES, 1); /* there when the sums are ready */
     for (; n > 0; n--, a += a_step, b += nv * LANES) {
         VEC lanes[NAME(NV)];
         for (int j = 0; j < nv; j++)
@@ -47,13 +61,18 @@ INLINE void NAME(product)(const int mr, const int nv, ptrdiff_t n, const REAL *a
                 acc[m][j] = FMA(number, lanes[j], acc[m][j]);
         }
     }
-    if (add)
+    if (to->partial)
         for (int m = 0; m < mr; m++)
             for (int j = 0; j < nv; j++)
-                acc[m][j] += LOAD(sums + m * sums_row + j * LANES);
-    for (int m = 0; m < mr; m++)
-        for (int j = 0; j < nv; j++)
-            STORE(sums + m * sums_row + j * LANES, AT_LEAST(least, acc[m][j]));
+                acc[m][j] += LOAD(to->partial + m * to->partial_row + j * LANES);
+    if (NAME(WHOLE_LINES) && to->streamed)
+        for (int m = 0; m < mr; m++)
+            for (int j = 0; j < nv; j++)
+                STREAM(sums + m * row + j * LANES, AT_LEAST(least, acc[m][j]));
+    else
+        for (int m = 0; m < mr; m++)
+            for (int j = 0; j < nv; j++)
+                STORE(sums + m * row + j * LANES, AT_LEAST(least, acc[m][j]));
 }
 
 /* ---- the band --------------------------------------------------------------------------------------------------- */
@@ -210,12 +229,11 @@ static int NAME(panel)(ptrdiff_t left)
     return size;
 }
 
-TARGET static void NAME(tile)(int mr, int nv, ptrdiff_t n, const REAL *w, const REAL *columns, REAL *y, ptrdiff_t y_row,
-                              int add, const REAL *bias, int relu)
+TARGET static void NAME(tile)(int mr, int nv, ptrdiff_t n, const REAL *w, const REAL *columns, const NAME(result) *to)
 {
 #define XPC_TILE(m, v) \
     if (mr == m && nv == v) { \
-        NAME(product)(m, v, n, w, 1, m, columns, y, y_row, add, bias, relu); \
+        NAME(product)(m, v, n, w, 1, m, columns, to); \
         return; \
     }
     EACH_TILE(XPC_TILE)
@@ -223,15 +241,15 @@ TARGET static void NAME(tile)(int mr, int nv, ptrdiff_t n, const REAL *w, const 
 }
 
 /* The same for MR rows of weights that are read where they lie, `w_row` numbers apart. */
-TARGET static void NAME(tile_of_rows)(int nv, ptrdiff_t n, const REAL *w, ptrdiff_t w_row, const REAL *columns, REAL *y,
-                                      ptrdiff_t y_row, int add, const REAL *bias, int relu)
+TARGET static void NAME(tile_of_rows)(int nv, ptrdiff_t n, const REAL *w, ptrdiff_t w_row, const REAL *columns,
+                                      const NAME(result) *to)
 {
     if (nv == 3)
-        NAME(product)(NAME(MR), 3, n, w, w_row, 1, columns, y, y_row, add, bias, relu);
+        NAME(product)(NAME(MR), 3, n, w, w_row, 1, columns, to);
     else if (nv == 2)
-        NAME(product)(NAME(MR), 2, n, w, w_row, 1, columns, y, y_row, add, bias, relu);
+        NAME(product)(NAME(MR), 2, n, w, w_row, 1, columns, to);
     else
-        NAME(product)(NAME(MR), 1, n, w, w_row, 1, columns, y, y_row, add, bias, relu);
+        NAME(product)(NAME(MR), 1, n, w, w_row, 1, columns, to);
 }
 
 typedef struct {
@@ -240,6 +258,7 @@ typedef struct {
     const REAL *w, *b;
     REAL *packed, *y; /* packed is NULL where weights are read where they lie */
     int relu;
+    int streamed;     /* whether whole lines of y are written past the caches */
     ptrdiff_t parts;  /* of the channels of the result, as items of their own */
     ptrdiff_t part;   /* channels of one */
     ptrdiff_t pitch;  /* of sums that are not written to y at once */
@@ -347,32 +366,42 @@ TARGET static void NAME(phase_of_piece)(const NAME(forward_job) *job, const piec
             ptrdiff_t low = xpc_max((seen.begin - p->v.first[a]) * line, part * chunk);
             ptrdiff_t high = xpc_min((seen.end - p->v.first[a]) * line, xpc_min((part + 1) * chunk, depth));
             ptrdiff_t n = xpc_max(high - low, 0);
-            if (n == 0 && part > 0 && !(job->relu && part == chunks - 1))
+            int straight = !weaves && count == nv * LANES && begin / of_image == (end - 1) / of_image;
+            int last = part == chunks - 1;
+            ptrdiff_t image = begin / of_image, inside = it->row * p->h.outputs + begin % of_image;
+            REAL *y = job->y + (it->image + image) * p->result + inside;
+            int streamed = NAME(WHOLE_LINES) && job->streamed && straight && (size_t)y % LINE == 0;
+            if (n == 0 && part > 0 && !((job->relu || streamed) && last))
                 continue;
             if (n > 0) {
                 ptrdiff_t found = find_runs(p, it, begin, count, LANES, runs);
                 NAME(gather)(p, band, p->tab + before + low, n, runs, found, columns, nv * LANES);
             }
-            int straight = !weaves && count == nv * LANES && begin / of_image == (end - 1) / of_image;
-            int last = part == chunks - 1;
-            ptrdiff_t image = begin / of_image, inside = it->row * p->h.outputs + begin % of_image;
-            REAL *y = job->y + (it->image + image) * p->result + inside;
             for (ptrdiff_t m = first_m, mr; m < last_m; m += mr) {
                 mr = NAME(panel)(last_m - m);
                 xpc_fetch(next, (int)(n * nv / 32) + 1); /* some lines for some hundred cycles of work */
-                REAL *to = straight ? y + m * size : sums + (m - first_m) * job->pitch + begin;
-                ptrdiff_t step = straight ? size : job->pitch;
-                const REAL *bias = job->b && part == 0 ? job->b + m : NULL;
+                REAL *kept = sums + (m - first_m) * job->pitch + begin;
+                NAME(result) to = {.bias = part == 0 && job->b ? job->b + m : NULL, .relu = job->relu && last};
+                to.sums = straight && (last || !streamed) ? y + m * size : kept;
+                to.row = to.sums == kept ? job->pitch : size;
+                to.partial = part == 0 ? NULL : streamed ? kept : to.sums;
+                to.partial_row = to.partial == kept ? job->pitch : size;
+                to.streamed = streamed && last;
                 if (job->packed) {
                     NAME(tile)((int)mr, (int)nv, n, job->packed + before * p->outputs + m * depth + low * mr, columns,
-                               to, step, part > 0, bias, job->relu && last);
+                               &to);
                     continue;
                 }
+                to.relu = 0;
+                to.streamed = 0;
                 for (ptrdiff_t k = 0, length; k < n; k += length) {
                     length = xpc_min(n - k, NAME(CHUNK));
+                    to.relu = job->relu && k + length == n;
                     NAME(tile_of_rows)((int)nv, length, job->w + m * p->weight_output + k, p->weight_output,
-                                       columns + k * nv * LANES, to, step, k > 0, k ? NULL : bias,
-                                       job->relu && k + length == n);
+                                       columns + k * nv * LANES, &to);
+                    to.partial = to.sums;
+                    to.partial_row = to.row;
+                    to.bias = NULL;
                 }
             }
         }
@@ -395,9 +424,10 @@ TARGET static void NAME(phase_of_piece)(const NAME(forward_job) *job, const piec
 
 /* The phases of a piece, `step` numbers apart, into the rows of the result. */
 TARGET static void NAME(weave)(const plan *p, const piece *it, ptrdiff_t first_m, ptrdiff_t last_m, const REAL *sums,
-                               ptrdiff_t pitch, ptrdiff_t step, REAL *y)
+                               ptrdiff_t pitch, ptrdiff_t step, REAL *y, int streamed)
 {
     ptrdiff_t width = p->h.total, across = p->h.weave;
+    streamed = streamed && width * (ptrdiff_t)sizeof(REAL) % LINE == 0;
     for (ptrdiff_t n = 0; n < it->images; n++)
         for (ptrdiff_t m = first_m; m < last_m; m++)
             for (ptrdiff_t r = 0; r < it->rows; r++)
@@ -411,6 +441,11 @@ TARGET static void NAME(weave)(const plan *p, const piece *it, ptrdiff_t first_m
                     if (across == 2) {
                         const REAL *even = from, *odd = from + step;
                         ptrdiff_t o = 0;
+                        for (; streamed && o + LANES <= width / 2; o += LANES) {
+                            VEC left = LOAD(even + o), right = LOAD(odd + o);
+                            STREAM(to + 2 * o, ZIP_LOW(left, right));
+                            STREAM(to + 2 * o + LANES, ZIP_HIGH(left, right));
+                        }
                         for (; o + LANES <= width / 2; o += LANES) {
                             VEC left = LOAD(even + o), right = LOAD(odd + o);
                             STORE(to + 2 * o, ZIP_LOW(left, right));
@@ -453,8 +488,10 @@ TARGET static void NAME(forward_items)(const void *argument, ptrdiff_t begin, pt
                 before += (p->v.first[a + 1] - p->v.first[a]) * (p->h.first[b + 1] - p->h.first[b]) * p->channels;
             }
         if (phase > 1)
-            NAME(weave)(p, &it, first, last, sums, job->pitch, step, job->y);
+            NAME(weave)(p, &it, first, last, sums, job->pitch, step, job->y, job->streamed);
     }
+    if (job->streamed)
+        NAME(end_of_stream)();
 }
 
 /* ---- images as lanes: for small planes; every pixel leaves out just the taps that meet padding ------------------- */
@@ -703,7 +740,10 @@ static int NAME(convolve)(plan *p, NAME(forward_job) *job, ptrdiff_t limit)
         outputs = xpc_max(outputs / 2, 1);
     }
     if (job->memory) {
-        ptrdiff_t before = 0;
+        ptrdiff_t before = 0, plane = p->v.total * p->h.total;
+        /* an even row of a woven result begins where a line does, and so do all others */
+        job->streamed = !plain && plane % (LINE / size) == 0 && p->result % (LINE / size) == 0 &&
+                        NAME(is_streamed)(job->y, p->batch * p->outputs * plane);
         if (plain)
             fill_plain_tab(p, p->tab);
         for (ptrdiff_t a = 0; a < p->v.weave && !plain; a++)
@@ -896,7 +936,8 @@ TARGET static void NAME(gradient_of_piece)(const NAME(gradient_job) *job, const 
                     xpc_range columns = outputs_seeing(&p->h, j, 0, p->h.outputs);
                     if (rows.begin == rows.end || columns.begin == columns.end)
                         continue;
-                    NAME(walk) walk = {it->images, rows.end - rows.begin, columns.end - columns.begin};
+                    NAME(walk) walk = {.images = it->images, .rows = rows.end - rows.begin};
+                    walk.columns = columns.end - columns.begin;
                     walk.x_column = p->h.split * width;
                     walk.x_row = p->v.split * p->h.size * width;
                     walk.x_image = pixels * width;

@@ -53,6 +53,12 @@ SHAPES = {
     "one image, one tap, groups": ((1, 8, 4, 5), (32, 4, 1, 1), {"groups": 2}),
     "panels of channels": ((5, 31, 6, 5), (21, 31, 3, 2), {"stride": (1, 2), "padding": (1, 2)}),
     "groups": ((3, 6, 8, 9), (9, 2, 3, 3), {"groups": 3, "stride": 2, "padding": 1}),
+    # results of more than 2 MiB go past the caches where lines are whole
+    "large, one tap": ((6, 12, 32, 32), (97, 12, 1, 1), {}),
+    "large, chunks": ((11, 40, 20, 24), (112, 40, 3, 3), {"padding": 1}),
+    "large, taps beyond a chunk see only padding": ((1, 64, 48, 64), (180, 64, 3, 3), {"padding": (9, 1)}),
+    "large, lines that are not whole": ((9, 4, 27, 30), (80, 4, 1, 1), {}),
+    "large, stride 2": ((2, 37, 96, 96), (9, 37, 3, 3), {"stride": 2, "padding": 1}),
 }
 
 
@@ -69,6 +75,16 @@ def test_results_are_those_of_the_generic_operators(engine_results, generic_resu
         assert actual.dtype == expected.dtype
         assert actual.flags.c_contiguous
         np.testing.assert_array_equal(actual, expected)
+
+
+@pytest.mark.parametrize("name", ["large, one tap", "large, chunks", "large, taps beyond a chunk see only padding"])
+def test_large_results_with_relu(isa, name, rng):
+    x_shape, w_shape, arguments = SHAPES[name]
+    geometry = geometry_of(x_shape, w_shape, **arguments)
+    x, w, b = whole_numbers(rng, "float32", x_shape, w_shape, w_shape[:1])
+    y = blocked.forward(x, w, b, geometry, True)
+    assert y.nbytes >= 2 << 20
+    np.testing.assert_array_equal(y, np.maximum(im2col.forward(x, w, b, geometry, False), 0))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
