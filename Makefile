@@ -36,7 +36,7 @@ bench: ## measure this machine, beside PyTorch where it is installed; some minut
 	$(RUN) -m benchmarks.cpu --quick $(ARGS)
 
 docs: ## build the documentation into docs/_build/html; a warning is an error
-	$(RUN) -m sphinx -W --keep-going -q -b html docs docs/_build/html $(ARGS)
+	$(RUN) -m sphinx -W --keep-going -n -q -j auto docs docs/_build/html $(ARGS)
 
 figures: ## draw the pictures of the documentation again
 	$(RUN) docs/figures/draw.py $(ARGS)

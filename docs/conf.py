@@ -1,7 +1,7 @@
 """Configuration of the documentation site.
 
     pip install -e ".[docs]"
-    sphinx-build -W --keep-going -n docs docs/_build
+    python -m sphinx -W --keep-going -n -j auto docs docs/_build/html
 
 Nothing is fetched: the build gives the same pages without a network.
 """
@@ -27,6 +27,8 @@ extensions = [
     "sphinx_copybutton",
     "api_pages",
     "mathml",
+    "offline",
+    "sidebar",
     "tables",
 ]
 exclude_patterns = ["_build", "_ext", "_templates", "figures", "images"]
@@ -37,6 +39,7 @@ root_doc = "index"
 source_suffix = {".rst": "restructuredtext", ".md": "markdown"}
 myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 3
+myst_update_mathjax = False  # there is none
 html_math_renderer = "mathml"  # docs/_ext/mathml.py
 
 # ---- the reference, from the docstrings

@@ -44,11 +44,15 @@ class _Markdown(SphinxDirective, ABC):
     def run(self) -> list[nodes.Node]:
         source = f"<{self.name}>"
         section = nodes.section()
-        section.document = self.state.document
-        lines = self.markdown().splitlines()
-        self.state.nested_parse(StringList(lines, source), self.content_offset, section, match_titles=True)
-        for found in section.findall(nodes.table):
-            found["classes"].append(self.name)
+        section.document = document = self.state.document
+        before = {id(found) for found in document.findall(nodes.table)}
+        self.state.nested_parse(
+            StringList(self.markdown().splitlines(), source), self.content_offset, section, match_titles=True
+        )
+        # what follows a heading is put below the document, and not below our section
+        for found in (*document.findall(nodes.table), *section.findall(nodes.table)):
+            if id(found) not in before:
+                found["classes"].append(self.name)
         return section.children
 
 
