@@ -7,6 +7,7 @@ import functools
 import hashlib
 import json
 import os
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from importlib import resources
@@ -449,7 +450,8 @@ def _notes(run: Run) -> list[str]:
     if run.status == "failed":
         notes.insert(0, f"The run failed: {run.message}")
     elif run.status == "interrupted":
-        notes.insert(0, f"The run was interrupted. To go on: xpconv train --resume {run.path}")
+        command = shlex.join(["xpconv", "train", "--resume", str(run.path)])
+        notes.insert(0, f"The run was interrupted. To go on: {command}")
     if not run.epochs:
         notes.append("No epoch is finished yet.")
     return notes
@@ -686,16 +688,11 @@ def _times(times: LayerTimes) -> str:
     if rest:
         others = f"{_count(len(rest), 'other')}"
         lines.append(line(others, "", sum(row[3] for row in rest), sum(row[4] for row in rest)))
-    ordered = [
-        _row(
-            name or "(model)",
-            kind,
-            *(("with another", "", "") if kind and not calls else ()),
-            *(() if kind and not calls else (f"{1e3 * forward:.2f}", f"{1e3 * backward:.2f}")),
-            *(() if kind and not calls else (_percent((forward + backward) / total),)),
-        )
-        for name, kind, calls, forward, backward in times.rows
-    ]
+    ordered = []
+    for name, kind, calls, forward, backward in times.rows:
+        milliseconds = (f"{1e3 * forward:.2f}", f"{1e3 * backward:.2f}", _percent((forward + backward) / total))
+        cells = ("with another", "", "") if kind and not calls else milliseconds
+        ordered.append(_row(name or "(model)", kind, *cells))
     head = ["layer", "kind", "forward ms", "backward ms", "share"]
     return (
         f'<p class="summary">A step of {_count(times.images, "image")} takes {1e3 * total:.1f} ms, mean of '

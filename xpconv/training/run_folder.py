@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shlex
 import time
 import warnings
 from collections.abc import Mapping
@@ -117,7 +118,7 @@ class RunFolder:
         if where.exists() and (not where.is_dir() or any(where.iterdir())):
             raise RunFolderError(
                 f"{where}: exists and is not an empty folder; name another one, or continue a run there with --resume "
-                f"{where}"
+                f"{shlex.quote(str(where))}"
             )
 
     @classmethod
