@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import types
 import warnings
 
 import numpy as np
@@ -50,7 +51,50 @@ def test_a_run_on_a_terminal(terminal, npz, columns):
     assert "\x1b[?25h" in text  # the cursor is there again
     left = lines_left(text)
     assert left[-2:] == [next(line for line in left if line.startswith("test accuracy")), ""]
-    assert "".join(left).replace(" ", "").count("val0") + "".join(left).replace(" ", "").count("val1") == 2
+    assert "".join(left).replace(" ", "").count("valacc") == 2
+
+
+class _Clock:
+    """Stands for `time` in the module of the progress."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def monotonic(self):
+        return self.now
+
+
+def test_the_time_left_follows_the_speed(monkeypatch, capsys):
+    """Two epochs of 100 steps of 1 s and a validation of 10 s; then steps take 3 s."""
+    clock = _Clock()
+    monkeypatch.setattr(progress, "time", clock)
+    shown = progress.PlainProgress(sys.stdout)
+    trainer = types.SimpleNamespace(
+        epochs=3, epoch=0, epoch_steps=100, epoch_step=0, batch_images=8,
+        running=lambda: types.SimpleNamespace(loss=1.0, accuracy=0.5),
+    )  # fmt: skip
+
+    def steps(seconds, count):
+        for _ in range(count):
+            clock.now += seconds
+            trainer.epoch_step += 1
+            shown.on_step_end(trainer)
+
+    left = []
+    for seconds in (1, 3):
+        shown.on_epoch_start(trainer)
+        steps(seconds, 50)
+        left.append(shown._left(trainer))
+        steps(seconds, 50)
+        clock.now += 10
+        trainer.epoch, trainer.epoch_step = trainer.epoch + 1, 0
+        shown.on_epoch_end(trainer, {"epoch": trainer.epoch, "loss": 1.0, "accuracy": 0.5})
+    assert left[0] == pytest.approx(250)  # of the validations nothing is known yet
+    assert left[1] == pytest.approx(150 * 3 + 2 * 10, rel=0.02)  # at the mean speed so far it would be 270
+    lines = [
+        line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch 1/3") and "step" not in line
+    ]
+    assert [line.split("  ")[-2:] for line in lines] == [["8/s", "3:40 left"]]
 
 
 def test_a_terminal_without_a_size(terminal):

@@ -47,7 +47,7 @@ def test_what_is_printed(train):
     for number, line in enumerate(lines[5:7], 1):
         assert re.fullmatch(
             rf"epoch {number}/2  loss \d\.\d{{4}}  acc [01]\.\d{{4}}  "
-            r"val \d\.\d{4}  acc [01]\.\d{4}  \d+/s  0:\d\d left",
+            r"val loss \d\.\d{4}  val acc [01]\.\d{4}  \d+/s  0:\d\d left",
             line,
         )
     assert re.fullmatch(

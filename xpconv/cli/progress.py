@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from typing import Any, TextIO
@@ -16,6 +17,7 @@ __all__ = ["JsonProgress", "LiveProgress", "PlainProgress", "progress_for"]
 _SECONDS_BETWEEN_LINES = 10
 _SECONDS_BETWEEN_EVENTS = 1
 _SECONDS_BETWEEN_UPDATES = 0.1
+_SECONDS_OF_SPEED = 20  # a step that long ago weighs a third of one now
 _BAR = 20  # columns; it comes where there is room beside the numbers
 
 
@@ -30,42 +32,56 @@ class _Progress(Callback):
 
     def __init__(self) -> None:
         self._images = 0
-        self._images_clock = self._start_clock = time.monotonic()
-        self._first_step = 0
+        self._epoch_clock = self._step_clock = time.monotonic()
+        # sums over the latest steps, in which a step weighs less the longer ago it was
+        self._recent_seconds = self._recent_steps = 0.0
+        self._pause = 0.0  # between two epochs, for the validation and what is written
 
-    def on_fit_start(self, trainer: Trainer) -> None:
+    def on_epoch_start(self, trainer: Trainer) -> None:
         """Start the clocks."""
-        self._first_step = trainer.step
-        self._start_clock = time.monotonic()
-        self._start_epoch()
-
-    def _start_epoch(self) -> None:
-        self._images, self._images_clock = 0, time.monotonic()
+        now = time.monotonic()
+        if self._recent_steps:
+            self._pause = now - self._step_clock
+        self._images = 0
+        self._epoch_clock = self._step_clock = now
 
     def on_step_end(self, trainer: Trainer) -> None:
-        """Count the images."""
+        """Count the images and the time."""
+        if trainer.epoch_step >= trainer.epoch_steps:
+            trainer.running()  # waits for the device: the time of the epoch is that of work done
+        now = time.monotonic()
+        seconds, self._step_clock = now - self._step_clock, now
+        fade = math.exp(-seconds / _SECONDS_OF_SPEED)
+        self._recent_seconds = fade * self._recent_seconds + seconds
+        self._recent_steps = fade * self._recent_steps + 1
         self._images += trainer.batch_images
+
+    def on_epoch_end(self, trainer: Trainer, record: dict[str, Any]) -> None:
+        """Note how long the validation took."""
+        self._pause = time.monotonic() - self._step_clock
 
     def close(self) -> None:
         """Leave the terminal as it was."""
 
     def _rate(self) -> float:
-        """Images per second in this epoch."""
-        return self._images / max(time.monotonic() - self._images_clock, 1e-9)
+        """Images per second in the steps of this epoch."""
+        return self._images / max(self._step_clock - self._epoch_clock, 1e-9)
 
     def _left(self, trainer: Trainer) -> float:
-        """Seconds to the end, if all goes on as since the start, validation included."""
-        done = trainer.step - self._first_step
-        todo = (trainer.epochs - trainer.epoch) * trainer.epoch_steps - trainer.epoch_step
-        return (time.monotonic() - self._start_clock) / done * max(todo, 0) if done else 0.0
+        """Seconds to the end at the speed of the latest steps, validations included once one has been seen."""
+        if not self._recent_steps:
+            return 0.0
+        epochs = max(trainer.epochs - trainer.epoch, 0)
+        steps = max(epochs * trainer.epoch_steps - trainer.epoch_step, 0)
+        return self._recent_seconds / self._recent_steps * steps + self._pause * epochs
 
     def _epoch_parts(self, trainer: Trainer, record: dict[str, Any]) -> list[str]:
-        # short words: together they fit into 80 columns
+        """Of an epoch that has ended; without the time left they fit into 80 columns."""
         parts = [f"epoch {record['epoch']}/{trainer.epochs}"]
         parts += [f"loss {record['loss']:.4f}", f"acc {record['accuracy']:.4f}"]
         if "val_accuracy" in record:
-            parts += [f"val {record['val_loss']:.4f}", f"acc {record['val_accuracy']:.4f}"]
-        return [*parts, f"{self._rate():.0f}/s", f"{_clock(self._left(trainer))} left"]
+            parts += [f"val loss {record['val_loss']:.4f}", f"val acc {record['val_accuracy']:.4f}"]
+        return [*parts, f"{self._rate():.0f}/s"]
 
     def _step_parts(self, trainer: Trainer) -> list[str]:
         running = trainer.running()
@@ -75,8 +91,11 @@ class _Progress(Callback):
             f"loss {running.loss:.4f}",
             f"accuracy {running.accuracy:.4f}",
             f"{self._rate():.0f} images/s",
-            f"{_clock(self._left(trainer))} left",
+            self._left_part(trainer),
         ]
+
+    def _left_part(self, trainer: Trainer) -> str:
+        return f"{_clock(self._left(trainer))} left"
 
 
 class PlainProgress(_Progress):
@@ -101,8 +120,8 @@ class PlainProgress(_Progress):
 
     def on_epoch_end(self, trainer: Trainer, record: dict[str, Any]) -> None:
         """A line."""
-        self._print(self._epoch_parts(trainer, record))
-        self._start_epoch()
+        super().on_epoch_end(trainer, record)
+        self._print([*self._epoch_parts(trainer, record), self._left_part(trainer)])
 
     def _print(self, parts: list[str]) -> None:
         print(fill(parts, width_of(self._stream)), file=self._stream, flush=True)
@@ -157,10 +176,10 @@ class LiveProgress(_Progress):
         return line
 
     def on_epoch_end(self, trainer: Trainer, record: dict[str, Any]) -> None:
-        """Leave a line above the bar."""
+        """Leave a line above the bar, which tells the time left."""
+        super().on_epoch_end(trainer, record)
         line = fill(self._epoch_parts(trainer, record), width_of(self._stream))
         self._console.print(line, soft_wrap=True, markup=False)
-        self._start_epoch()
 
     def close(self) -> None:
         """Remove the bar."""
@@ -212,8 +231,8 @@ class JsonProgress(_Progress):
 
     def on_epoch_end(self, trainer: Trainer, record: dict[str, Any]) -> None:
         """An event."""
+        super().on_epoch_end(trainer, record)
         emit("epoch", **record, epochs=trainer.epochs, **self._speed(trainer))
-        self._start_epoch()
 
     def _speed(self, trainer: Trainer) -> dict[str, float]:
         return {"images_per_second": round(self._rate(), 1), "seconds_left": round(self._left(trainer), 1)}
