@@ -9,9 +9,12 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator, Sequence
 
 from .. import __version__
+from ..distributed import Communicator, DistributedError
+from . import ranks
 from . import status as exit_status
 from .output import complain, emit, mode_of, prepare_streams, silence, use_output
 from .parser import Parser, UsageError, add_output_options
@@ -97,46 +100,102 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ``XPCONV_TRACEBACK=1`` it is raised instead.
     """
     prepare_streams()
-    began = time.monotonic()
+    try:
+        comm = ranks.find_ranks()
+    except (ImportError, DistributedError) as error:
+        with ranks.one_of_machine() as speaks:
+            if speaks:
+                complain("error", _one_line(error))
+        return exit_status.WRONG_USAGE
+    except KeyboardInterrupt:
+        complain("", "interrupted")
+        return exit_status.INTERRUPTED
+    return _main(sys.argv[1:] if arguments is None else arguments, comm, time.monotonic())
+
+
+def _main(arguments: Sequence[str], comm: Communicator, began: float) -> int:
     mode = "text"
     expected: tuple[type[Exception], ...] = ()
+    mine: ranks.Ending
     try:
-        expected = exit_status.expected_errors()
-        arguments = sys.argv[1:] if arguments is None else arguments
-        parser = build_parser()
-        if not arguments:
-            parser.print_help(sys.stderr)
-            return exit_status.WRONG_USAGE
-        options = parser.parse_args(arguments)
-        mode = mode_of(options)
-        with use_output(mode):
-            emit("start", command=options.command, version=__version__)
-            _check_environment()
-            status: int = options.run(options)
-            emit("end", status=status, seconds=round(time.monotonic() - began, 3))
-            sys.stdout.flush()
-        return status
+        with ranks.only_first_prints(comm):
+            expected = exit_status.expected_errors()
+            parser = build_parser()
+            if not arguments:
+                if comm.rank == 0:
+                    parser.print_help(sys.stderr)
+                return exit_status.WRONG_USAGE
+            options = parser.parse_args(arguments)
+            mode = mode_of(options)
+            if not getattr(options, "over_ranks", False):
+                ranks.refuse_ranks(comm, f"xpconv {options.command}")
+            warned = ranks.Warned(comm)
+            with use_output(mode if comm.rank == 0 else "quiet", warn=warned):
+                emit("start", command=options.command, version=__version__)
+                _check_environment()
+                status: int = options.run(options)
+                warned.wait_for_all()
+                emit("end", status=status, seconds=round(time.monotonic() - began, 3))
+                sys.stdout.flush()
+            return status
     except KeyboardInterrupt:
+        mine = ranks.Ending(exit_status.INTERRUPTED, "", "interrupted")
         with _deaf():
-            return _end(mode, exit_status.INTERRUPTED, "", "interrupted", began)
+            return _end(comm, mode, mine, began)
     except BrokenPipeError:
         silence(sys.stdout)
-        return exit_status.PIPE_CLOSED
-    except expected as error:
-        if os.environ.get("XPCONV_TRACEBACK", "0") not in ("", "0") and not isinstance(error, UsageError):
+        mine = ranks.Ending(exit_status.PIPE_CLOSED, "", "")
+    except ranks.FirstFailed:
+        mine = ranks.Ending(exit_status.FAILED, "", "")
+    except Exception as error:
+        told = isinstance(error, expected) and (not _wants_traceback() or isinstance(error, UsageError))
+        if comm.size == 1 and not told:
             raise
-        return _end(mode, exit_status.status_of(error), "error", _one_line(error), began)
+        status = exit_status.status_of(error) if told else exit_status.FAILED
+        text = _one_line(error) if told else "".join(traceback.format_exception(error))
+        mine = ranks.Ending(status, "error" if told else "traceback", text)
+    return _end(comm, mode, mine, began)
 
 
-def _end(mode: str, status: int, kind: str, text: str, began: float) -> int:
-    """Tell what went wrong, to whoever can still be told."""
-    complain(kind, text)
+def _wants_traceback() -> bool:
+    return os.environ.get("XPCONV_TRACEBACK", "0") not in ("", "0")
+
+
+def _end(comm: Communicator, mode: str, mine: ranks.Ending, began: float) -> int:
+    """Tell what went wrong, to whoever can still be told, and end the other ranks if they go on."""
+    told, end_job = ranks.endings(comm, mine)
+    for ending in told:
+        if ending.text:
+            _tell(mode, ending)
+    status = told[0].status
+    if comm.rank == 0 or end_job:
+        _tell_status(mode, status, began)
+    if end_job:
+        comm.abort(status)
+    return status
+
+
+def _tell(mode: str, ending: ranks.Ending) -> None:
+    kind, text = ending.kind, ending.text
+    if kind == "traceback":
+        with contextlib.suppress(OSError):  # nobody reads errors
+            print(text, end="", file=sys.stderr, flush=True)  # at once: others may print too
+        kind, text = "error", text.rstrip().rpartition("\n")[2]
+    else:
+        complain(kind, text)
+    if not kind:
+        return
     try:
         with use_output(mode):
-            if kind:
-                emit(kind, message=text)
+            emit(kind, message=text)
+    except OSError:
+        silence(sys.stdout)
+
+
+def _tell_status(mode: str, status: int, began: float) -> None:
+    try:
+        with use_output(mode):
             emit("end", status=status, seconds=round(time.monotonic() - began, 3))
         sys.stdout.flush()
     except OSError:  # its reader has gone, or the disk that it is written to is full
         silence(sys.stdout)
-    return status

@@ -136,7 +136,7 @@ class TrainConfig:
         None, "where to compute: numpy, cupy, cupy:1, torch, jax, ...", metavar="NAME", unset="XPCONV_BACKEND or numpy"
     )
     epochs: int = _option(15, "passes over the training images", metavar="N", check=_at_least(1))
-    batch_size: int = _option(64, "images in a step", metavar="N", check=_at_least(1))
+    batch_size: int = _option(64, "images in a step, of all ranks together", metavar="N", check=_at_least(1))
     lr: float | None = _option(
         None,
         "learning rate, for one-cycle the highest",
@@ -248,8 +248,17 @@ class TrainConfig:
         None,
         "threads of the compiled CPU kernels",
         metavar="N",
-        unset="XPCONV_NUM_THREADS or all cores",
+        unset="XPCONV_NUM_THREADS or all cores, which the ranks on a machine share",
         check=_at_least(1, 1025),
+    )
+    sync_batch_norm: bool = _option(
+        False, "batch normalisation by the statistics of the whole batch, as in one process, not by those of each share"
+    )
+    check_ranks: int = _option(
+        0,
+        "after every N steps compare hashes of the weights, and end if they are not the same on all ranks; 0: never",
+        metavar="N",
+        check=_at_least(0),
     )
 
     def __post_init__(self) -> None:
@@ -274,6 +283,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     ),
     "augmentation": ("augment", "mirror", "jitter", "cutout", "mixup"),
     "computing": ("backend", "threads", "dtype", "mixed_precision", "matmul_precision", "capture"),
+    "several ranks, started by mpiexec": ("sync_batch_norm", "check_ranks"),
     "run folder": ("save_every",),
 }
 

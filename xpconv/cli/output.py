@@ -21,7 +21,7 @@ import os
 import shutil
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
 import numpy as np
@@ -69,19 +69,26 @@ def mode_of(options: argparse.Namespace) -> str:
 
 
 @contextlib.contextmanager
-def use_output(mode: str) -> Iterator[None]:
-    """Inside the block the functions of this module print in that mode; warnings take one line each."""
+def use_output(mode: str, *, warn: Callable[[str], None] | None = None) -> Iterator[None]:
+    """Inside the block the functions of this module print in that mode; warnings take one line each.
+
+    ``warn`` is given the text of each, and None complains of it.
+    """
+
+    def show_warning(message: Warning | str, *arguments: Any, **options: Any) -> None:
+        text = " ".join(str(message).split())
+        if warn is None:
+            complain("warning", text)
+        else:
+            warn(text)
+
     token = _mode.set(mode)
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = _show_warning
+            warnings.showwarning = show_warning
             yield
     finally:
         _mode.reset(token)
-
-
-def _show_warning(message: Warning | str, *arguments: Any, **options: Any) -> None:
-    complain("warning", " ".join(str(message).split()))
 
 
 # ---- streams ------------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from ..data.sources import has_image_files
 from ..layers import Layer
 from ..training import CheckpointError, RunFolder, RunFolderError
 from .config import TrainConfig, restore
+from .ranks import Place
 
 __all__ = ["DataInfo", "build_model", "choose_weights", "class_names", "machine", "open_data", "open_run"]
 
@@ -106,8 +107,11 @@ def build_model(config: TrainConfig, info: DataInfo) -> Layer:
 
 
 @contextlib.contextmanager
-def machine(config: TrainConfig) -> Iterator[Backend]:
+def machine(config: TrainConfig, place: Place | None = None) -> Iterator[Backend]:
     """Inside the block the backend, the threads and the precision of products are those of ``config``.
+
+    With several ranks ``place`` is where this one runs: the cores of a machine are shared by its ranks, and the backend
+    ``cupy`` is the GPU with the number of the rank on its machine.
 
     NumPy's BLAS gets one thread, unless a variable of its own says otherwise: convolutions run it in several threads of
     xpconv at once, and what is left to it are small products. Its threads wait in busy loops, so that on a machine that
@@ -115,14 +119,20 @@ def machine(config: TrainConfig) -> Iterator[Backend]:
     """
     threadpoolctl = require("threadpoolctl", "runs of the command line")
     with contextlib.ExitStack() as stack:
-        if config.threads is not None:
+        threads, backend = config.threads, config.backend
+        if place is not None:
+            if threads is None and not os.environ.get("XPCONV_NUM_THREADS"):
+                threads = place.threads
+            if (backend or os.environ.get("XPCONV_BACKEND")) == "cupy":
+                backend = f"cupy:{place.local_rank}"
+        if threads is not None:
             stack.callback(set_num_threads, get_num_threads())
-            set_num_threads(config.threads)
+            set_num_threads(threads)
         if config.matmul_precision is not None:
             stack.enter_context(use_matmul_precision(config.matmul_precision))
         if not any(name in os.environ for name in _BLAS_VARIABLES):
             stack.enter_context(threadpoolctl.threadpool_limits(1, user_api="blas"))
-        yield stack.enter_context(use_backend(get_backend() if config.backend is None else config.backend))
+        yield stack.enter_context(use_backend(get_backend() if backend is None else backend))
 
 
 def open_run(path: str, changes: Mapping[str, Any] | None = None) -> tuple[RunFolder, TrainConfig, DataInfo]:

@@ -40,11 +40,13 @@ _OF_THE_MACHINE = {errno.ENOSPC, errno.EIO, errno.EFBIG, errno.ENOMEM, getattr(e
 def expected_errors() -> tuple[type[Exception], ...]:
     """Errors that are told in one line; others are bugs, and end with a traceback and status 1."""
     from ..backends import BackendUnavailableError, KernelUnavailableError
+    from ..distributed import DistributedError
     from ..training import CheckpointError, RunFolderError, TrainingError
 
     return (
         BackendUnavailableError,
         CheckpointError,
+        DistributedError,
         ImportError,
         KernelUnavailableError,
         MemoryError,

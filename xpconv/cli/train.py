@@ -13,7 +13,7 @@ import os
 import re
 import shlex
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,9 +22,10 @@ import numpy as np
 from .. import __version__, data, get_backend, get_matmul_precision, get_num_threads, optim
 from .._extras import require
 from .._files import write_atomically
+from ..distributed import Communicator, DistributedError
 from ..functional import softmax_cross_entropy
 from ..layers import Layer
-from ..report.record import Recording
+from ..report.record import NoRecording, Recording
 from ..training import (
     Callback,
     EarlyStopping,
@@ -38,9 +39,11 @@ from ..training import (
     load_trained,
 )
 from ..training.mixed import check_half_type
+from ..training.ranks import broadcast_state
 from .config import TrainConfig, add_options, collect, flags_of, key_of, read_toml
 from .output import complain, emit, result, say, show
 from .progress import progress_for
+from .ranks import Place, check_same, communicator, first_does, place_of, transport_of
 from .run import DataInfo, build_model, machine, open_data, open_run
 from .status import DONE, INTERRUPTED, PREEMPTED
 
@@ -116,7 +119,7 @@ def add_command(commands: Any) -> None:
         help=f"serve the page of the run while it goes on, for browsers on this machine; on port {_PORT} if none is "
         "named, 0 takes a free one (default: not served)",
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, over_ranks=True)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -124,36 +127,70 @@ def run(options: argparse.Namespace) -> int:
     require("threadpoolctl", "training runs")  # now, not after the data are read
     given = flags_of(options)
     file = read_toml(options.config) if options.config else {}
+    comm = communicator()
+    out = options.out or file.get("out")
+    check_same(comm, {"--resume": options.resume, "--out": out, "--watch": options.watch, "--profile": options.profile})
     with contextlib.ExitStack() as stack:
         live = None
-        if options.watch is not None:
+
+        def watch() -> None:
+            nonlocal live
             from ..report.serve import LiveReport
 
             live = stack.enter_context(LiveReport(options.watch))  # a port that is taken is told now
+
+        if options.watch is not None:
+            first_does(comm, watch)
         if options.resume is not None:
-            return _resume(options, {**file, **given}, live)
-        return _start(options, file, given, live)
+            return _resume(options, {**file, **given}, comm, live)
+        return _start(options, out, collect(file, given), comm, live)
 
 
-def _start(options: argparse.Namespace, file: dict[str, Any], given: dict[str, Any], live: LiveReport | None) -> int:
-    out = options.out or file.get("out")
-    config = collect(file, given)
+def _start(
+    options: argparse.Namespace, out: str | None, config: TrainConfig, comm: Communicator, live: LiveReport | None
+) -> int:
     if out is not None:
-        RunFolder.check_free(out)
-    with machine(config):
+        first_does(comm, functools.partial(RunFolder.check_free, out))
+    place = _place(config, comm)
+    with machine(config, place):
         parts, transform, info = load_data(config)
+        _check_sizes(config, parts, comm)
         model = build_model(config, info)
         check_half_type(model, config.mixed_precision)
-        stored = _stored(config, info)
-        if out is not None:
-            folder = RunFolder.create(out, stored)
-        else:
-            folder = RunFolder.create_numbered(_RUNS, f"{config.model}-{_stem(config.data)}", stored)
-        return _train(config, info, folder, model, parts, transform, profile=options.profile, live=live)
+
+        def create() -> str:
+            stored = _stored(config, info, comm)
+            if out is not None:
+                return str(RunFolder.create(out, stored).path)
+            return str(RunFolder.create_numbered(_RUNS, f"{config.model}-{_stem(config.data)}", stored).path)
+
+        folder = RunFolder(first_does(comm, create))
+        return _train(config, info, folder, model, parts, transform, place, profile=options.profile, live=live)
 
 
-def _resume(options: argparse.Namespace, changes: dict[str, Any], live: LiveReport | None) -> int:
-    path = options.resume or options.out or _latest_run()
+def _place(config: TrainConfig, comm: Communicator) -> Place | None:
+    """Where this rank of several runs; DistributedError on all of them if they have not been told to do the same."""
+    if comm.size == 1:
+        return None
+    own = ("threads", "workers", "data_dir")  # may be another one on every machine
+    options = dataclasses.asdict(config).items()
+    check_same(comm, {f"--{key_of(name)}": value for name, value in options if name not in own})
+    return place_of(comm)
+
+
+def _check_sizes(config: TrainConfig, parts: data.Splits, comm: Communicator) -> None:
+    images = len(parts.train)
+    if config.batch_size < comm.size:
+        raise DistributedError(
+            f"--batch-size: it is that of all ranks together, and each of the {comm.size} needs an image at least, "
+            f"got {config.batch_size}"
+        )
+    if images < comm.size:
+        raise DistributedError(f"--data: {config.data} has {images} training images for {comm.size} ranks")
+
+
+def _resume(options: argparse.Namespace, changes: dict[str, Any], comm: Communicator, live: LiveReport | None) -> int:
+    path = options.resume or options.out or first_does(comm, _latest_run)
     if options.out and Path(options.out) != Path(path):
         raise ValueError(f"--out: a resumed run stays in its folder {path}, got {options.out}")
     changes.pop("out", None)
@@ -166,18 +203,23 @@ def _resume(options: argparse.Namespace, changes: dict[str, Any], live: LiveRepo
             )
     changes = {name: value for name, value in changes.items() if name in _RESUMABLE}
     config = dataclasses.replace(before, **changes)
-    with machine(config):
+    place = _place(config, comm)
+    with machine(config, place):
         parts, transform, info = load_data(config, known)
         if info != known:
             raise ValueError(f"--data: {config.data} is not what the run in {folder.path} was started with")
-        if config != before:
-            folder.write_config(_stored(config, info))
+        _check_sizes(config, parts, comm)
+        if config != before:  # all ranks have read it by now
+            first_does(comm, lambda: folder.write_config(_stored(config, info, comm)))
         model = build_model(config, info)
-        return _train(config, info, folder, model, parts, transform, profile=options.profile, live=live)
+        return _train(config, info, folder, model, parts, transform, place, profile=options.profile, live=live)
 
 
-def _stored(config: TrainConfig, info: DataInfo) -> dict[str, Any]:
-    values = {**dataclasses.asdict(config), "backend": get_backend().name}
+def _stored(config: TrainConfig, info: DataInfo, comm: Communicator) -> dict[str, Any]:
+    backend = get_backend().name
+    if comm.size > 1 and config.backend != backend:  # each rank has its own GPU
+        backend = backend.partition(":")[0]
+    values = {**dataclasses.asdict(config), "backend": backend}
     # as seen from everywhere: a run may be evaluated or resumed from another folder than this one
     if config.data not in data.data_sets():
         values["data"] = os.path.abspath(config.data)
@@ -231,7 +273,11 @@ def load_data(config: TrainConfig, known: DataInfo | None = None) -> tuple[data.
     if known is not None and not isinstance(train, data.ArrayDataset):
         statistics = data.Statistics(known.mean, known.std, *known.pixel_range)
     else:
-        statistics = data.compute_statistics(train, workers=config.workers, keep_in=config.statistics)
+        found = first_does(
+            communicator(),
+            lambda: data.compute_statistics(train, workers=config.workers, keep_in=config.statistics),
+        )
+        statistics = data.Statistics(tuple(found[0]), tuple(found[1]), *found[2:])
     if config.early_stopping is not None and held_out is None:
         raise ValueError(
             f"--early-stopping: needs validation images, and --validation {config.validation:g} of {len(train)} "
@@ -326,14 +372,16 @@ def _schedule(config: TrainConfig, steps: int) -> optim.Schedule:
     return optim.ConstantSchedule(lr)
 
 
-def _trainer_options(config: TrainConfig, folder: RunFolder, progress: Callback) -> dict[str, Any]:
+def _trainer_options(config: TrainConfig, folder: RunFolder, progress: Callback, comm: Communicator) -> dict[str, Any]:
     """What a Trainer is given besides model, loss, optimizer and schedule."""
-    # the progress before what saves: its line of an epoch should not wait for the checkpoint
-    callbacks = [progress, RunRecorder(folder, save_every=config.save_every)]
+    callbacks: list[Callback] = []
+    if comm.rank == 0:
+        # the progress before what saves: its line of an epoch should not wait for the checkpoint
+        callbacks = [progress, RunRecorder(folder, save_every=config.save_every)]
     if config.early_stopping is not None:
         callbacks.append(EarlyStopping(config.early_stopping, "val_accuracy"))
-    names = ("clip_norm", "accumulate", "ema", "mixed_precision", "capture")
-    return {"callbacks": callbacks, **{name: getattr(config, name) for name in names}}
+    names = ("clip_norm", "accumulate", "ema", "mixed_precision", "capture", "sync_batch_norm", "check_ranks")
+    return {"callbacks": callbacks, "comm": comm, **{name: getattr(config, name) for name in names}}
 
 
 def _train(
@@ -343,15 +391,19 @@ def _train(
     model: Layer,
     parts: data.Splits,
     transform: data.Compose,
+    place: Place | None,
     *,
     profile: bool,
     live: LiveReport | None,
 ) -> int:
-    recording = Recording(folder, model, config.seed)
+    comm = communicator()
+    recording = Recording(folder, model, config.seed, comm.size) if comm.rank == 0 else NoRecording()
     if live is not None:
         live.start(folder)
     try:
-        return _train_and_test(config, info, folder, model, parts, transform, recording, profile=profile, live=live)
+        return _train_and_test(
+            config, info, folder, model, parts, transform, comm, place, recording, profile=profile, live=live
+        )
     except (KeyboardInterrupt, Preempted):
         recording.end("interrupted")
         raise
@@ -367,33 +419,37 @@ def _train_and_test(
     model: Layer,
     parts: data.Splits,
     transform: data.Compose,
+    comm: Communicator,
+    place: Place | None,
     recording: Recording,
     *,
     profile: bool,
     live: LiveReport | None,
 ) -> int:
     skipped = _skipped(parts)
-    if skipped:
+    if skipped and comm.rank == 0:
         _write_skipped(folder, skipped)
     batches = make_batches(config, parts.train, transform)
     loss = make_loss(config, parts.train)
     progress = progress_for()
     optimizer, schedule = make_optimizer(config, model), _schedule(config, config.epochs * len(batches))
-    options = {"schedule": schedule, **_trainer_options(config, folder, progress)}
-    if folder.last.exists():
+    transport = transport_of(comm, place, get_backend())
+    options = {"schedule": schedule, **_trainer_options(config, folder, progress, transport)}
+    if first_does(comm, folder.last.exists):
         trainer = Trainer.resume(folder.last, model, loss, optimizer, **options)
     else:
         trainer = Trainer(model, loss, optimizer, seed=config.seed, **options)
-    _announce(config, info, folder, trainer, batches, parts, skipped)
+    _announce(config, info, folder, trainer, batches, parts, skipped, place)
     if live is not None:
         say("watch", live.address)
         emit("watch", address=live.address)
-    if profile:
-        recording.profile(_profile(folder, trainer, batches), config.batch_size)
+    of_size = functools.partial(_batches_of_size, config, parts.train, transform)
+    images = math.ceil(config.batch_size / comm.size)  # of a step on one rank
+    if profile and comm.rank == 0:  # the others wait for it at the first step
+        recording.profile(_profile(folder, trainer, batches if comm.size == 1 else of_size(images)), images)
 
     def measure(seconds: float) -> None:
-        of_size = functools.partial(_batches_of_size, config, parts.train, transform)
-        recording.layers(trainer, of_size, config.batch_size, seconds)
+        recording.layers(trainer, of_size, images, seconds)
         recording.filters(trainer.model, parts.train.image_shape)
 
     validation = None if parts.validation is None else _in_order(config, parts.validation, transform)
@@ -403,16 +459,20 @@ def _train_and_test(
             trainer.fit(batches, epochs=config.epochs, validation=validation)
     except Preempted:  # whoever sent it will not wait for a measurement
         progress.close()
-        _say_how_to_go_on(folder, trainer)
+        if comm.rank == 0:
+            _say_how_to_go_on(folder, trainer, comm)
         recording.end("interrupted")
         return PREEMPTED
     except KeyboardInterrupt:
         progress.close()
-        _say_how_to_go_on(folder, trainer)
+        if comm.rank == 0:
+            _say_how_to_go_on(folder, trainer, comm)
         with trainer.averaged_weights():
             measure(_MEASURING_INTERRUPTED)
-        if validation is not None:
-            recording.first_predictions("validation", trainer, validation, _MEASURING_INTERRUPTED)
+            if validation is not None:
+                alone = Trainer(trainer.model, trainer.loss, None)  # the other ranks do not take part
+                alone.step = trainer.step
+                recording.first_predictions("validation", alone, validation, _MEASURING_INTERRUPTED)
         recording.end("interrupted")
         return INTERRUPTED
     finally:
@@ -423,7 +483,7 @@ def _train_and_test(
     if trainer.capture_reason is not None:
         say("capture", f"steps were not recorded: {trainer.capture_reason}")
         emit("not_captured", reason=trainer.capture_reason)
-    found = _test(folder, trainer, _in_order(config, parts.test, transform), recording)
+    found = _test(folder, trainer, _in_order(config, parts.test, transform), comm, recording)
     measure(_MEASURING)
     recording.end("finished")
     say("report", str(folder.report))
@@ -457,6 +517,7 @@ def _announce(
     batches: data.Batches,
     parts: data.Splits,
     skipped: list[data.BadFile],
+    place: Place | None,
 ) -> None:
     train, test, held_out = parts.train, parts.test, parts.validation
     shape = "x".join(str(size) for size in train.image_shape)
@@ -478,6 +539,10 @@ def _announce(
         if get_matmul_precision() == "tf32":
             how += f", {get_matmul_precision()}"
     say("backend", f"{backend.name} ({backend.describe()}; {how})")
+    ranks = 1 if trainer.comm is None else trainer.comm.size
+    if place is not None:
+        for line in place.lines(ranks, config.batch_size, threads if backend.on_host else None):
+            say("ranks", line)
     say(
         "training",
         f"{config.epochs} epoch{'s' * (config.epochs != 1)} of {len(batches)} steps, {config.optimizer}, "
@@ -509,16 +574,18 @@ def _announce(
         backend=backend.name,
         device=backend.describe(),
         threads=threads if backend.on_host else None,
+        ranks=ranks,
         data=dataclasses.asdict(info),
         config=dataclasses.asdict(config),
     )
 
 
-def _say_how_to_go_on(folder: RunFolder, trainer: Trainer) -> None:
+def _say_how_to_go_on(folder: RunFolder, trainer: Trainer, comm: Communicator) -> None:
     where = f"step {trainer.step} (epoch {trainer.epoch + 1}, step {trainer.epoch_step} of {trainer.epoch_steps})"
     how = f"saved after {where}" if trainer.interrupted else f"at once, after the last checkpoint and before {where}"
     command = ["xpconv", "train", "--resume", str(folder.path)]
-    complain("", f"interrupted, {how}; to go on: {shlex.join(command)}")
+    on_ranks = f"mpiexec -n {comm.size} " if comm.size > 1 else ""
+    complain("", f"interrupted, {how}; to go on: {on_ranks}{shlex.join(command)}")
     emit("interrupted", saved=trainer.interrupted, step=trainer.step, folder=folder.path, resume=command)
 
 
@@ -530,16 +597,25 @@ def _batches_of_size(config: TrainConfig, train: data.Dataset, transform: data.C
     return make_batches(dataclasses.replace(config, batch_size=size), train, transform)
 
 
-def _test(folder: RunFolder, trainer: Trainer, batches: data.Batches, recording: Recording) -> dict[str, Any]:
+def _of_best(loaded: Mapping[str, Any]) -> dict[str, Any]:
+    return {"epoch": loaded["epoch"], "val_accuracy": loaded["best"]["val_accuracy"]}
+
+
+def _test(
+    folder: RunFolder, trainer: Trainer, batches: data.Batches, comm: Communicator, recording: Recording
+) -> dict[str, Any]:
     """What the best weights there are reach on the test images."""
     if trainer.best is None:
         weights, epoch, text = "last", trainer.epoch, "the weights of the last epoch"
     else:
-        loaded = load_trained(trainer.model, folder.best)
+        # read by rank 0, and sent: a file that one machine has just written another one may see late, or not at all
+        loaded = first_does(comm, lambda: _of_best(load_trained(trainer.model, folder.best)))
+        if comm.size > 1:
+            broadcast_state(comm, trainer.model)
         weights, epoch = "best", loaded["epoch"]
-        text = f"the weights of epoch {epoch}, the best on the validation images: {loaded['best']['val_accuracy']:.4f}"
+        text = f"the weights of epoch {epoch}, the best on the validation images: {loaded['val_accuracy']:.4f}"
     # without the average of the last epoch, where there is one: the weights that were loaded are averaged ones
-    tester = trainer if weights == "last" else Trainer(trainer.model, trainer.loss, None)
+    tester = trainer if weights == "last" else Trainer(trainer.model, trainer.loss, None, comm=trainer.comm)
     tester.metrics["predictions"] = functools.partial(recording.predictions, "test", batches.dataset, weights=text)
     metrics = tester.report(batches)
     if not math.isfinite(metrics["loss"]):
@@ -547,7 +623,8 @@ def _test(folder: RunFolder, trainer: Trainer, batches: data.Batches, recording:
             f"test loss is {metrics['loss']} with {text}; look for NaN and huge values in the test images"
         )
     found = {"weights": weights, "epoch": epoch, "loss": metrics["loss"], "accuracy": metrics["accuracy"]}
-    folder.append({"kind": "test", **found})
+    if comm.rank == 0:
+        folder.append({"kind": "test", **found})
     say("tested", text)
     say("test loss", f"{metrics['loss']:.4f}")
     return found

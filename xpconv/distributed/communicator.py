@@ -133,6 +133,23 @@ class Communicator(ABC):
         """Let means that were begun advance, where the transport needs to be asked."""
         return
 
+    def meet(self, text: str, seconds: float) -> list[str] | None:
+        """What all ranks have to say, for which each waits a while: some may be lost in another call.
+
+        Parameters
+        ----------
+        text : str
+            This rank's; of a long one the first part arrives.
+        seconds : float
+            How long to wait, where the transport can wait for a time.
+
+        Returns
+        -------
+        list of str or None
+            By rank; None if not all were here in time. Nothing can be said any more then, but `abort` be called.
+        """
+        return [str(line) for line in gather_json(self, text)]
+
     def abort(self, code: int = 1) -> None:
         """End all ranks at once, without waiting for them; a process alone just goes on.
 

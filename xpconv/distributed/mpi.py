@@ -25,6 +25,8 @@ from .communicator import Communicator, DistributedError, check_floating, check_
 
 __all__ = ["MPIComm", "launched_processes"]
 
+_MOST_BYTES = 16384  # of what a rank says when it meets the others
+
 _SECONDS_TO_LEAVE = 3.0  # by which ranks may leave one after the other, with a code that is not 0
 
 # What a launcher tells the processes that it starts: how many they are.
@@ -81,6 +83,7 @@ class MPIComm(Communicator):
                 f"beside the Python that runs this: {os.path.join(os.path.dirname(sys.executable), 'mpiexec')}"
             )
         self._comm = world.Dup() if comm is None else comm
+        self._meeting = self._comm.Dup()  # a group of its own, since the others may be in the middle of a sum
         self._under_way: list[Any] = []
         self._exit_code = 0  # of a sys.exit; 0 again where the program went on nevertheless
         _end_job_on_exceptions(self)
@@ -143,6 +146,19 @@ class MPIComm(Communicator):
         """Give MPI the processor for a moment: without a thread of its own it advances only when it is called."""
         for request in self._under_way:
             request.Test()
+
+    def meet(self, text: str, seconds: float) -> list[str] | None:
+        """See `Communicator.meet`."""
+        mine = np.zeros(_MOST_BYTES, np.uint8)
+        said = text.encode(errors="backslashreplace")[:_MOST_BYTES]
+        mine[: len(said)] = np.frombuffer(said, np.uint8)
+        rows = np.empty((self.size, _MOST_BYTES), np.uint8)
+        request, limit = self._meeting.Iallgather(mine, rows), time.monotonic() + seconds
+        while not request.Test():
+            if time.monotonic() > limit:
+                return None
+            time.sleep(0.01)
+        return [row.tobytes().rstrip(b"\0").decode(errors="ignore") for row in rows]
 
     def abort(self, code: int = 1) -> None:
         """End all ranks of the job."""

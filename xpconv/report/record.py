@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from ..layers import Layer
     from ..training import Profile, Trainer
 
-__all__ = ["Recording", "environment"]
+__all__ = ["NoRecording", "Recording", "environment"]
 
 _MISTAKES = 24
 _FILTERS = 64
@@ -40,13 +40,15 @@ _PROFILE_STEPS, _WARM_UP = 3, 2
 _JPEG_FROM = 64 * 64  # pixels of a coloured picture from which on it is kept as JPEG, a fifth of a PNG
 
 
-def environment(seed: int | None = None) -> dict[str, str]:
+def environment(seed: int | None = None, ranks: int = 1) -> dict[str, str]:
     """Versions, processor and settings that a run depends on, by name.
 
     Parameters
     ----------
     seed : int, optional
         Of the run.
+    ranks : int
+        Processes that run it together.
     """
     backend = get_backend()
     facts = {
@@ -62,6 +64,9 @@ def environment(seed: int | None = None) -> dict[str, str]:
         "convolution": get_conv_algorithm(),
         "matmul precision": get_matmul_precision(),
     }
+    if ranks > 1:
+        facts["ranks"] = str(ranks)
+        facts["threads"] += " on rank 0"
     if seed is not None:
         facts["seed"] = str(seed)
     commit = _commit()
@@ -94,15 +99,17 @@ class Recording:
     folder : RunFolder
     model : Layer
     seed : int
+    ranks : int
+        Processes that run it together.
     """
 
-    def __init__(self, folder: RunFolder, model: Layer, seed: int) -> None:
+    def __init__(self, folder: RunFolder, model: Layer, seed: int, ranks: int = 1) -> None:
         self.folder = folder
         self._warned = False
         self._values: dict[str, Any] = {"version": MEASURED_VERSION, "xpconv": __version__, "status": "running"}
         with self._careful():
             self._values["started"] = datetime.now().astimezone().isoformat(timespec="seconds")
-            self._values["environment"] = environment(seed)
+            self._values["environment"] = environment(seed, ranks)
             self._values["parameters"] = sum(math.prod(p.data.shape) for p in model.parameters())
             self._write()
 
@@ -216,6 +223,34 @@ class Recording:
                 "seconds": profile.seconds,
                 "rows": [list(row) for row in profile.layers],
             }
+
+
+class NoRecording(Recording):
+    """What all ranks but the first have for a `Recording`: it keeps nothing, and touches no file."""
+
+    def __init__(self) -> None:
+        pass
+
+    def end(self, status: str, message: str = "") -> None:
+        """Nothing."""
+
+    def predictions(
+        self, part: str, dataset: Dataset, scores: np.ndarray, targets: Any = None, *, weights: str
+    ) -> float:
+        """0."""
+        return 0.0
+
+    def first_predictions(self, part: str, trainer: Trainer, batches: Batches, seconds: float) -> None:
+        """Nothing."""
+
+    def filters(self, model: Layer, image_shape: tuple[int, int, int]) -> None:
+        """Nothing."""
+
+    def layers(self, trainer: Trainer, make_batches: Callable[[int], Batches], batch_size: int, seconds: float) -> None:
+        """Nothing."""
+
+    def profile(self, profile: Profile, images: int) -> None:
+        """Nothing."""
 
 
 # ---- mistakes ---------------------------------------------------------------------------------------------------

@@ -30,9 +30,10 @@ from ..layers import BatchNorm1d, BatchNorm2d
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ..layers import Layer
     from .trainer import Trainer
 
-__all__ = ["Ranks"]
+__all__ = ["Ranks", "broadcast_state"]
 
 # On a device a flag that all ranks must see waits for the device: so it is looked at every so many times only.
 _PATIENCE = 16
@@ -68,7 +69,7 @@ class Ranks:
     def running(self, batches: Any, held_out: Any, epochs: int) -> Iterator[None]:
         """Inside the block a run goes on: all ranks have agreed on what they train, and start from the same weights."""
         self._check_agreement(batches, held_out, epochs)
-        self._broadcast_model()
+        broadcast_state(self.comm, self.trainer.model)
         self.mean.begin_run()
         synced = [layer for layer in self._batch_norms() if self.sync_batch_norm]
         try:
@@ -102,11 +103,6 @@ class Ranks:
                 f"{self.comm.size} ranks need at least as many examples in a batch and in the data set; the batch size "
                 f"(of all ranks together) is {batches.batch_size}, the set has {batches.examples} examples"
             )
-
-    def _broadcast_model(self) -> None:
-        """Give all ranks the weights and buffers of rank 0."""
-        for _, array, put in self.trainer.model._state():
-            put(self.comm.broadcast(array))
 
     # ---- a step ---------------------------------------------------------------------------------------------
 
@@ -242,6 +238,12 @@ class Ranks:
 
     def _shares(self, count: int) -> list[slice]:
         return [share(count, rank, self.comm.size) for rank in range(self.comm.size)]
+
+
+def broadcast_state(comm: Communicator, model: Layer) -> None:
+    """Give all ranks the weights and buffers of rank 0."""
+    for _, array, put in model._state():
+        put(comm.broadcast(array))
 
 
 def _facts(trainer: Trainer, batches: Any, held_out: Any, epochs: int) -> dict[str, Any]:
