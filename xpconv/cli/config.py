@@ -283,7 +283,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     ),
     "augmentation": ("augment", "mirror", "jitter", "cutout", "mixup"),
     "computing": ("backend", "threads", "dtype", "mixed_precision", "matmul_precision", "capture"),
-    "several ranks, started by mpiexec": ("sync_batch_norm", "check_ranks"),
+    "several ranks": ("sync_batch_norm", "check_ranks"),
     "run folder": ("save_every",),
 }
 
