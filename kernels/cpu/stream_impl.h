@@ -16,7 +16,7 @@ static int NAME(is_streamed)(const REAL *result, ptrdiff_t count)
 }
 
 /* `to` is aligned to 64 bytes, as `from` is. */
-INLINE void NAME(stream)(REAL *to, const REAL *from, ptrdiff_t count)
+TARGET static inline void NAME(stream)(REAL *to, const REAL *from, ptrdiff_t count)
 {
     ptrdiff_t k = 0;
 #ifdef XPC_HAS_VECTORS
@@ -27,7 +27,7 @@ INLINE void NAME(stream)(REAL *to, const REAL *from, ptrdiff_t count)
         to[k] = from[k];
 }
 
-INLINE void NAME(end_of_stream)(void)
+TARGET static inline void NAME(end_of_stream)(void)
 {
 #ifdef XPC_HAS_VECTORS
     FENCE();
