@@ -207,9 +207,9 @@ class SummaryRow(NamedTuple):
 
 
 class Summary:
-    """What a network is made of and what it costs; ``str`` of it is a table.
+    """What a network is made of and what it costs.
 
-    Made by `Layer.summary`.
+    Made by `Layer.summary`, which prints the `table`; ``str`` of it is one line.
 
     Parameters
     ----------
@@ -254,9 +254,6 @@ class Summary:
 
     def __repr__(self) -> str:
         return f"Summary(parameters={self.parameters}, macs={self.macs}, flops={self.flops})"
-
-    def __str__(self) -> str:
-        return self.table()
 
     def table(self, depth: int | None = None) -> str:
         """The rows as text, and sums below.
