@@ -56,9 +56,14 @@ def train(folder: Path) -> float:
     xpconv.set_backend("numpy")
     xpconv.manual_seed(1)
     splits = data.load("fashion-mnist-small")
-    net = network(len(splits.train.classes or ()))
+    reveal_type(splits.train)
+    reveal_type(splits.test[0])
+    reveal_type(splits.test[:100])
+    reveal_type(data.load(folder).test)
+    net = network(len(splits.train.classes))
     reveal_type(list(net.named_parameters()))
     reveal_type(net[0])
+    reveal_type(net[:-1])
     optimizer = optim.AdamW(net.parameters(), lr=1e-3, weight_decay=0.01)
     trainer = Trainer(net, F.softmax_cross_entropy, optimizer, callbacks=[EarlyStopping(3)])
     trainer.fit(splits.train, epochs=1, validation=splits.test)
@@ -93,8 +98,13 @@ REVEALED = (
     "xpconv.functional.conv.Conv2dCache",
     "int",
     "xpconv.functional.pool.MaxPool2dCache",
+    "xpconv.data.dataset.ArrayDataset",
+    "tuple[numpy.ndarray[",
+    "xpconv.data.dataset.ArrayDataset",
+    "xpconv.data.dataset.Dataset",
     "list[tuple[str, xpconv.layers.base.Parameter]]",
     "xpconv.layers.base.Layer",
+    "xpconv.layers.containers.Sequential",
     "xpconv.training.metrics.Metrics",
     "xpconv.models.resnet.ResNet",
     "str",

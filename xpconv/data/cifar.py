@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from .dataset import DataError, Splits, checked_dataset
+from .dataset import ArrayDataset, DataError, Splits, checked_dataset
 from .idx import open_content
 
 __all__ = ["CIFAR10_CLASSES", "read_cifar10_binary", "read_cifar10_python"]
@@ -33,7 +33,7 @@ _MAX_HEADER = 1 << 20  # long names and attributes of an archive's member, which
 Part = tuple[np.ndarray, np.ndarray]  # images (n, 3072) uint8, labels (n,)
 
 
-def read_cifar10_binary(path: str | os.PathLike[str]) -> Splits:
+def read_cifar10_binary(path: str | os.PathLike[str]) -> Splits[ArrayDataset]:
     """Read CIFAR-10 in the binary layout.
 
     Parameters
@@ -55,7 +55,7 @@ def read_cifar10_binary(path: str | os.PathLike[str]) -> Splits:
     return _read(path, BINARY_FOLDER, BINARY_FILES, _decode_binary)
 
 
-def read_cifar10_python(path: str | os.PathLike[str]) -> Splits:
+def read_cifar10_python(path: str | os.PathLike[str]) -> Splits[ArrayDataset]:
     """Read CIFAR-10 in the Python layout. Nothing that the pickles name is imported or called.
 
     Parameters
@@ -79,7 +79,7 @@ def read_cifar10_python(path: str | os.PathLike[str]) -> Splits:
 
 def _read(
     path: str | os.PathLike[str], folder: str, files: tuple[str, ...], decode: Callable[[str, bytes], Part]
-) -> Splits:
+) -> Splits[ArrayDataset]:
     path = Path(path)
     if not path.exists():
         raise DataError(f"{path}: not found; expected the folder {folder}, the one above it, or their archive")

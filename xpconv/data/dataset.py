@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, Self, SupportsIndex, TypeVar, overload
 
 import numpy as np
 
@@ -106,7 +106,7 @@ class Dataset(ABC):
     def identity(self) -> bytes:
         """What changes with the images and their order: what is kept about a set is kept under it."""
 
-    def subset(self, indices: Any) -> Any:
+    def subset(self, indices: Any) -> Self:
         """The chosen images, with the same classes and name: a set of the same kind.
 
         Parameters
@@ -134,7 +134,7 @@ class Dataset(ABC):
         part._choose(indices)
         return part
 
-    def renumbered(self, classes: Sequence[str]) -> Any:
+    def renumbered(self, classes: Sequence[str]) -> Self:
         """The same images with the labels that the names of their classes have among ``classes``, which may be more.
 
         Labels of a set without names stay.
@@ -189,7 +189,13 @@ class Dataset(ABC):
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, index: Any) -> Any:
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> tuple[np.ndarray, int]: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Self: ...
+
+    def __getitem__(self, index: SupportsIndex | slice) -> tuple[np.ndarray, int] | Self:
         """``dataset[i]`` is the pair (image, label); ``dataset[a:b]`` is `subset` of the slice."""
         if isinstance(index, slice):
             return self.subset(index)
@@ -292,19 +298,28 @@ class ArrayDataset(Dataset):
         """Itself."""
         return self
 
-    def __getitem__(self, index: Any) -> Any:
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> tuple[np.ndarray, int]: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Self: ...
+
+    def __getitem__(self, index: SupportsIndex | slice) -> tuple[np.ndarray, int] | Self:
         """``dataset[i]`` is the pair (image, label); ``dataset[a:b]`` is `subset` of the slice, of views."""
         if isinstance(index, slice):
             return self.subset(index)
         return self.images[index], int(self.labels[index])
 
 
-class _Pair(NamedTuple):
-    train: Any
-    test: Any
+AnyDataset = TypeVar("AnyDataset", bound=Dataset)
 
 
-class Splits(_Pair):
+class _Pair(NamedTuple, Generic[AnyDataset]):
+    train: AnyDataset
+    test: AnyDataset
+
+
+class Splits(_Pair[AnyDataset]):
     """A set in the parts that it is published in; as a tuple it is the pair of ``train`` and ``test``.
 
     Attributes
@@ -314,20 +329,19 @@ class Splits(_Pair):
         Images that were set aside to choose by, where the set has such a part.
     """
 
-    validation: Any
+    validation: AnyDataset | None
 
-    def __new__(cls, train: Any, test: Any, validation: Any = None) -> Splits:
+    def __new__(cls, train: AnyDataset, test: AnyDataset, validation: AnyDataset | None = None) -> Self:
         """The pair; `validation` is no part of the tuple."""
-        splits = super().__new__(cls, train, test)
+        splits = super().__new__(cls, train, test)  # type: ignore[type-var]
         splits.validation = validation
         return splits
 
 
 _HOLD_OUT = 5
-AnyDataset = TypeVar("AnyDataset", bound=Dataset)
 
 
-def hold_out(source: object, whole: AnyDataset) -> Splits:
+def hold_out(source: object, whole: AnyDataset) -> Splits[AnyDataset]:
     """A set in one part, of which every fifth image becomes the test part."""
     if len(whole) < _HOLD_OUT:
         raise DataError(f"{source}: expected at least {_HOLD_OUT} images, of which every fifth is for testing")
@@ -399,7 +413,7 @@ def checked_dataset(
         raise DataError(f"{source}: {error}") from error
 
 
-def same_classes(source: object, train: Dataset, test: Dataset) -> Splits:
+def same_classes(source: object, train: AnyDataset, test: AnyDataset) -> Splits[AnyDataset]:
     """Both parts of a set without class names, as of the same K classes: a part may lack the last ones."""
     if train.image_shape != test.image_shape:
         raise DataError(f"{source}: images of {train.image_shape} for training but of {test.image_shape} for testing")

@@ -291,7 +291,7 @@ def read_image_folder(
     allow_outside: bool = False,
     max_pixels: int = MAX_PIXELS,
     workers: int | None = None,
-) -> Splits:
+) -> Splits[Dataset]:
     """Read a folder that has a folder of images for each class.
 
     ::

@@ -156,7 +156,7 @@ def _some(rows: np.ndarray) -> str:
 # ---- .npy -------------------------------------------------------------------------------------------------------
 
 
-def read_npy(path: str | os.PathLike[str], labels: str | os.PathLike[str] | None = None) -> Splits:
+def read_npy(path: str | os.PathLike[str], labels: str | os.PathLike[str] | None = None) -> Splits[Dataset]:
     """Open images in a ``.npy`` file, as `numpy.save` writes it, as a memory map, whatever its size.
 
     Parameters
@@ -280,7 +280,7 @@ class _HDF5Array:
         self.__init__(state["path"], state["key"])  # type: ignore[misc]
 
 
-def read_hdf5(path: str | os.PathLike[str]) -> Splits:
+def read_hdf5(path: str | os.PathLike[str]) -> Splits[Dataset]:
     """Open image sets in an HDF5 file; images stay in the file. Needs h5py (the extra ``hdf5``).
 
     Parameters

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .._geometry import IntOrPair
-from .dataset import BadFile, DataError, Splits, hold_out
+from .dataset import BadFile, DataError, Dataset, Splits, hold_out
 from .images import BAD, MAX_PIXELS, ImageFiles, is_inside, refuse_or_skip
 
 __all__ = ["read_manifest"]
@@ -44,7 +44,7 @@ def read_manifest(
     allow_outside: bool = False,
     max_pixels: int = MAX_PIXELS,
     workers: int | None = None,
-) -> Splits:
+) -> Splits[Dataset]:
     """Read the images that a CSV file lists.
 
     ::

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .dataset import DataError, Splits, checked_dataset, hold_out, same_classes
+from .dataset import ArrayDataset, DataError, Splits, checked_dataset, hold_out, same_classes
 from .idx import DEFLATE_RATIO
 
 __all__ = ["axes_of", "flat_labels", "parts_in", "read_npz", "to_images"]
@@ -24,7 +24,7 @@ _LAYOUTS: tuple[tuple[tuple[str, str], ...], ...] = (
 _CHANNELS = (1, 3, 4)
 
 
-def read_npz(path: str | os.PathLike[str]) -> Splits:
+def read_npz(path: str | os.PathLike[str]) -> Splits[ArrayDataset]:
     """Read a ``.npz`` file with the keys x_train, y_train, x_test, y_test (as in Keras' ``mnist.npz``).
 
     The keys train_images, train_labels, test_images, test_labels serve as well. With images and labels (or x and y)

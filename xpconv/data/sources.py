@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, overload
 
 import numpy as np
 
@@ -24,7 +24,7 @@ from .cifar import (
     read_cifar10_binary,
     read_cifar10_python,
 )
-from .dataset import DataError, Splits, checked_dataset, same_classes
+from .dataset import ArrayDataset, DataError, Dataset, Splits, checked_dataset, same_classes
 from .download import fetch
 from .idx import read_idx, sha256_of_content
 from .images import read_image_folder
@@ -106,6 +106,17 @@ def data_sets() -> tuple[str, ...]:
     return BUNDLED, *_SOURCES
 
 
+@overload
+def load(
+    name: Literal["fashion-mnist-small", "fashion-mnist", "mnist", "cifar10"],
+    data_dir: str | os.PathLike[str] | None = None,
+    *,
+    download: bool | None = None,
+    progress: bool = True,
+) -> Splits[ArrayDataset]: ...
+
+
+@overload
 def load(
     name: str | os.PathLike[str],
     data_dir: str | os.PathLike[str] | None = None,
@@ -118,7 +129,22 @@ def load(
     bad: str | None = None,
     allow_outside: bool | None = None,
     workers: int | None = None,
-) -> Splits:
+) -> Splits[Dataset]: ...
+
+
+def load(
+    name: str | os.PathLike[str],
+    data_dir: str | os.PathLike[str] | None = None,
+    *,
+    download: bool | None = None,
+    progress: bool = True,
+    labels: str | os.PathLike[str] | None = None,
+    image_size: IntOrPair | None = None,
+    channels: int | None = None,
+    bad: str | None = None,
+    allow_outside: bool | None = None,
+    workers: int | None = None,
+) -> Splits[Any]:
     """Load a data set, or open one whose images stay in its files.
 
     Parameters
@@ -196,7 +222,7 @@ def _check_options(name: str, given: Mapping[str, Any], known: tuple[str, ...]) 
             raise ValueError(f"{option}: is for {kind}, not for {name!r}, got {value!r}")
 
 
-def _load_bundled() -> Splits:
+def _load_bundled() -> Splits[ArrayDataset]:
     from importlib.resources import files
 
     # (N, W / 2, H): two neighbouring pixels of eight greys in a byte, see tools/make_fashion_subset.py
@@ -216,7 +242,7 @@ def _load_bundled() -> Splits:
 # ---- sets by name -----------------------------------------------------------------------------------------------
 
 
-def _load_named(source: _Source, data_dir: Any, download: bool | None, progress: bool) -> Splits:
+def _load_named(source: _Source, data_dir: Any, download: bool | None, progress: bool) -> Splits[ArrayDataset]:
     places = _places(source, data_dir)
     for folder in places:
         splits = _read_folder(folder, source)
@@ -368,7 +394,7 @@ def _read_pair(paths: tuple[Path, Path], part: str, sha256: Mapping[str, str]) -
     return f"{paths[0]} and {paths[1].name}", images[:, None] if images.ndim == 3 else images, labels
 
 
-def _read_idx_folder(folder: Path, source: _Source | None) -> Splits | None:
+def _read_idx_folder(folder: Path, source: _Source | None) -> Splits[ArrayDataset] | None:
     """The four IDX files of a folder; None if they are not all there."""
     train = _find_pair(folder, "train")
     test_part = "t10k" if source is not None or _find_pair(folder, "t10k") else "test"
@@ -382,7 +408,7 @@ def _read_idx_folder(folder: Path, source: _Source | None) -> Splits | None:
     return same_classes(folder, *(checked_dataset(*part, classes=None, name="") for part in parts))
 
 
-def _read_cifar(path: Path) -> Splits | None:
+def _read_cifar(path: Path) -> Splits[ArrayDataset] | None:
     """CIFAR-10 in a folder (or the folder above, or an archive in it); None if it is not there."""
     for folder, names, archive, read in _CIFAR_LAYOUTS:
         if os.path.isdir(path / folder) or os.path.isfile(path / names[0]):
@@ -399,11 +425,11 @@ def _has_cifar(path: Path) -> bool:
     )
 
 
-def _read_folder(folder: Path, source: _Source) -> Splits | None:
+def _read_folder(folder: Path, source: _Source) -> Splits[ArrayDataset] | None:
     return _read_cifar(folder) if source.name == "cifar10" else _read_idx_folder(folder, source)
 
 
-def _load_path(path: Path, given: Mapping[str, Any]) -> Splits:
+def _load_path(path: Path, given: Mapping[str, Any]) -> Splits[Any]:
     kind = path.suffix.lower()
     if path.is_dir():
         if has_image_files(path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 from .. import functional
 from .._checks import check_integer
@@ -86,6 +86,12 @@ class Sequential(Layer):
 
     def __iter__(self) -> Iterator[Layer]:
         return iter(self._sequence)
+
+    @overload
+    def __getitem__(self, index: int) -> Layer: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequential: ...
 
     def __getitem__(self, index: int | slice) -> Layer:
         """A layer, or for a slice a Sequential of the same layers under the same names."""
@@ -230,7 +236,8 @@ class Residual(Layer):
         norm = self._last_norm()
         if norm is None:
             return None
-        y = _through(list(self.body)[:-1], x)  # type: ignore[call-overload]
+        assert isinstance(self.body, Sequential), "`_last_norm` looks at it"
+        y = _through(self.body._sequence[:-1], x)
         straight = self._straight(x, y)
         if y.dtype != straight.dtype:  # a sum, but none that the operator makes
             return functional.relu(_sum(norm.forward(y), straight))[0]
