@@ -30,7 +30,7 @@ def unchanged(network: Layer, *, keeps: bool = False) -> Iterator[None]:
     gradients = [(parameter, parameter.grad) for parameter in network.parameters()]
     try:
         for layer, _ in layers:
-            layer.__dict__.update(training=False, _keeps=keeps, _stack=[])
+            layer.__dict__.update(training=False, _keeps=keeps, _untrained=False, _stack=[])
         for parameter, _ in gradients:
             parameter.grad = None
         yield

@@ -197,6 +197,7 @@ class Layer:
     _layer_names: dict[str, None]
     _stack: list[Any]
     _keeps: bool = False  # in evaluation mode too, as a frozen layer within a network that is trained
+    _untrained: bool = False  # neither it nor a layer before it is trained, so that the way back ends behind it
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Make the empty layer here, so that a subclass may assign parts without calling ``super().__init__()``."""
@@ -301,6 +302,9 @@ class Layer:
         """Forget what forwards without a backward have left, here and in all child layers."""
         for _, layer in self.named_layers():
             layer._stack.clear()
+
+    def _mark_untrained(self, is_frozen: Callable[[Layer], bool]) -> None:
+        """Set `_untrained` in the layers inside that come before all trained ones; containers that know which do so."""
 
     def begin_step(self, step: int | Array, seed: int | None = None, *, first_example: int = 0) -> None:
         """Make what is random in the network a function of ``(seed, step)`` alone; call it on the whole network.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple, overload
 
 from .. import functional
@@ -106,7 +106,8 @@ class Sequential(Layer):
     def backward(self, dy: Array) -> Array | None:
         """``dy`` back through every layer, the last first.
 
-        Ends early, with None, at a layer that gives no gradient to its input (``need_dx = False``).
+        Ends early, with None, at a layer that gives no gradient to its input (``need_dx = False``), and in a `Trainer`
+        behind the first layers that are not trained.
 
         Raises
         ------
@@ -115,12 +116,25 @@ class Sequential(Layer):
         """
         return self._back(dy, len(self._layer_names))
 
+    def _mark_untrained(self, is_frozen: Callable[[Layer], bool]) -> None:
+        if type(self).forward is not Sequential.forward or type(self).backward is not Sequential.backward:
+            return
+        for layer in self._sequence:
+            if not is_frozen(layer):
+                layer._mark_untrained(is_frozen)
+                return
+            layer._untrained = True
+
     def _back(self, dy: Array, count: int) -> Array | None:
         """`backward` of the first ``count`` layers."""
         layers = self._own(self._layer_names)[:count]
         i = len(layers) - 1
         while i >= 0:
             layer = layers[i][1]
+            if layer._untrained:
+                for _, earlier in layers[: i + 1]:
+                    earlier.clear_cache()
+                return None
             if i and type(layer) is ReLU and layer._stack and layers[i - 1][1]._has_relu(layer._stack[-1].kept):
                 layer.pop()
                 dy = layers[i - 1][1]._backward_relu(dy)
@@ -129,7 +143,7 @@ class Sequential(Layer):
             dy = layer.backward(dy)
             if dy is None:
                 for name, earlier in layers[:i]:
-                    if next(earlier.parameters(), None) is not None:
+                    if not earlier._untrained and next(earlier.parameters(), None) is not None:
                         raise RuntimeError(
                             f"Sequential.backward: layer {layers[i][0]!r} gave no gradient to its input (need_dx is "
                             f"False), but layer {name!r} before it has parameters"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -192,10 +192,26 @@ class Graph(Layer):
                 del values[name]
         return values[self.output_name]
 
+    def _mark_untrained(self, is_frozen: Callable[[Layer], bool]) -> None:
+        steps = [step for step in self._program if isinstance(step, Step)]
+        uses = Counter(path for step in steps for path in step.paths)
+        trained: set[str] = set()  # values that hang on a trained layer
+        for step in steps:
+            before = not trained.intersection(name for name in step.inputs if isinstance(name, str))
+            for path in step.paths:
+                layer = self._layer(path)
+                if before and not (uses[path] == 1 and is_frozen(layer)):
+                    layer._mark_untrained(is_frozen)
+                    before = False
+                layer._untrained = before
+            if not before:
+                trained.update(step.outputs)
+
     def backward(self, dy: Array) -> Array | None:
         """Gradient to the input; gradients that meet at a value of several uses are added.
 
-        None where a layer gives no gradient to its input (``need_dx = False``) and nothing before it has parameters.
+        None where a layer gives no gradient to its input (``need_dx = False``) and nothing before it has parameters,
+        and in a `Trainer` where nothing before a layer is trained.
 
         Raises
         ------
@@ -208,6 +224,12 @@ class Graph(Layer):
             if isinstance(step, Indices):
                 continue
             runner = self._runner(step)
+            if self._layer(step.paths[-1])._untrained:  # so are the others of the step, and all that lead to it
+                runner.clear_cache()
+                for name in step.outputs:
+                    gradients.pop(name, None)
+                stopped.update(step.inputs)
+                continue
             given = [gradients.pop(name, None) for name in step.outputs]
             if stopped.intersection(step.outputs):  # what other users have given would be a part of the gradient
                 if next(runner.parameters(), None) is not None:

@@ -224,6 +224,8 @@ class _TimedOptimizer:
     def __init__(self, clock: _Clock, optimizer: Any) -> None:
         self._clock, self._optimizer = clock, optimizer
         self.lr = optimizer.lr
+        if hasattr(optimizer, "param_groups"):  # what is not in them is not trained
+            self.param_groups = optimizer.param_groups
 
     def step(self) -> None:
         self._clock.call("optimizer", "backward", "", self._optimizer.step)

@@ -17,6 +17,7 @@ from .mixed import HalfModel
 from .sums import TrainingError
 
 if TYPE_CHECKING:
+    from ..layers import Parameter
     from .ranks import Ranks
     from .trainer import Trainer
 
@@ -92,6 +93,12 @@ def _forward_backward(
     return total, all_hits
 
 
+def _trained(trainer: Trainer) -> list[Parameter]:
+    """The parameters of the model that the optimizer has; the gradients of others do not count."""
+    trained = trainer._trained()
+    return [parameter for parameter in trainer.model.parameters() if id(parameter) in trained]
+
+
 def _pass_on_nothing(ranks: Ranks, way: Any, part: Array, backend: Backend) -> None:
     """What a rank does that has no examples in a part of the batch: it answers those who ask it for its statistics."""
     if ranks.takes_part_without_examples():
@@ -119,14 +126,14 @@ def clip(trainer: Trainer) -> tuple[Any | None, bool]:
     norm: Any = None
     if trainer.clip_norm is not None:
         try:
-            norm = clip_grad_norm(trainer.model.parameters(), trainer.clip_norm, error_if_nonfinite=not scaled)
+            norm = clip_grad_norm(_trained(trainer), trainer.clip_norm, error_if_nonfinite=not scaled)
         except FloatingPointError as error:
             raise TrainingError(f"step {trainer.step}, with learning rate {trainer.optimizer.lr:g}: {error}") from error
     if not scaled:
         return norm, True
     square = norm
     if square is None:
-        grads = [parameter.grad for parameter in trainer.model.parameters() if parameter.grad is not None]
+        grads = [parameter.grad for parameter in _trained(trainer) if parameter.grad is not None]
         square = run(backend_of(grad=grads[0]), "squared_norm", grads) if grads else 0.0
     finite = math.isfinite(float(square) if isinstance(square, float) else float(to_numpy(square)))
     return (norm if finite else None), finite

@@ -19,6 +19,7 @@ from ..backends.protocol import Array, Backend
 from ..data import Batches
 from ..distributed.communicator import Communicator
 from ..distributed.gradients import name_of_non_finite
+from ..layers._untrained import ending_early
 from .average import WeightAverage
 from .callbacks import Callback
 from .capture import WARM_UP, CapturedStep, Outcome, form_of
@@ -227,7 +228,8 @@ class Trainer:
 
         The model is in training mode then, but layers that were put in evaluation mode on their own, with
         ``layer.eval()``, stay so: they are frozen. (Of a model that is in evaluation mode as a whole, those stay so
-        which were when the trainer was made, or at the last `fit`.)
+        which were when the trainer was made, or at the last `fit`.) Which parameters are trained is said by the
+        optimizer; the gradients of layers in front of all of them are not computed.
 
         The first Ctrl-C lets the running step finish, calls ``on_interrupt`` of the callbacks and raises
         KeyboardInterrupt; the trainer may then be saved, or `fit` be called again to go on. A second one stops at once.
@@ -397,15 +399,23 @@ class Trainer:
         """A step on a batch; ``step`` is its number, in a graph an array on the device."""
         first = 0 if self._ranks is None or images is None else self._ranks.first_example(images)
         self.model.begin_step(step, self.seed, first_example=first)
-        for _, layer in self.model.named_layers():
-            layer._keeps = not layer.training  # it is frozen, and the way back leads through it
-        loss, hits = gradients(self, x, targets, images)
+        with ending_early(self.model, self._trained()):
+            for _, layer in self.model.named_layers():
+                # one in evaluation mode is frozen, but the way back may lead through it
+                layer._keeps = not layer.training and not layer._untrained
+            loss, hits = gradients(self, x, targets, images)
         norm, finite = clip(self)
         if self.loss_scale is not None:
             self._update_scale(finite)
         if finite:
             self.optimizer.step()
         return Outcome(loss, hits, norm)
+
+    def _trained(self) -> set[int]:
+        """The ``id`` of each parameter that the optimizer has; one without groups has all of the model."""
+        groups = getattr(self.optimizer, "param_groups", None)
+        found = self.model.parameters() if groups is None else (p for group in groups for p in group["params"])
+        return {id(parameter) for parameter in found}
 
     def _update_scale(self, finite: bool) -> None:
         scale = self.loss_scale
