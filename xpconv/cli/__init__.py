@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 
 from .. import __version__
 from ..distributed import Communicator, DistributedError
+from ..distributed.mpi import launched_processes
 from . import ranks
 from . import status as exit_status
 from .output import complain, emit, mode_of, prepare_streams, silence, use_output
@@ -130,7 +131,9 @@ def _main(arguments: Sequence[str], comm: Communicator, began: float) -> int:
             if not getattr(options, "over_ranks", False):
                 ranks.refuse_ranks(comm, f"xpconv {options.command}")
             warned = ranks.Warned(comm)
-            with use_output(mode if comm.rank == 0 else "quiet", warn=warned):
+            # Open MPI gives every rank a terminal of its own, whatever the launcher itself prints to
+            direct = launched_processes() is None
+            with use_output(mode if comm.rank == 0 else "quiet", warn=warned, terminals=direct):
                 emit("start", command=options.command, version=__version__)
                 _check_environment()
                 status: int = options.run(options)

@@ -11,13 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from .. import data
+from .. import data, get_backend
 from .._text import printable
+from ..distributed import Communicator
 from ..functional import softmax_cross_entropy
 from ..training import ClassReport, Trainer, TrainingError, class_report, load_trained, top_k_accuracy
 from .config import TrainConfig, add_options, flags_of
 from .output import emit, result, say, show
-from .run import DataInfo, build_model, choose_weights, class_names, machine, open_data, open_run
+from .ranks import check_same, communicator, transport_of
+from .run import DataInfo, build_model, choose_weights, class_names, compared_place, machine, open_data, open_run
 from .status import DONE
 
 __all__ = ["add_command"]
@@ -45,7 +47,7 @@ def add_command(commands: Any) -> None:
         "the first 5",
     )
     add_options(parser, only=own, defaults=False)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, over_ranks=True)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -55,11 +57,15 @@ def run(options: argparse.Namespace) -> int:
         # those of the run belong to its own data
         changes = {"data_dir": None, "labels": None, "bad_files": "refuse", "allow_outside": False, **changes}
     folder, config, info = open_run(options.folder, changes)
-    with machine(config):
-        return _evaluate(config, info, choose_weights(folder, options.weights), report=options.report)
+    comm = communicator()
+    check_same(comm, {"RUN_FOLDER": options.folder, "--weights": options.weights, "--report": options.report})
+    place = compared_place(config, comm)
+    with machine(config, place):
+        transport = transport_of(comm, place, get_backend())
+        return _evaluate(config, info, choose_weights(folder, options.weights), transport, report=options.report)
 
 
-def _evaluate(config: TrainConfig, info: DataInfo, path: Path, *, report: bool) -> int:
+def _evaluate(config: TrainConfig, info: DataInfo, path: Path, comm: Communicator, *, report: bool) -> int:
     test = open_data(config, info.image_shape).test
     if test.image_shape != info.image_shape:
         raise data.DataError(
@@ -91,7 +97,7 @@ def _evaluate(config: TrainConfig, info: DataInfo, path: Path, *, report: bool) 
         more["classes"] = of_classes
         if len(info.classes) > _TOP:
             more["top"] = partial(top_k_accuracy, k=_TOP)
-    metrics = Trainer(model, softmax_cross_entropy, None, metrics=more).report(batches)
+    metrics = Trainer(model, softmax_cross_entropy, None, metrics=more, comm=comm).report(batches)
     loss, accuracy = metrics["loss"], metrics["accuracy"]
     if not math.isfinite(loss):
         raise TrainingError(f"test loss is {loss} with the weights {path}; they or the test images are no use")

@@ -56,6 +56,7 @@ _COLOURS = {"label": "36", "result": "1", "error": "1;31", "warning": "33"}
 
 
 _mode: contextvars.ContextVar[str] = contextvars.ContextVar("mode", default="text")
+_terminals: contextvars.ContextVar[bool] = contextvars.ContextVar("terminals", default=True)
 
 
 def mode() -> str:
@@ -69,10 +70,10 @@ def mode_of(options: argparse.Namespace) -> str:
 
 
 @contextlib.contextmanager
-def use_output(mode: str, *, warn: Callable[[str], None] | None = None) -> Iterator[None]:
+def use_output(mode: str, *, warn: Callable[[str], None] | None = None, terminals: bool = True) -> Iterator[None]:
     """Inside the block the functions of this module print in that mode; warnings take one line each.
 
-    ``warn`` is given the text of each, and None complains of it.
+    ``warn`` is given the text of each, and None complains of it. With ``terminals`` False no stream counts as one.
     """
 
     def show_warning(message: Warning | str, *arguments: Any, **options: Any) -> None:
@@ -82,13 +83,14 @@ def use_output(mode: str, *, warn: Callable[[str], None] | None = None) -> Itera
         else:
             warn(text)
 
-    token = _mode.set(mode)
+    token, before = _mode.set(mode), _terminals.set(terminals)
     try:
         with warnings.catch_warnings():
             warnings.showwarning = show_warning
             yield
     finally:
         _mode.reset(token)
+        _terminals.reset(before)
 
 
 # ---- streams ------------------------------------------------------------------------------------------------------
@@ -114,7 +116,7 @@ def silence(stream: TextIO) -> None:
 
 def _is_terminal(stream: TextIO) -> bool:
     try:
-        return stream.isatty()
+        return _terminals.get() and stream.isatty()
     except ValueError:  # it is closed
         return False
 

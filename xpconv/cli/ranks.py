@@ -14,6 +14,7 @@ import json
 import os
 import platform
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -61,7 +62,9 @@ def find_ranks() -> Communicator:
     MissingExtraError, DistributedError
         mpiexec has started several processes, and mpi4py is not there, or belongs to another MPI.
     """
-    _found[:] = [get_communicator()]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "suspicious MPI")  # of mpi4py; the error says more
+        _found[:] = [get_communicator()]
     return _found[0]
 
 

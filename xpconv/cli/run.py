@@ -15,12 +15,22 @@ from .. import data, get_num_threads, models, set_num_threads, use_matmul_precis
 from .._extras import require
 from ..backends import Backend, get_backend, use_backend
 from ..data.sources import has_image_files
+from ..distributed import Communicator
 from ..layers import Layer
 from ..training import CheckpointError, RunFolder, RunFolderError
-from .config import TrainConfig, restore
-from .ranks import Place
+from .config import TrainConfig, key_of, restore
+from .ranks import Place, check_same, place_of
 
-__all__ = ["DataInfo", "build_model", "choose_weights", "class_names", "machine", "open_data", "open_run"]
+__all__ = [
+    "DataInfo",
+    "build_model",
+    "choose_weights",
+    "class_names",
+    "compared_place",
+    "machine",
+    "open_data",
+    "open_run",
+]
 
 _BLAS_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "OMP_NUM_THREADS")
 
@@ -133,6 +143,16 @@ def machine(config: TrainConfig, place: Place | None = None) -> Iterator[Backend
         if not any(name in os.environ for name in _BLAS_VARIABLES):
             stack.enter_context(threadpoolctl.threadpool_limits(1, user_api="blas"))
         yield stack.enter_context(use_backend(get_backend() if backend is None else backend))
+
+
+def compared_place(config: TrainConfig, comm: Communicator) -> Place | None:
+    """Where this rank of several runs; DistributedError on all of them if they have not been told to do the same."""
+    if comm.size == 1:
+        return None
+    own = ("threads", "workers", "data_dir")  # may be another one on every machine
+    options = dataclasses.asdict(config).items()
+    check_same(comm, {f"--{key_of(name)}": value for name, value in options if name not in own})
+    return place_of(comm)
 
 
 def open_run(path: str, changes: Mapping[str, Any] | None = None) -> tuple[RunFolder, TrainConfig, DataInfo]:

@@ -43,8 +43,8 @@ from ..training.ranks import broadcast_state
 from .config import TrainConfig, add_options, collect, flags_of, key_of, read_toml
 from .output import complain, emit, result, say, show
 from .progress import progress_for
-from .ranks import Place, check_same, communicator, first_does, place_of, transport_of
-from .run import DataInfo, build_model, machine, open_data, open_run
+from .ranks import Place, check_same, communicator, first_does, transport_of
+from .run import DataInfo, build_model, compared_place, machine, open_data, open_run
 from .status import DONE, INTERRUPTED, PREEMPTED
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ def _start(
 ) -> int:
     if out is not None:
         first_does(comm, functools.partial(RunFolder.check_free, out))
-    place = _place(config, comm)
+    place = compared_place(config, comm)
     with machine(config, place):
         parts, transform, info = load_data(config)
         _check_sizes(config, parts, comm)
@@ -166,16 +166,6 @@ def _start(
 
         folder = RunFolder(first_does(comm, create))
         return _train(config, info, folder, model, parts, transform, place, profile=options.profile, live=live)
-
-
-def _place(config: TrainConfig, comm: Communicator) -> Place | None:
-    """Where this rank of several runs; DistributedError on all of them if they have not been told to do the same."""
-    if comm.size == 1:
-        return None
-    own = ("threads", "workers", "data_dir")  # may be another one on every machine
-    options = dataclasses.asdict(config).items()
-    check_same(comm, {f"--{key_of(name)}": value for name, value in options if name not in own})
-    return place_of(comm)
 
 
 def _check_sizes(config: TrainConfig, parts: data.Splits, comm: Communicator) -> None:
@@ -203,7 +193,7 @@ def _resume(options: argparse.Namespace, changes: dict[str, Any], comm: Communic
             )
     changes = {name: value for name, value in changes.items() if name in _RESUMABLE}
     config = dataclasses.replace(before, **changes)
-    place = _place(config, comm)
+    place = compared_place(config, comm)
     with machine(config, place):
         parts, transform, info = load_data(config, known)
         if info != known:
@@ -431,6 +421,13 @@ def _train_and_test(
         _write_skipped(folder, skipped)
     batches = make_batches(config, parts.train, transform)
     loss = make_loss(config, parts.train)
+    if comm.size > 1 and config.class_weights != "none":
+        warnings.warn(
+            "--class-weights: each rank divides by the weights of its own share of a batch, so that a run depends a "
+            "little on the number of ranks",
+            RuntimeWarning,
+            stacklevel=2,
+        )
     progress = progress_for()
     optimizer, schedule = make_optimizer(config, model), _schedule(config, config.epochs * len(batches))
     transport = transport_of(comm, place, get_backend())

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM that wait for the end of a step."""
+"""Ctrl-C, SIGTERM and SIGUSR1 that wait for the end of a step."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h: "the user is invited to retry"
 
 
 class Preempted(SystemExit):
-    """SIGTERM has ended a `Trainer.fit`, after a whole step and the callbacks for an interrupt, which save.
+    """SIGTERM or SIGUSR1 has ended a `Trainer.fit`, after a whole step and the callbacks for an interrupt, which save.
 
     Not caught, it ends the program with exit code 75, which tells a scheduler to start the job again.
     """
@@ -24,11 +24,13 @@ class Preempted(SystemExit):
 
 
 _DEFAULTS: dict[signal.Signals, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+if hasattr(signal, "SIGUSR1"):  # which mpiexec passes on to all ranks, while at a SIGTERM of its own it soon kills them
+    _DEFAULTS[signal.SIGUSR1] = signal.SIG_DFL
 
 
 @contextmanager
 def on_first_interrupt(request: Callable[[int], None]) -> Iterator[None]:
-    """Inside the block the first Ctrl-C, and the first SIGTERM, only call ``request`` with the number of the signal.
+    """Inside the block the first Ctrl-C, SIGTERM or SIGUSR1 of each only calls ``request`` with the signal's number.
 
     A second one does what it does otherwise: it raises KeyboardInterrupt, or ends the process. Does nothing outside
     the main thread, where signals never arrive, and for a signal that the program ignores or has its own handler of.

@@ -234,7 +234,8 @@ class Trainer:
         The first Ctrl-C lets the running step finish, calls ``on_interrupt`` of the callbacks and raises
         KeyboardInterrupt; the trainer may then be saved, or `fit` be called again to go on. A second one stops at once.
         SIGTERM, with which schedulers announce that a job has to go, does the same and raises `Preempted`, which ends
-        the program with exit code 75 unless it is caught. With several ranks it is enough that one of them is told.
+        the program with exit code 75 unless it is caught; so does SIGUSR1, which mpiexec passes on to its ranks. With
+        several ranks it is enough that one of them is told.
 
         Parameters
         ----------
@@ -319,7 +320,7 @@ class Trainer:
 
     def _request_interrupt(self, number: int) -> None:
         self._wants_interrupt = True
-        self._wants_preemption = self._wants_preemption or number == signal.SIGTERM
+        self._wants_preemption = self._wants_preemption or number != signal.SIGINT
 
     def _agree(self, now: bool = False) -> None:
         """What was asked for here is done; with several ranks when all of them know."""
