@@ -28,7 +28,7 @@ MEANINGS = {
     FAILED: "the work failed: a result out of tolerance, a loss that is not finite, no memory, a full disk",
     WRONG_USAGE: "wrong usage: an option, setting, file or run folder that does not do; a package or backend that is "
     "not there",
-    PREEMPTED: "told to go by SIGTERM, and saved: start it again with --resume",
+    PREEMPTED: "told to go by SIGTERM or SIGUSR1, and saved: start it again with --resume",
     INTERRUPTED: "interrupted by Ctrl-C",
     PIPE_CLOSED: "the reader of the output has gone",
 }

@@ -71,6 +71,8 @@ there are tested once on the test images. The last line printed is "test accurac
 
 Everything is kept in a run folder: config.json, log.jsonl, last.safetensors, best.safetensors, and report.html, a page
 with the curves, the mistakes and more. Ctrl-C finishes the step, saves and stops; a second one stops at once.
+
+mpiexec -n 4 xpconv train shares the work of every batch among four processes, here or on several machines.
 """
 
 
@@ -443,7 +445,7 @@ def _train_and_test(
     of_size = functools.partial(_batches_of_size, config, parts.train, transform)
     images = math.ceil(config.batch_size / comm.size)  # of a step on one rank
     if profile and comm.rank == 0:  # the others wait for it at the first step
-        recording.profile(_profile(folder, trainer, batches if comm.size == 1 else of_size(images)), images)
+        recording.profile(_profile(folder, trainer, of_size(images), comm.size), images)
 
     def measure(seconds: float) -> None:
         recording.layers(trainer, of_size, images, seconds)
@@ -490,12 +492,13 @@ def _train_and_test(
     return DONE
 
 
-def _profile(folder: RunFolder, trainer: Trainer, batches: data.Batches) -> Profile:
+def _profile(folder: RunFolder, trainer: Trainer, batches: data.Batches, ranks: int) -> Profile:
     measured = trainer.profile(batches, steps=_PROFILE_STEPS)
     trace = folder.path / "trace.json"
     measured.write_trace(trace)
     show(measured.table())
-    say("profile", f"{measured.steps} steps; {trace} is for chrome://tracing")
+    whose = f" of rank 0 alone, with its {batches.batch_size} images of a batch" if ranks > 1 else ""
+    say("profile", f"{measured.steps} steps{whose}; {trace} is for chrome://tracing")
     emit(
         "profile",
         steps=measured.steps,
