@@ -65,6 +65,7 @@ nitpick_ignore_regex = [
     # what is not public and yet shows: base classes that only share code, and types of arguments that are passed on
     (r"py:.*", r"xpconv\.(.*\.)?_.*"),
     (r"py:class", r"xpconv\.backends\.protocol\.(HostRandom|Shortage)"),
+    (r"py:.*", r"xpconv\.data\.dataset\.AnyDataset"),
     (r"py:class", r"xpconv\.(data\.order\.ImageRandom|onnx\.layers\.\w+|testing\.parity\.cases\.Draw)"),
     (r"py:class", r"xpconv\.report\.collect\.(Predictions|Filters|LayerTimes)"),
 ]

@@ -5,7 +5,7 @@
     python examples/cifar10_resnet.py --images 10000 --epochs 4
     python examples/cifar10_resnet.py --small                # coloured noise instead of CIFAR-10; seconds
 
-An epoch of 10000 images takes about a minute on two CPU cores, one of all 50000 five times as long.
+An epoch of 10000 images takes some forty seconds on two CPU cores, one of all 50000 five times as long.
 It has printed ``test accuracy 0.5288`` with --images 10000 --epochs 4, and ``test accuracy 0.5938`` with --small.
 benchmarks/cifar10_curves.py takes the same steps in PyTorch and compares.
 """

@@ -5,15 +5,17 @@
 
 The file could come from PyTorch or TensorFlow; here the script makes it first, so that nothing has to be downloaded: a
 network that has learned trousers, bags and shoes from some 3000 images, and has never seen a shirt or a coat. These it
-then has to tell apart, from 200 images. A network that starts from nothing gets the same images and as many steps.
+then has to tell apart, from 200 images. The steps that train the last layer alone go back no further than that, and cost
+little more than a forward pass. A network that starts from nothing gets the same images and as many steps; it comes out
+close to the other, since three small convolutions learn from trousers and shoes little that coats and shirts need.
 
 Half a minute; it has printed::
 
-    Trouser, Sandal, Sneaker, Bag, Ankle boot: accuracy 0.966
+    Trouser, Sandal, Sneaker, Bag, Ankle boot: accuracy 0.964
     11 parameters in known.onnx; its last layer is '13': Linear(in_features=64, out_features=5, bias=True)
-    T-shirt/top, Pullover, Dress, Coat, Shirt: accuracy 0.514 with a new last layer
+    T-shirt/top, Pullover, Dress, Coat, Shirt: accuracy 0.538 with a new last layer
     accuracy 0.662 with all layers trained on
-    accuracy 0.578 from the 200 images alone
+    accuracy 0.662 from the 200 images alone
     written and read again: tuned.onnx, 98 kB
 """
 
