@@ -6,8 +6,8 @@
 The file could come from PyTorch or TensorFlow; here the script makes it first, so that nothing has to be downloaded: a
 network that has learned trousers, bags and shoes from some 3000 images, and has never seen a shirt or a coat. These it
 then has to tell apart, from 200 images. The steps that train the last layer alone go back no further than that, and
-cost little more than a forward pass. A network that starts from nothing gets the same images and as many steps; it comes
-out close to the other, since small convolutions learn from trousers and shoes little that coats and shirts need.
+cost little more than a forward pass. A network that starts from nothing gets the same images and as many steps; it
+comes out close to the other: small convolutions learn from trousers and shoes little that coats and shirts need.
 
 Half a minute; it has printed::
 
