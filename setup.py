@@ -30,9 +30,11 @@ SOURCES = [
 # No -march: a wheel has to run on every machine of its architecture. No fast-math either; these two flags only say
 # that nobody reads errno or floating-point exception flags, so that loops with comparisons vectorise. Contraction to
 # fused multiply-add is off, so that one source gives the same bits on every architecture. No exception passes through
-# the kernels, so that they need no tables for unwinding.
+# the kernels, so that they need no tables for unwinding. Integers wrap around, which Pythons say in different words: with
+# one of them, all Pythons of a machine have the same kernels, and a compiler cache knows them again.
+WRAPPING = ("-fwrapv", "-fno-strict-overflow")
 FLAGS = [
-    "-g0", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off", "-fvisibility=hidden",
+    "-g0", "-fwrapv", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off", "-fvisibility=hidden",
     "-fno-asynchronous-unwind-tables",
 ]  # fmt: skip
 
@@ -88,6 +90,8 @@ class BuildExt(build_ext):
     def build_extensions(self):
         """Add the flags that work, then build."""
         msvc = self.compiler.compiler_type == "msvc"
+        if not msvc:
+            self.compiler.compiler_so = [flag for flag in self.compiler.compiler_so if flag not in WRAPPING]
         flags = MSVC_FLAGS if msvc else self.working(FLAGS)
         threads = [] if SERIAL else self.thread_flags()
         clones = self.compiles(CLONES_PROBE, link=True)
