@@ -3,8 +3,8 @@
 
 The subset is the first 600 training and the first 100 test images of each of the ten classes, in the order of the full
 set. Pixels are rounded to eight greys, round(k * 255 / 7), which takes less than a third of the bytes; networks trained
-on them do as well on the images as they were. Two pixels side by side make a byte, 16 * k + l, and images are stored as
-(N, W / 2, H): going down the columns, deflate packs 10 % tighter. The same zlib gives the same bytes each time.
+on them do as well on the images as they were. xpconv.data._greys packs them, all in one and with columns as rows, by
+what the pixels around let expect: 30 % tighter than deflate. The same zlib gives the same bytes each time.
 
     python tools/make_fashion_subset.py [--data-dir DIR] [--out FILE]
 """
@@ -18,11 +18,11 @@ from pathlib import Path
 
 import numpy as np
 
-from xpconv.data import ArrayDataset, load
+from xpconv.data import ArrayDataset, _greys, load
 
 PER_CLASS = {"train": 600, "test": 100}
 OUT = Path(__file__).parents[1] / "xpconv" / "data" / "bundled" / "fashion-mnist-small.npz"
-LIMIT = 900_000  # bytes
+LIMIT = 620_000  # bytes
 
 
 def first_of_each_class(dataset: ArrayDataset, count: int) -> ArrayDataset:
@@ -32,9 +32,8 @@ def first_of_each_class(dataset: ArrayDataset, count: int) -> ArrayDataset:
 
 
 def in_eight_greys(images: np.ndarray) -> np.ndarray:
-    """Bytes (N, W / 2, H) of images (N, H, W)."""
-    levels = np.rint(images * (7 / 255)).astype(np.uint8).transpose(0, 2, 1)
-    return np.ascontiguousarray(levels[:, ::2] << 4 | levels[:, 1::2])
+    """Numbers of greys, (N, W, H), of images (N, H, W)."""
+    return np.rint(images * (7 / 255)).astype(np.uint8).transpose(0, 2, 1)
 
 
 def pack(arrays: dict[str, np.ndarray]) -> bytes:
@@ -53,11 +52,12 @@ def pack(arrays: dict[str, np.ndarray]) -> bytes:
 
 def make(data_dir: str | None = None) -> bytes:
     """The bytes of the bundled file."""
-    arrays = {}
+    arrays, images = {}, []
     for part, dataset in load("fashion-mnist", data_dir)._asdict().items():
         small = first_of_each_class(dataset, PER_CLASS[part])
-        arrays[f"{part}_images"] = in_eight_greys(small.images[:, 0])
+        images.append(in_eight_greys(small.images[:, 0]))
         arrays[f"{part}_labels"] = small.labels.astype(np.uint8)
+    arrays["states"], arrays["words"] = _greys.pack(np.concatenate(images))
     return pack(arrays)
 
 

@@ -225,16 +225,18 @@ def _check_options(name: str, given: Mapping[str, Any], known: tuple[str, ...]) 
 def _load_bundled() -> Splits[ArrayDataset]:
     from importlib.resources import files
 
-    # (N, W / 2, H): two neighbouring pixels of eight greys in a byte, see tools/make_fashion_subset.py
+    from ._greys import unpack
+
+    # all images in one, their columns as rows: see tools/make_fashion_subset.py
     greys = np.rint(np.arange(8) * (255 / 7)).astype(np.uint8)
     resource = files("xpconv.data").joinpath("bundled", f"{BUNDLED}.npz")
     parts = []
     with resource.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+        packed = unpack(file["states"], file["words"], 28, 28)
         for part in ("train", "test"):
-            pairs = file[f"{part}_images"].transpose(0, 2, 1)
-            images = np.stack((greys[pairs >> 4], greys[pairs & 7]), axis=-1)
-            images = images.reshape(len(pairs), 1, pairs.shape[1], 2 * pairs.shape[2])
             labels = file[f"{part}_labels"]
+            images, packed = np.split(packed, [len(labels)])
+            images = np.ascontiguousarray(greys[images.transpose(0, 2, 1)][:, None])
             parts.append(checked_dataset(resource, images, labels, classes=FASHION_CLASSES, name=BUNDLED))
     return Splits(*parts)
 
