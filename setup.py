@@ -30,8 +30,8 @@ SOURCES = [
 # No -march: a wheel has to run on every machine of its architecture. No fast-math either; these two flags only say
 # that nobody reads errno or floating-point exception flags, so that loops with comparisons vectorise. Contraction to
 # fused multiply-add is off, so that one source gives the same bits on every architecture. No exception passes through
-# the kernels, so that they need no tables for unwinding. Integers wrap around, which Pythons say in different words: with
-# one of them, all Pythons of a machine have the same kernels, and a compiler cache knows them again.
+# the kernels, so that they need no tables for unwinding. Integers wrap around, which Pythons say in different words:
+# with one of them, all Pythons of a machine have the same kernels, and a compiler cache knows them again.
 WRAPPING = ("-fwrapv", "-fno-strict-overflow")
 FLAGS = [
     "-g0", "-fwrapv", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off", "-fvisibility=hidden",
@@ -43,8 +43,7 @@ FLAGS = [
 # is a third larger, and not faster (geometric mean over 130 calls of operators: within 2 %).
 STRAIGHT = ("blocked.c", "columns.c", "depthwise.c", "direct.c", "linear.c", "pool.c", "winograd.c")
 STRAIGHT_FLAGS, LOOP_FLAGS, GLUE_FLAGS = ["-O3"], ["-O2", "-fvect-cost-model=dynamic"], ["-Os"]
-# Of pooling, the largest, GCC makes a seventh less with this, as fast over 70 calls; of the others it would make what is
-# half as fast.
+# Of pooling, the largest, GCC makes a seventh less with this, as fast over 70 calls; of others, what is half as fast.
 POOL_FLAGS = [*STRAIGHT_FLAGS, "--param=max-completely-peeled-insns=90"]
 MSVC_FLAGS = ["/O2", "/std:c11"]
 LINK_FLAGS = ["-Wl,-s"]  # no table of symbols

@@ -1,4 +1,4 @@
-"""Small images of eight greys, packed by what their neighbours let expect: a third smaller than deflate makes them.
+"""Small images of eight greys, packed by what the pixels around let expect: a third smaller than by deflate.
 
 A pixel is coded with an asymmetric numeral system (Duda 2013, arXiv:1311.2540), by how often each grey has followed the
 same four neighbours, left, above, above left and above right, in all images so far. All images are coded side by side,
@@ -21,7 +21,7 @@ Coder = Callable[[int, int, np.ndarray], np.ndarray]
 
 
 def _bounds(seen: np.ndarray) -> np.ndarray:
-    """Where the share of each grey begins, and where the last ends, of 2**BITS; (9, contexts) from counts (8, contexts)."""
+    """Where the share of each grey begins, and the last ends, of 2**BITS; (9, contexts) from counts (8, contexts)."""
     weights = 2 * seen + 1
     shares = 1 + weights * ((1 << BITS) - GREYS) // weights.sum(axis=0)
     shares[weights.argmax(axis=0), np.arange(seen.shape[1])] += (1 << BITS) - shares.sum(axis=0)
@@ -31,12 +31,12 @@ def _bounds(seen: np.ndarray) -> np.ndarray:
 
 
 def _code(count: int, height: int, width: int, coder: Coder) -> np.ndarray:
-    """Pixel by pixel: ``coder(row, column, bounds)`` returns the greys of that pixel, (count,), from bounds (9, count)."""
+    """Pixel by pixel: ``coder(row, column, bounds)`` returns its greys, (count,), from bounds (9, count)."""
     images = np.zeros((height + 1, width + 2, count), np.intp)  # zeros above and beside
     seen = np.zeros(GREYS**5, np.intp)
     for row in range(height):
         for column in range(width):
-            if row == 0 or column % 14 == 0:  # what has been seen counts from the next of these on: not at each, for speed
+            if row == 0 or column % 14 == 0:  # not at each, for speed
                 bounds = _bounds(seen.reshape(GREYS, -1))
             above = images[row]
             context = images[row + 1, column]
@@ -57,7 +57,8 @@ def pack(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         shares.append((bounds[greys, lanes], bounds[greys + 1, lanes]))
         return greys
 
-    _code(*images.shape, coder)
+    count, height, width = images.shape
+    _code(count, height, width, coder)
     states = np.full(len(images), LEAST, np.int64)
     words: list[np.ndarray] = []
     for begin, end in reversed(shares):  # what is packed last comes out first
