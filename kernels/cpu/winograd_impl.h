@@ -17,6 +17,10 @@ enum { NAME(FILTERS) = LANES < 8 ? LANES : 8, NAME(VECTORS) = LANES < 8 ? 4 : 3 
 enum { NAME(FILTERS) = LANES < 4 ? LANES : 4, NAME(VECTORS) = 3 };
 #endif
 
+/* Of a pointer that moves from point to point: otherwise the compiler keeps an address for each, more than there are
+ * registers. */
+#define KEEP_ADDRESS(pointer) __asm__("" : "+r"(pointer))
+
 /* ---- the transforms, along one axis ------------------------------------------------------------------------------- */
 
 /* Of 4 x 4: the points A and B, their squares, and the factors of G. */
@@ -281,17 +285,21 @@ INLINE void NAME(load)(const xpc_winograd *conv, const NAME(window) *part, const
 
 INLINE void NAME(image_tile)(const int m, const REAL *from, ptrdiff_t pitch, REAL *to, ptrdiff_t plane)
 {
-    VEC pixels[6 * 6], half[6 * 6];
+    VEC half[6 * 6];
     for (int j = 0; j < m + 2; j++) {
+        VEC pixels[6];
         for (int i = 0; i < m + 2; i++)
-            pixels[(m + 2) * i + j] = LOAD(from + (i * pitch + j) * LANES);
-        NAME(pixels_to_points)(m, pixels + j, m + 2, half + j, m + 2);
+            pixels[i] = LOAD(from + (i * pitch + j) * LANES);
+        NAME(pixels_to_points)(m, pixels, 1, half + j, m + 2);
     }
     for (int i = 0; i < m + 2; i++) {
         VEC points[6];
         NAME(pixels_to_points)(m, half + (m + 2) * i, 1, points, 1);
+        if (i > 0)
+            to += (m + 2) * plane;
+        KEEP_ADDRESS(to);
         for (int j = 0; j < m + 2; j++)
-            STORE(to + ((m + 2) * i + j) * plane, points[j]);
+            STORE(to + j * plane, points[j]);
     }
 }
 
@@ -456,8 +464,11 @@ INLINE void NAME(output_tile)(const int m, const REAL *from, ptrdiff_t plane, VE
     VEC half[4 * 6];
     for (int j = 0; j < m + 2; j++) {
         VEC points[6];
+        if (j > 0)
+            from += plane;
+        KEEP_ADDRESS(from);
         for (int i = 0; i < m + 2; i++)
-            points[i] = LOAD(from + ((m + 2) * i + j) * plane);
+            points[i] = LOAD(from + (m + 2) * i * plane);
         NAME(points_to_outputs)(m, points, 1, half + j, m + 2);
     }
     for (int i = 0; i < m; i++) {
@@ -577,20 +588,24 @@ TARGET static int NAME(convolve)(const xpc_winograd *conv, const xpc_array4 *x, 
 /* A tile of dy to the points; returns the sum of its pixels. */
 INLINE VEC NAME(gradient_tile)(const int m, const REAL *from, ptrdiff_t pitch, REAL *to, ptrdiff_t plane)
 {
-    VEC pixels[4 * 4], half[6 * 4], sums[4];
+    VEC half[6 * 4], sums[4];
     for (int j = 0; j < m; j++) {
+        VEC pixels[4];
         for (int i = 0; i < m; i++)
-            pixels[m * i + j] = LOAD(from + (i * pitch + j) * LANES);
-        sums[j] = pixels[j] + pixels[m + j];
+            pixels[i] = LOAD(from + (i * pitch + j) * LANES);
+        sums[j] = pixels[0] + pixels[1];
         if (m == 4)
-            sums[j] = sums[j] + (pixels[2 * m + j] + pixels[3 * m + j]);
-        NAME(outputs_to_points)(m, pixels + j, m, half + j, m);
+            sums[j] = sums[j] + (pixels[2] + pixels[3]);
+        NAME(outputs_to_points)(m, pixels, 1, half + j, m);
     }
     for (int i = 0; i < m + 2; i++) {
         VEC points[6];
         NAME(outputs_to_points)(m, half + m * i, 1, points, 1);
+        if (i > 0)
+            to += (m + 2) * plane;
+        KEEP_ADDRESS(to);
         for (int j = 0; j < m + 2; j++)
-            STORE(to + ((m + 2) * i + j) * plane, points[j]);
+            STORE(to + j * plane, points[j]);
     }
     return m == 4 ? (sums[0] + sums[1]) + (sums[2] + sums[3]) : sums[0] + sums[1];
 }
@@ -807,4 +822,5 @@ TARGET static int NAME(differentiate)(const xpc_winograd *conv, const xpc_array4
     return 1;
 }
 
+#undef KEEP_ADDRESS
 #include "simd_end.h"
