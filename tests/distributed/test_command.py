@@ -25,8 +25,8 @@ arguments, steps = sys.argv[4:], Trainer._train_step
 def harm():
     if what == "KILL":
         os.kill(os.getpid(), signal.SIGKILL)
-    if what == "TERM":
-        os.kill(os.getpid(), signal.SIGTERM)
+    if what == "USR1":
+        os.kill(os.getpid(), signal.SIGUSR1)
     if what == "OSError":
         raise OSError(28, "No space left on device", "/scratch/of/this/rank")
     if what == "bug":
@@ -122,7 +122,7 @@ def test_a_killed_rank(command, npz, tmp_path, whole):
 
 def test_a_rank_that_is_told_to_go(command, npz, tmp_path, whole):
     """All finish the step, rank 0 saves and says how to go on; one process may go on with the run."""
-    code, out, err = command(2, "train", "--data", npz, *STEPS, "--out", "r", harm=(1, 3, "TERM"))
+    code, out, err = command(2, "train", "--data", npz, *STEPS, "--out", "r", harm=(1, 3, "USR1"))
     assert code == 75
     how = "saved after step 3 (epoch 1, step 3 of 5)"
     assert ours(err) == [f"xpconv: interrupted, {how}; to go on: mpiexec -n 2 xpconv train --resume r"]

@@ -1,12 +1,16 @@
 """What the commands of several ranks share, with ranks that are threads."""
 
+import dataclasses
 import os
 import threading
+from types import SimpleNamespace
 
 import pytest
 
-from xpconv.cli import ranks
+from xpconv.cli import ranks, train
+from xpconv.cli.config import TrainConfig
 from xpconv.cli.ranks import Ending, FirstFailed
+from xpconv.cli.run import DataInfo
 from xpconv.distributed import DistributedError, SelfComm
 
 WRONG = Ending(2, "error", "there is no such file")
@@ -47,6 +51,29 @@ def test_ranks_that_were_not_started_alike(run_ranks):
 
     assert set(run_ranks(3, each)) == {"the ranks were not started alike: --seed is 0 on rank 0 and 3 on rank 1"}
     ranks.check_same(SelfComm(), {"--seed": 3})
+
+
+def test_data_that_do_not_do(run_ranks):
+    config = TrainConfig(batch_size=3)
+    info = DataInfo(("a", "b"), (1, 2, 2), (0.5,), (1.0,), (0.0, 1.0), (5, 1, 2))
+
+    def found(images, size, odd=info):
+        parts = SimpleNamespace(train=range(images))
+
+        def each(comm):
+            with pytest.raises(DistributedError) as caught:
+                train._check_data(config, parts, odd if comm.rank == size - 1 else info, comm)
+            return str(caught.value)
+
+        (message,) = set(run_ranks(size, each))
+        return message
+
+    assert found(5, 2, dataclasses.replace(info, classes=("a", "c"))) == (
+        "the ranks were not started alike: the list of classes is ['a', 'b'] on rank 0 and ['a', 'c'] on rank 1"
+    )
+    assert found(2, 3) == "--data: fashion-mnist-small has 2 training images for 3 ranks"
+    assert found(5, 4).startswith("--batch-size: it is that of all ranks together, and each of the 4 needs an image")
+    run_ranks(2, lambda comm: train._check_data(config, SimpleNamespace(train=range(2)), info, comm))
 
 
 def test_an_error_of_all_ranks_is_told_once(run_ranks):

@@ -156,7 +156,7 @@ def _start(
     place = compared_place(config, comm)
     with machine(config, place):
         parts, transform, info = load_data(config)
-        _check_sizes(config, parts, comm)
+        _check_data(config, parts, info, comm)
         model = build_model(config, info)
         check_half_type(model, config.mixed_precision)
 
@@ -170,7 +170,11 @@ def _start(
         return _train(config, info, folder, model, parts, transform, place, profile=options.profile, live=live)
 
 
-def _check_sizes(config: TrainConfig, parts: data.Splits, comm: Communicator) -> None:
+def _check_data(config: TrainConfig, parts: data.Splits, info: DataInfo, comm: Communicator) -> None:
+    """Raise DistributedError on all ranks if they have different data, or too few; before anything is written."""
+    names = {"images": "the number of images (training, validation, test)", "image_shape": "the shape of the images"}
+    facts = {"the list of classes": info.classes, **{text: getattr(info, name) for name, text in names.items()}}
+    check_same(comm, {name: list(value) for name, value in facts.items()})
     images = len(parts.train)
     if config.batch_size < comm.size:
         raise DistributedError(
@@ -200,7 +204,7 @@ def _resume(options: argparse.Namespace, changes: dict[str, Any], comm: Communic
         parts, transform, info = load_data(config, known)
         if info != known:
             raise ValueError(f"--data: {config.data} is not what the run in {folder.path} was started with")
-        _check_sizes(config, parts, comm)
+        _check_data(config, parts, info, comm)
         if config != before:  # all ranks have read it by now
             first_does(comm, lambda: folder.write_config(_stored(config, info, comm)))
         model = build_model(config, info)
