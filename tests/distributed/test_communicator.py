@@ -1,17 +1,22 @@
 """What communicators say, and how they are found."""
 
+import atexit
+import multiprocessing
 import sys
+import threading
 import types
 
 import numpy as np
 import pytest
 
 import xpconv
+from xpconv import layers, optim
 from xpconv.backends import to_numpy
 from xpconv.data.order import share
 from xpconv.distributed import DistributedError, MPIComm, NCCLComm, SelfComm, get_communicator
 from xpconv.distributed.communicator import gather_json, gather_rows
 from xpconv.distributed.mpi import launched_processes
+from xpconv.functional import softmax_cross_entropy
 
 LAUNCHERS = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE", "MPI_LOCALNRANKS", "SLURM_NTASKS")
 
@@ -110,6 +115,7 @@ def fake_mpi(fresh, world_size):
     package.MPI = fake
     fresh.setitem(sys.modules, "mpi4py", package)
     fresh.setitem(sys.modules, "mpi4py.MPI", fake)
+    return world
 
 
 def test_the_launcher_of_another_mpi(fresh):
@@ -132,63 +138,236 @@ def test_nccl_without_cupy(fresh):
         NCCLComm()
 
 
+class _DeviceArray(np.ndarray):
+    """Stands for `cupy.ndarray`."""
+
+
+class _Stream:
+    """What it is given is done as late as may be: when another stream waits for an event behind it."""
+
+    def __init__(self, non_blocking=False):
+        self.waiting, self.events = [], []
+
+    def record(self):
+        return self, len(self.waiting)
+
+    def wait_event(self, event):
+        stream, count = event
+        self.events.append(stream)
+        while count and stream.waiting:
+            stream.waiting.pop(0)()
+            count -= 1
+
+
 class _FakeGroup:
-    """What `cupyx.distributed.init_process_group` gives, for a group of two equal ranks; checks what NCCL requires."""
+    """What `cupyx.distributed.init_process_group` gives; the ranks are threads. Checks what NCCL and CuPy require."""
+
+    thread = threading.local()
 
     def __init__(self, size, rank, **options):
-        self.size, self.rank, self.options = size, rank, options
+        self.size, self.rank, self.options, self.stopped = size, rank, options, False
+        self.talk = getattr(self.thread, "comm", None)
 
-    def broadcast(self, array, root):
-        assert array.flags.c_contiguous
+    def _add(self, stream, arrays, function):
+        assert all(array.flags.c_contiguous and isinstance(array, _DeviceArray) and array.size for array in arrays)
+        assert all(array.dtype.char in "bBiIlLqQefd" for array in arrays)
+        current = self.thread.current
+        assert stream is not current
+        assert stream.events.pop() is current  # it waits for what was computed before
+        stream.waiting.append(function)
 
-    def all_reduce(self, source, target, op):
-        assert source.flags.c_contiguous
+    def broadcast(self, array, root, stream):
+        def later():
+            array[...] = self.talk.broadcast(np.array(array), root)
+
+        self._add(stream, [array], later)
+
+    def all_reduce(self, source, target, op, stream):
         assert (source.dtype.char in "fd", op) == (True, "sum")
-        np.multiply(source, self.size, out=target)
 
-    def all_gather(self, source, target, count):
-        assert count == source.size
-        target[...] = source
+        def later():
+            target[...] = self.talk.allgather(np.array(source)).sum(axis=0)  # of a copy: it is overwritten
 
-    def barrier(self):
-        self.waited = True
+        self._add(stream, [source, target], later)
+
+    def all_gather(self, source, target, count, stream):
+        assert (count, target.size) == (source.size, self.size * source.size)
+
+        def later():
+            target[...] = self.talk.allgather(np.array(source)).reshape(target.shape)
+
+        self._add(stream, [source, target], later)
+
+    def stop(self):
+        self.stopped = True
 
 
 @pytest.fixture
 def fake_cupy(fresh):
     """NumPy in CuPy's place, with groups as those of `cupyx.distributed`."""
     cupy = types.ModuleType("cupy")
-    for name in ("ascontiguousarray", "array", "float32", "empty"):
-        setattr(cupy, name, getattr(np, name))
-    cupy.asnumpy = np.asarray
-    cupy.cuda = types.SimpleNamespace(nccl=types.SimpleNamespace(available=True))
+    cupy.ndarray, cupy.float32, cupy.uint8 = _DeviceArray, np.float32, np.uint8
+    cupy.array = lambda array, copy: np.array(array, copy=copy).view(_DeviceArray)
+    cupy.ascontiguousarray = lambda array: np.ascontiguousarray(array).view(_DeviceArray)
+    cupy.empty = lambda shape, dtype: np.empty(shape, dtype).view(_DeviceArray)
+    cupy.asnumpy = lambda array: np.array(array.view(np.ndarray))
+    cupy.cuda = types.SimpleNamespace(
+        nccl=types.SimpleNamespace(available=True), Stream=_Stream, get_current_stream=lambda: _FakeGroup.thread.current
+    )
     distributed = types.ModuleType("cupyx.distributed")
     distributed.init_process_group = _FakeGroup
     fresh.setitem(sys.modules, "cupy", cupy)
     fresh.setitem(sys.modules, "cupyx", types.ModuleType("cupyx"))
     fresh.setitem(sys.modules, "cupyx.distributed", distributed)
+    known = xpconv.distributed.communicator.backend_of
+    fresh.setattr(xpconv.distributed.communicator, "backend_of", lambda array: known(array=array.view(np.ndarray)))
     return cupy
 
 
-def test_nccl_says_what_it_is_given(fake_cupy, fresh):
+@pytest.fixture
+def nccl_ranks(fake_cupy, run_ranks):
+    """``nccl_ranks(size, function)``: the function of an `NCCLComm`, on every rank."""
+
+    def run(size, function):
+        def work(comm):
+            _FakeGroup.thread.comm, _FakeGroup.thread.current = comm, _Stream()
+            return function(NCCLComm(comm.rank, comm.size))
+
+        return run_ranks(size, work)
+
+    return run
+
+
+@pytest.mark.parametrize("kind", [np.ndarray, _DeviceArray], ids=["host", "device"])
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_what_ranks_say_over_nccl(nccl_ranks, kind, dtype):
+    def run(comm):
+        r = comm.rank
+        x = (np.arange(6, dtype=dtype).reshape(2, 3).T + r).view(kind)  # not contiguous
+        kept = np.array(x)
+        assert np.array_equal(comm.broadcast(x, 2), kept - r + 2)
+        rows = comm.allgather(x)
+        assert [np.array_equal(rows[k], kept - r + k) for k in range(3)] == [True] * 3
+        mean = comm.allreduce_mean(x)
+        assert np.array_equal(mean, kept - r + 1)
+        assert {type(y) for y in (rows, mean)} == {kind}
+        assert {y.dtype.name for y in (rows, mean, comm.broadcast(x))} == {dtype}
+        assert np.array_equal(x, kept)
+        waits = [comm.start_mean((x + k).view(kind)) for k in range(3)]
+        assert all(np.array_equal(wait(), kept - r + 1 + k) for k, wait in enumerate(waits))
+        number = np.array(2.5 + r, dtype).view(kind)
+        assert comm.broadcast(number, 1) == 3.5
+        assert comm.broadcast(number, 1).shape == comm.allreduce_mean(number).shape == ()
+        assert comm.allgather(number).tolist() == [2.5, 3.5, 4.5]
+        nothing = np.zeros((0, 2), dtype).view(kind)
+        assert comm.broadcast(nothing).shape == comm.allreduce_mean(nothing).shape == (0, 2)
+        assert comm.allgather(nothing).shape == (3, 0, 2)
+        comm.barrier()
+        return True
+
+    assert nccl_ranks(3, run) == [True] * 3
+
+
+def test_what_is_only_copied_over_nccl_may_be_of_any_type(nccl_ranks):
+    """NCCL has no bool; and JSON goes as bytes."""
+
+    def run(comm):
+        flags = comm.allgather(np.array([comm.rank > 0, True]))
+        assert comm.broadcast(np.array([True]), 1).dtype == bool
+        return flags.tolist(), gather_json(comm, {"rank": comm.rank})
+
+    wanted = [[False, True], [True, True]], [{"rank": 0}, {"rank": 1}]
+    assert nccl_ranks(2, run) == [wanted] * 2
+
+
+def test_a_mean_that_was_begun_is_not_waited_for(nccl_ranks):
+    """An array of the device is reduced where it lies, later."""
+
+    def run(comm):
+        x = np.full(4, float(comm.rank)).view(_DeviceArray)
+        wait = comm.start_mean(x)
+        assert np.array_equal(x, [comm.rank] * 4)
+        mean = wait()
+        assert np.shares_memory(mean, x)
+        return mean.tolist()
+
+    assert nccl_ranks(3, run) == [[1.0] * 4] * 3
+
+
+def test_training_over_nccl(nccl_ranks):
+    """Buckets that begin early, running statistics, decisions: as over any other communicator."""
+
+    def run(comm):
+        rng = np.random.default_rng(0)
+        net = layers.Sequential(
+            layers.Conv2d(1, 3, 3, rng=1), layers.BatchNorm2d(3), layers.Flatten(), layers.Linear(48, 2, rng=2)
+        )
+        trainer = xpconv.Trainer(
+            net, softmax_cross_entropy, optim.SGD(net.parameters(), lr=0.1), comm=comm, check_ranks=1
+        )
+        trainer.fit((rng.normal(size=(13, 1, 6, 6)).astype("float32"), rng.integers(0, 2, 13)), epochs=2, batch_size=5)
+        return trainer.history[-1]["loss"]
+
+    over_nccl = nccl_ranks(2, run)
+    assert over_nccl[0] == over_nccl[1]
+
+
+def test_nccl_says_where_its_store_is_and_ends_it(fake_cupy, fresh):
     fresh.setenv("MASTER_ADDR", "10.0.0.1")
     fresh.setenv("MASTER_PORT", "999")
     comm = NCCLComm(1, 2)
     assert (comm.rank, comm.size) == (1, 2)
     assert comm._group.options == {"host": "10.0.0.1", "port": 999, "use_mpi": False}
-    x = np.arange(6, dtype=np.float32).reshape(2, 3).T  # not contiguous
-    kept = x.copy()
-    for result in (comm.broadcast(x, 1), comm.allreduce_mean(x), comm.start_mean(x)()):
-        assert np.array_equal(result, kept)
-        assert result.dtype == np.float32
-    assert np.array_equal(x, kept)
-    assert np.array_equal(comm.allgather(x), [kept, kept])
-    assert comm.allreduce_mean(x.astype(np.float16)).dtype == np.float16
-    number = np.array(2.5)
-    assert (comm.broadcast(number).shape, comm.allreduce_mean(number).shape) == ((), ())
-    assert comm.allgather(number).tolist() == [2.5, 2.5]
-    comm.barrier()
-    assert comm._group.waited
+    assert comm._group.stopped
+    comm.abort()  # there is nobody who could
+
+
+def test_the_store_of_nccl_is_a_fork_and_ends_with_an_error(fake_cupy, fresh):
+    """Its process would keep the program from ending."""
+    ended, method = [], multiprocessing.get_start_method(allow_none=True)
+    others = types.SimpleNamespace(terminate=lambda: ended.append("another's"))
+    store = types.SimpleNamespace(terminate=lambda: ended.append("the store's"))
+    children = [others]
+    fresh.setattr(multiprocessing, "active_children", lambda: list(children))
+
+    def fails(size, rank, **options):
+        assert multiprocessing.get_start_method() == "fork"
+        children.append(store)
+        raise RuntimeError("no such device")
+
+    sys.modules["cupyx.distributed"].init_process_group = fails
+    with pytest.raises(RuntimeError, match="no such device"):
+        NCCLComm(0, 2)
+    assert ended == ["the store's"]
+    assert multiprocessing.get_start_method(allow_none=True) == method
+
+
+def test_nccl_under_mpiexec_ends_the_job_as_mpi_does(fake_cupy, fresh):
+    """Its id goes over MPI; an exception on one rank, or `abort`, ends all ranks."""
+    fresh.setattr(sys, "excepthook", sys.__excepthook__)
+    fresh.setattr(sys, "exit", sys.exit)
+    fresh.setattr(atexit, "register", lambda function: None)
+    fresh.setenv("OMPI_COMM_WORLD_SIZE", "2")
+    world, codes = fake_mpi(fresh, 2), []
+    world.Abort = codes.append
+    comm = NCCLComm()
+    assert (comm.rank, comm.size) == (0, 2)
+    assert comm._group.options["use_mpi"] is True
+    sys.excepthook(ValueError, ValueError("x"), None)
+    comm.abort(7)
+    assert codes == [1, 7]
+
+
+def test_nccl_under_the_launcher_of_another_mpi(fake_cupy, fresh):
+    fake_mpi(fresh, 1)
+    fresh.setenv("OMPI_COMM_WORLD_SIZE", "4")
+    with pytest.raises(DistributedError, match="started 4 processes"):
+        NCCLComm()
+
+
+def test_nccl_takes_arrays_of_numpy_and_cupy_only(fake_cupy):
+    with pytest.raises(TypeError, match="NCCL takes arrays of NumPy and CuPy, got list"):
+        NCCLComm(0, 1).broadcast([1.0])
 
 
 def test_nccl_that_nobody_tells_its_ranks(fake_cupy, fresh):

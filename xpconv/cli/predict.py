@@ -13,8 +13,11 @@ from ..data import read_image
 from ..functional import softmax_cross_entropy
 from ..training import Trainer, load_trained
 from .config import add_options, flags_of
-from .output import emit, result
-from .run import build_model, choose_weights, class_names, machine, open_run
+from .output import emit, result, say
+from .parser import UsageError
+from .predict_set import check_out, open_images, predict_set
+from .ranks import communicator, first_does, place_of, refuse_ranks
+from .run import DataInfo, build_model, choose_weights, class_names, machine, open_data, open_run
 from .status import DONE
 
 __all__ = ["add_command"]
@@ -27,13 +30,17 @@ def add_command(commands: Any) -> None:
     """Add the parser of the command."""
     parser = commands.add_parser(
         "predict",
-        help="the likeliest classes of image files",
+        help="the likeliest classes of image files, or of a whole set",
         description="Print the three likeliest classes of each image, with their probabilities. Images are made grey "
         "or coloured and as large as those that the network was trained on, and filled up with black where the shape "
-        "differs.",
-        epilog="  example: xpconv predict --run runs/small-cnn-fashion-mnist-small-1 shoe.png",
+        "differs.\n\n"
+        "With --data and --out a whole set is predicted into a file: all image files in a folder and below it, the "
+        "images of a .npy file, or the test part of what xpconv evaluate takes. With mpiexec several processes share "
+        "the work; the file is the same.",
+        epilog="  example: xpconv predict --run runs/small-cnn-fashion-mnist-small-1 shoe.png\n"
+        "  example: mpiexec -n 4 xpconv predict --run runs/lenet-mnist-1 --data scans --out scans.csv",
     )
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files (PNG, JPEG, ...)")
+    parser.add_argument("images", nargs="*", metavar="IMAGE", help="image files (PNG, JPEG, ...)")
     parser.add_argument(
         "--run", dest="folder", required=True, metavar="RUN_FOLDER", help="folder of a run of xpconv train"
     )
@@ -45,18 +52,83 @@ def add_command(commands: Any) -> None:
         action="store_true",
         help="swap black and white: for dark things on a light ground, MNIST and Fashion-MNIST are light on black",
     )
-    add_options(parser, only=("backend", "threads"), defaults=False)
-    parser.set_defaults(run=run)
+    parser.add_argument(
+        "--out",
+        metavar="FILE",
+        help="of --data: .csv for a line of each image (image, class, probability), .npy for the probabilities of all "
+        "classes (default: no file, what is predicted is printed)",
+    )
+    own = ("data", "data_dir", "labels", "bad_files", "allow_outside", "workers", "backend", "batch_size", "threads")
+    add_options(parser, only=own, defaults=False)
+    parser.set_defaults(run=run, over_ranks=True)
 
 
 def run(options: argparse.Namespace) -> int:
     """Do what the command line says; returns the exit status."""
-    folder, config, info = open_run(options.folder, flags_of(options))
+    given = flags_of(options)
+    if "data" in given:
+        return _predict_set(options, given)
+    if not options.images:
+        raise UsageError("the following arguments are required: IMAGE, or --data and --out; see xpconv predict --help")
+    if options.out is not None:
+        raise UsageError("--out: is for the images of --data; those of files are printed")
+    refuse_ranks(communicator(), "xpconv predict with image files")
+    return _predict_files(options, given)
+
+
+def _check_pixels(folder: str, info: DataInfo) -> None:
     if info.pixel_range[0] < 0 or info.pixel_range[1] > 1:
         raise ValueError(
-            f"{options.folder}: trained on images with pixels from {info.pixel_range[0]:g} to {info.pixel_range[1]:g}; "
+            f"{folder}: trained on images with pixels from {info.pixel_range[0]:g} to {info.pixel_range[1]:g}; "
             "only where they are bytes, or from 0 to 1, it is known how those of a file correspond to them"
         )
+
+
+def _predict_set(options: argparse.Namespace, given: dict[str, Any]) -> int:
+    for name, there in (("IMAGE", options.images), ("--invert", options.invert)):
+        if there:
+            raise UsageError(f"{name}: is for single files, not for --data")
+    if options.out is None:
+        raise UsageError("--data: needs --out, a file .csv or .npy that is written")
+    comm = communicator()
+    first_does(comm, lambda: check_out(options.out))
+    # what the run says of its data belongs to those alone
+    given = {"data_dir": None, "labels": None, "bad_files": "refuse", "allow_outside": False, **given}
+    folder, config, info = open_run(options.folder, given)
+    with machine(config, place_of(comm) if comm.size > 1 else None):
+        images = open_images(
+            config.data,
+            info.image_shape,
+            lambda: open_data(config, info.image_shape).test,
+            allow_outside=config.allow_outside,
+        )
+        if images.files is not None:
+            _check_pixels(options.folder, info)
+        model = build_model(config, info)
+        path = choose_weights(folder, options.weights)
+        loaded = load_trained(model, path)
+        count, ranks = len(images.dataset), f", on {comm.size} ranks" if comm.size > 1 else ""
+        say("weights", f"{path}, after {loaded['epoch']} epochs")
+        say("data", f"{config.data}: {count} {'image files' if images.files is not None else 'images'}{ranks}")
+        predict_set(
+            comm,
+            Trainer(model, softmax_cross_entropy, None),
+            images,
+            class_names(path, loaded, info),
+            options.out,
+            batch_size=config.batch_size,
+            transform=info.normalize(config.dtype),
+            dtype=config.dtype,
+            workers=config.workers,
+        )
+    result(f"{options.out}: predictions of {count} images")
+    emit("predictions", weights=path, data=config.data, images=count, out=options.out, ranks=comm.size)
+    return DONE
+
+
+def _predict_files(options: argparse.Namespace, given: dict[str, Any]) -> int:
+    folder, config, info = open_run(options.folder, given)
+    _check_pixels(options.folder, info)
     with machine(config):
         model = build_model(config, info)
         path = choose_weights(folder, options.weights)

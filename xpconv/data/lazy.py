@@ -14,7 +14,7 @@ from .dataset import DataError, Dataset, Splits, check_classes, hold_out, same_c
 from .idx import DEFLATE_RATIO
 from .npz import axes_of, flat_labels, parts_in, to_images
 
-__all__ = ["LazyDataset", "read_hdf5", "read_npy"]
+__all__ = ["LazyDataset", "open_npy", "read_hdf5", "read_npy"]
 
 # the words of file names that tell images from labels, and the training set from the test set
 _LABEL_WORDS = (("images", "labels"), ("x", "y"), ("X", "y"))
@@ -211,10 +211,11 @@ def _labels_of(path: Path) -> Path:
 
 
 def _npy_set(path: Path, labels: Path) -> LazyDataset:
-    return _checked(path, _open_npy(path), flat_labels(np.array(_open_npy(labels))), f"{labels}: ")
+    return _checked(path, open_npy(path), flat_labels(np.array(open_npy(labels))), f"{labels}: ")
 
 
-def _open_npy(path: Path) -> np.ndarray:
+def open_npy(path: Path) -> np.ndarray:
+    """The array of a ``.npy`` file as a memory map; DataError where it is none, or has Python objects."""
     if path.exists() and not path.is_file():  # opening a pipe would wait for ever
         raise DataError(f"{path}: expected a .npy file, got a folder, a device or a pipe")
     try:

@@ -32,7 +32,7 @@ from .lazy import read_hdf5, read_npy
 from .manifest import read_manifest
 from .npz import read_npz
 
-__all__ = ["FASHION_CLASSES", "data_sets", "has_image_files", "load"]
+__all__ = ["FASHION_CLASSES", "data_sets", "has_arrays", "has_image_files", "load"]
 
 FASHION_CLASSES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
@@ -466,11 +466,16 @@ def _load_path(path: Path, given: Mapping[str, Any]) -> Splits[Any]:
     raise DataError(f"{path}: expected a .npz, .npy, .h5 or .csv file, an archive of CIFAR-10 (.tar.gz) or a folder")
 
 
+def has_arrays(folder: Path) -> bool:
+    """Whether a folder has IDX files or CIFAR-10's: the sets that are arrays."""
+    return _has_cifar(folder) or _find_pair(folder, "train") is not None
+
+
 def has_image_files(name: str | os.PathLike[str]) -> bool:
     """Whether `load` would read image files, listed or in folders."""
     path = Path(name).expanduser()
     if name in data_sets() or not path.is_dir():
         return name not in data_sets() and path.suffix.lower() in (".csv", ".tsv")
-    if _has_cifar(path) or _find_pair(path, "train") is not None:
+    if has_arrays(path):
         return False
     return any(entry.is_dir() and not entry.name.startswith(".") for entry in path.iterdir())
