@@ -276,6 +276,15 @@ def table(measured: dict[str, Any], said: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _rounded(value: Any) -> Any:
+    """With numbers of four digits: no more of them have been measured."""
+    if isinstance(value, dict):
+        return {str(key): _rounded(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_rounded(item) for item in value]
+    return float(f"{value:.4g}") if isinstance(value, float) else value
+
+
 def main() -> None:
     """Measure, predict, print, save."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -298,7 +307,8 @@ def main() -> None:
     print(text)
     if options.out:
         everything = {"environment": environment("full"), "results": found, "summary": measured, "model": said}
-        Path(options.out + ".json").write_text(json.dumps(everything, indent=1) + "\n", encoding="utf-8")
+        numbers = json.dumps(_rounded(everything), separators=(",", ":"))
+        Path(options.out + ".json").write_text(numbers + "\n", encoding="utf-8")
         Path(options.out + ".md").write_text(text, encoding="utf-8")
 
 

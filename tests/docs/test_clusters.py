@@ -121,8 +121,9 @@ def test_a_launcher_that_is_told_to_go_lets_the_ranks_save():
     stub = """
 mpiexec() {
     trap 'echo saved; exit 75' USR1
+    sleep 0.5
     kill -TERM $$
-    while :; do sleep 0.05; done
+    for _ in {1..100}; do sleep 0.05; done
 }
 """
     done = run_bash(stub + launcher_script().replace("/runs/", "/nowhere/"))

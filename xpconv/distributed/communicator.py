@@ -61,6 +61,8 @@ class Communicator(ABC):
         ------
         ValueError
             There is no such rank.
+        TypeError
+            Not an array of a backend.
         """
 
     @abstractmethod
