@@ -7,10 +7,11 @@ from types import SimpleNamespace
 
 import pytest
 
+import xpconv
 from xpconv.cli import ranks, train
 from xpconv.cli.config import TrainConfig
 from xpconv.cli.ranks import Ending, FirstFailed
-from xpconv.cli.run import DataInfo
+from xpconv.cli.run import DataInfo, machine
 from xpconv.distributed import DistributedError, SelfComm
 
 WRONG = Ending(2, "error", "there is no such file")
@@ -127,6 +128,24 @@ def test_the_cpus_of_a_machine_are_shared_by_its_ranks(run_ranks, monkeypatch):
         "6 of 8 CPUs of this machine are used; Open MPI's mpiexec --bind-to none gives the ranks all of them, "
         "--threads N sets how many threads each has",
     ]
+
+
+@pytest.mark.parametrize(
+    ("threads", "variable", "expected"), [(None, None, 3), (None, "5", 1), (2, None, 2), (2, "5", 2)]
+)
+def test_threads_of_a_rank(monkeypatch, threads, variable, expected):
+    """Its part of the CPUs, unless the user says otherwise by --threads, or by the variable (1 in these tests)."""
+    monkeypatch.delenv("XPCONV_NUM_THREADS", raising=False)
+    if variable is not None:
+        monkeypatch.setenv("XPCONV_NUM_THREADS", variable)
+    before = xpconv.get_num_threads()
+    xpconv.set_num_threads(1)  # what the process has started with
+    try:
+        with machine(TrainConfig(threads=threads), ranks.Place(1, 0, 2, 3, 6)):
+            assert xpconv.get_num_threads() == expected
+        assert xpconv.get_num_threads() == 1
+    finally:
+        xpconv.set_num_threads(before)
 
 
 def test_warnings_are_told_once(run_ranks, capsys):
