@@ -5,6 +5,7 @@
 #include "arena.h"
 #include "isa.h"
 #include "phases.h"
+#include "stream.h"
 #include "threads.h"
 
 #ifdef XPC_HAS_VECTORS
@@ -12,7 +13,7 @@
 enum {
     BAND_BYTES = 65536, /* of what a thread lays out at once */
     GROUP = 9,          /* taps whose sums are in registers at once */
-    BLOCK = 4,          /* output rows whose sums are */
+    LINES = 4,          /* output rows whose sums are */
     SHARES = 8,         /* of the batch times channels, at least, for the threads to share the gradient of the weights, */
     SHARE_COST = 16384  /* unless one would touch fewer numbers than this */
 };

@@ -12,6 +12,7 @@ typedef struct {
     REAL b, *to;
     ptrdiff_t pitch, taps, to_row, width;
     int relu;
+    int streamed; /* whether each vector of the results is a line that is written past the caches */
 } NAME(slide);
 
 INLINE void NAME(put)(const NAME(slide) *job, const int block, const VEC *sums, ptrdiff_t r, ptrdiff_t q)
@@ -19,7 +20,9 @@ INLINE void NAME(put)(const NAME(slide) *job, const int block, const VEC *sums, 
     for (int line = 0; line < block; line++) {
         VEC sum = job->relu ? POSITIVE(sums[line]) : sums[line];
         REAL *to = job->to + (r + line) * job->to_row + q;
-        if (q + LANES <= job->width)
+        if (job->streamed)
+            STREAM(to, sum);
+        else if (q + LANES <= job->width)
             STORE(to, sum);
         else
             STORE_FIRST(to, FIRST((int)(job->width - q)), sum);
@@ -31,7 +34,7 @@ INLINE ptrdiff_t NAME(slide_any)(const NAME(slide) *job, const int block, ptrdif
 {
     for (; r + block <= rows; r += block)
         for (ptrdiff_t q = 0; q < job->width; q += LANES) {
-            VEC sums[BLOCK];
+            VEC sums[LINES];
             const REAL *from = job->from + r * job->pitch + q;
             for (int line = 0; line < block; line++)
                 sums[line] = SPLAT(job->b);
@@ -53,7 +56,7 @@ INLINE ptrdiff_t NAME(slide_dense)(const NAME(slide) *job, const int size, const
         weights[t] = SPLAT(job->w[t]);
     for (; r + block <= rows; r += block)
         for (ptrdiff_t q = 0; q < job->width; q += LANES) {
-            VEC sums[BLOCK];
+            VEC sums[LINES];
             const REAL *from = job->from + job->tab[0] + r * job->pitch + q;
             for (int line = 0; line < block; line++)
                 sums[line] = SPLAT(job->b);
@@ -72,17 +75,17 @@ INLINE ptrdiff_t NAME(slide_dense)(const NAME(slide) *job, const int size, const
 
 TARGET static void NAME(slide_3)(const NAME(slide) *job, ptrdiff_t rows)
 {
-    NAME(slide_dense)(job, 3, 1, NAME(slide_dense)(job, 3, BLOCK, 0, rows), rows);
+    NAME(slide_dense)(job, 3, 1, NAME(slide_dense)(job, 3, LINES, 0, rows), rows);
 }
 
 TARGET static void NAME(slide_5)(const NAME(slide) *job, ptrdiff_t rows)
 {
-    NAME(slide_dense)(job, 5, 1, NAME(slide_dense)(job, 5, BLOCK, 0, rows), rows);
+    NAME(slide_dense)(job, 5, 1, NAME(slide_dense)(job, 5, LINES, 0, rows), rows);
 }
 
 TARGET static void NAME(slide_all)(const NAME(slide) *job, ptrdiff_t rows)
 {
-    NAME(slide_any)(job, 1, NAME(slide_any)(job, BLOCK, 0, rows), rows);
+    NAME(slide_any)(job, 1, NAME(slide_any)(job, LINES, 0, rows), rows);
 }
 
 /* `dense` is the size of kernels with taps side by side, else 0. */
@@ -174,7 +177,7 @@ TARGET static void NAME(forward_items)(const void *argument, ptrdiff_t begin, pt
     const xpc_direct *conv = job->conv;
     const layout *plan = job->plan;
     REAL *image = (REAL *)(NAME(slot)(job, slot) + plan->image);
-    int dense = NAME(dense)(conv);
+    int dense = NAME(dense)(conv), streamed = NAME(is_in_lines)(job->y);
     for (; begin < end; begin++) {
         ptrdiff_t band = begin % job->bands, c = begin / job->bands % conv->channels;
         ptrdiff_t n = begin / job->bands / conv->channels;
@@ -185,10 +188,12 @@ TARGET static void NAME(forward_items)(const void *argument, ptrdiff_t begin, pt
                                  .b = job->b ? ((const REAL *)job->b)[f] : 0,
                                  .to = (REAL *)NAME(plane_of)(job->y, n, f) + first * conv->out_w,
                                  .pitch = plan->pitch, .taps = plan->taps, .to_row = conv->out_w,
-                                 .width = conv->out_w, .relu = job->relu};
+                                 .width = conv->out_w, .relu = job->relu, .streamed = streamed};
             NAME(run)(&slide, dense, last - first);
         }
     }
+    if (streamed)
+        NAME(end_of_stream)();
 }
 
 static int NAME(forward)(const xpc_direct *conv, const xpc_array4 *x, const REAL *w, const REAL *b, int relu,
@@ -339,7 +344,7 @@ INLINE ptrdiff_t NAME(dot_dense)(const int size, const int block, ptrdiff_t rows
         acc[t] = SPLAT((REAL)0);
     for (ptrdiff_t v = 0; v < count; v++) {
         SIEVE some = lanes[column + 1 == vectors];
-        VEC gradients[BLOCK];
+        VEC gradients[LINES];
         XPC_UNROLL for (int line = 0; line < block; line++) gradients[line] = LOAD(dy + line * dy_row + column * LANES);
         const REAL *from = x + column * LANES;
         XPC_UNROLL for (int row = 0; row < size + block - 1; row++, from += pitch)

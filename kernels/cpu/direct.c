@@ -5,6 +5,7 @@
 #include "arena.h"
 #include "isa.h"
 #include "phases.h"
+#include "stream.h"
 #include "threads.h"
 
 #ifdef XPC_HAS_VECTORS

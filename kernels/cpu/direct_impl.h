@@ -42,7 +42,7 @@ TARGET static void NAME(split)(const call *job, ptrdiff_t n, ptrdiff_t begin, pt
 /* to[j][m step + lane] = b[m] + sum over k of w[k, m] * from[j][tab[k] + lane], for mr rows m and nv vectors j. w is
  * packed, mr numbers for each k. */
 INLINE void NAME(tile)(const int mr, const int nv, const REAL *w, const REAL *b, int relu, const ptrdiff_t *tab,
-                       ptrdiff_t taps, const REAL *const *from, REAL *const *to, ptrdiff_t step)
+                       ptrdiff_t taps, const REAL *const *from, REAL *const *to, ptrdiff_t step, int streamed)
 {
     VEC sums[NAME(MR)][NAME(NV)];
     for (int m = 0; m < mr; m++)
@@ -58,14 +58,22 @@ INLINE void NAME(tile)(const int mr, const int nv, const REAL *w, const REAL *b,
                 sums[m][j] = FMA(weight, pixels[j], sums[m][j]);
         }
     }
-    for (int m = 0; m < mr; m++)
+    for (int m = 0; relu && m < mr; m++)
         for (int j = 0; j < nv; j++)
-            STORE(to[j] + m * step, relu ? POSITIVE(sums[m][j]) : sums[m][j]);
+            sums[m][j] = POSITIVE(sums[m][j]);
+    if (streamed)
+        for (int m = 0; m < mr; m++)
+            for (int j = 0; j < nv; j++)
+                STREAM(to[j] + m * step, sums[m][j]);
+    else
+        for (int m = 0; m < mr; m++)
+            for (int j = 0; j < nv; j++)
+                STORE(to[j] + m * step, sums[m][j]);
 }
 
 /* All pixels of a cut for one panel of mr rows. */
 INLINE void NAME(rows)(const int mr, const cut *cut, const REAL *w, const REAL *b, int relu, const ptrdiff_t *tab,
-                       ptrdiff_t taps, const REAL *from, REAL *to, ptrdiff_t step)
+                       ptrdiff_t taps, const REAL *from, REAL *to, ptrdiff_t step, int streamed)
 {
     REAL narrow[NAME(MR) * NAME(NV) * LANES];
     int whole = cut->lanes == LANES;
@@ -82,11 +90,11 @@ INLINE void NAME(rows)(const int mr, const cut *cut, const REAL *w, const REAL *
         }
         ptrdiff_t apart = whole ? step : NAME(NV) * LANES;
         if (vectors == 3)
-            NAME(tile)(mr, 3, w, b, relu, tab, taps, sources, targets, apart);
+            NAME(tile)(mr, 3, w, b, relu, tab, taps, sources, targets, apart, streamed);
         else if (vectors == 2)
-            NAME(tile)(mr, 2, w, b, relu, tab, taps, sources, targets, apart);
+            NAME(tile)(mr, 2, w, b, relu, tab, taps, sources, targets, apart, streamed);
         else
-            NAME(tile)(mr, 1, w, b, relu, tab, taps, sources, targets, apart);
+            NAME(tile)(mr, 1, w, b, relu, tab, taps, sources, targets, apart, streamed);
         for (int m = 0; !whole && m < mr; m++)
             for (int j = 0; j < vectors; j++)
                 memcpy(to + m * step + spots[j].to, targets[j] + m * apart, (size_t)cut->lanes * sizeof(REAL));
@@ -96,11 +104,11 @@ INLINE void NAME(rows)(const int mr, const cut *cut, const REAL *w, const REAL *
 
 /* The same for any panel: the size of tiles becomes a constant. */
 TARGET static void NAME(product)(int mr, const cut *cut, const REAL *w, const REAL *b, int relu, const ptrdiff_t *tab,
-                                 ptrdiff_t taps, const REAL *from, REAL *to, ptrdiff_t step)
+                                 ptrdiff_t taps, const REAL *from, REAL *to, ptrdiff_t step, int streamed)
 {
 #define XPC_CASE(m) \
     case m: \
-        NAME(rows)(m, cut, w, b, relu, tab, taps, from, to, step); \
+        NAME(rows)(m, cut, w, b, relu, tab, taps, from, to, step, streamed); \
         break
     switch (mr) {
         XPC_CASE(1);
@@ -151,6 +159,7 @@ TARGET static void NAME(forward_bands)(const void *argument, ptrdiff_t begin, pt
     const layout *plan = job->plan;
     REAL *image = (REAL *)(NAME(slot)(job, slot) + plan->image);
     ptrdiff_t step = job->y->strides[1] / (ptrdiff_t)sizeof(REAL), count = xpc_ceil_div(conv->filters, NAME(MR));
+    int streamed = NAME(is_in_lines)(job->y);
     for (; begin < end; begin++) {
         ptrdiff_t n = begin / job->bands, band = begin % job->bands;
         ptrdiff_t first = band * plan->band, last = xpc_min(first + plan->band, conv->out_h);
@@ -161,9 +170,11 @@ TARGET static void NAME(forward_bands)(const void *argument, ptrdiff_t begin, pt
             NAME(product)((int)(f.end - f.begin), &job->cuts[band + 1 == job->bands],
                           (const REAL *)job->packed + f.begin * plan->taps,
                           job->bias ? (const REAL *)job->bias + f.begin : NULL, job->relu, job->tab, plan->taps, image,
-                          y + f.begin * step, step);
+                          y + f.begin * step, step, streamed);
         }
     }
+    if (streamed)
+        NAME(end_of_stream)();
 }
 
 TARGET static int NAME(forward)(const xpc_direct *conv, const xpc_array4 *x, const REAL *w, const REAL *b, int relu,
@@ -396,7 +407,7 @@ TARGET static void NAME(image_rows)(const call *job, ptrdiff_t n, ptrdiff_t begi
     for (ptrdiff_t p = 0; p < panels; p++) {
         xpc_range k = panel(plan->taps, panels, p);
         NAME(product)((int)(k.end - k.begin), cut, (const REAL *)job->packed + k.begin * conv->filters, NULL, 0, tab,
-                      conv->filters, dy, planes + k.begin * plan->plane, plan->plane);
+                      conv->filters, dy, planes + k.begin * plan->plane, plan->plane, 0);
     }
     ptrdiff_t behind = (end - begin) * plan->pitch;
     if (end < conv->out_h) {

@@ -1,4 +1,14 @@
 /* Rows of an image and of its phases; included after simd.h, once for each type and instruction set. */
+#include "stream_impl.h"
+
+/* Whether each vector of a result's rows is a line to be written past the caches: they take few operations, so that
+ * nothing is gained where the next reader finds them in a third-level cache. */
+static int NAME(is_in_lines)(const xpc_array4 *y)
+{
+    ptrdiff_t numbers = y->shape[0] * y->shape[1] * y->shape[2] * y->shape[3];
+    return LANES * sizeof(REAL) == LINE && y->shape[3] % LANES == 0 && y->strides[0] % LINE == 0 &&
+           y->strides[1] % LINE == 0 && NAME(is_streamed)((const REAL *)y->data, numbers / 8);
+}
 
 /* What the pixels of a row are to its horizontal phases. */
 typedef struct {

@@ -4,6 +4,7 @@
 
 #include "arena.h"
 #include "isa.h"
+#include "stream.h"
 #include "threads.h"
 
 #ifdef XPC_HAS_VECTORS
@@ -16,7 +17,7 @@ enum {
     FEW = 28,           /* tiles: with fewer in the cache, the weights' way to the core is what takes the time */
     SOME = 36,          /* tiles: with so many it takes little time */
     MANY = 128,         /* tiles of a block that is larger than the cache */
-    BLOCK = 720 << 10,  /* bytes of a block's working memory if that is room for SOME tiles, */
+    BLOCK_BYTES = 720 << 10, /* bytes of a block's working memory if that is room for SOME tiles, */
     CACHE = 1280 << 10, /* and at most, of a second-level cache of 2 MiB */
     SHARES = 8,         /* of the batch at most, with sums of their own, */
     SHARES_BYTES = 16 << 20, /* and not more than so many bytes of them */
@@ -133,7 +134,7 @@ static layout lay_out(const xpc_winograd *conv, int lanes, int itemsize, size_t 
     plan.group = 1;
     ptrdiff_t total = conv->batch * plan.rows * plan.columns;
     ptrdiff_t tile = plan.points * itemsize * (round_up(conv->channels, lanes) + PANEL * lanes);
-    ptrdiff_t tiles = xpc_max(BLOCK / tile, xpc_min(CACHE / tile, SOME));
+    ptrdiff_t tiles = xpc_max(BLOCK_BYTES / tile, xpc_min(CACHE / tile, SOME));
     if (tiles < FEW) {
         tiles = MANY;
         plan.group = plan.panels;
@@ -202,7 +203,7 @@ static layout lay_out_weights(const xpc_winograd *conv, int lanes, int itemsize,
     plan.parts = xpc_min(xpc_ceil_div(threads, plan.shares), plan.pass);
     plan.group = xpc_ceil_div(plan.pass, plan.parts);
     ptrdiff_t tile = plan.points * itemsize * (channels + plan.group * lanes);
-    ptrdiff_t tiles = xpc_max((BLOCK - sums * plan.group) / tile, xpc_min(CACHE / tile, SOME));
+    ptrdiff_t tiles = xpc_max((BLOCK_BYTES - sums * plan.group) / tile, xpc_min(CACHE / tile, SOME));
     if (tiles < FEW)
         tiles = MANY;
     plan.slots = (int)xpc_min(threads, plan.shares * plan.parts);

@@ -1,5 +1,6 @@
 /* Included by winograd.c once for each type and instruction set; NAME makes names of their own. */
 #include "simd.h"
+#include "stream_impl.h"
 #include "transpose_impl.h"
 
 /* Tiles by vectors of filters whose sums fill the registers. */
@@ -162,6 +163,7 @@ typedef struct {
     char *memory;
     ptrdiff_t first; /* panel, or vector of filters, of the pass */
     int rotated, relu;
+    int streamed; /* whether whole lines of y are written past the caches */
 } NAME(call);
 
 /* One channel of LANES filters, of which there are `known`: from w, whose filters are `step` apart, to a lane for each. */
@@ -433,10 +435,19 @@ TARGET static void NAME(products)(ptrdiff_t tiles, int width, const REAL *v, ptr
 /* ---- from lanes to planes ----------------------------------------------------------------------------------------- */
 
 /* `count` vectors, a pixel of LANES planes each, to the first `known` planes, which are `step` numbers apart. */
-TARGET static void NAME(scatter)(const REAL *from, ptrdiff_t count, REAL *to, ptrdiff_t step, int known)
+TARGET static void NAME(scatter)(const REAL *from, ptrdiff_t count, REAL *to, ptrdiff_t step, int known, int streamed)
 {
     ptrdiff_t p = 0;
-    if (known == LANES)
+    if (known == LANES && streamed && (size_t)to % LINE == 0)
+        for (; p + LANES <= count; p += LANES) {
+            VEC rows[LANES];
+            for (int l = 0; l < LANES; l++)
+                rows[l] = LOAD(from + (p + l) * LANES);
+            NAME(transpose)(rows);
+            for (int l = 0; l < LANES; l++)
+                STREAM(to + l * step + p, rows[l]);
+        }
+    else if (known == LANES)
         for (; p + LANES <= count; p += LANES) {
             VEC rows[LANES];
             for (int l = 0; l < LANES; l++)
@@ -506,10 +517,11 @@ INLINE void NAME(outputs)(const int m, const NAME(call) *call, block part, ptrdi
         }
         REAL *to = call->y + (image * conv->filters + f) * pixels + top * conv->out_w + left;
         if (wide == conv->out_w)
-            NAME(scatter)(buffer, high * wide, to, pixels, known);
+            NAME(scatter)(buffer, high * wide, to, pixels, known, call->streamed);
         else
             for (ptrdiff_t r = 0; r < high; r++)
-                NAME(scatter)(buffer + r * wide * LANES, wide, to + r * conv->out_w, pixels, known);
+                NAME(scatter)(buffer + r * wide * LANES, wide, to + r * conv->out_w, pixels, known,
+                              call->streamed);
     }
 }
 
@@ -560,6 +572,8 @@ TARGET static void NAME(blocks)(const void *argument, ptrdiff_t begin, ptrdiff_t
             }
         }
     }
+    if (call->streamed)
+        NAME(end_of_stream)();
 }
 
 TARGET static int NAME(convolve)(const xpc_winograd *conv, const xpc_array4 *x, const REAL *w, const REAL *b, int rotated,
@@ -571,6 +585,9 @@ TARGET static int NAME(convolve)(const xpc_winograd *conv, const xpc_array4 *x, 
         return 0;
     NAME(call) call = {.conv = conv, .plan = &plan, .x = x, .w = w, .b = b, .y = y, .memory = memory, .rotated = rotated,
                        .relu = relu};
+    ptrdiff_t pixels = conv->out_h * conv->out_w;
+    call.streamed = LANES * sizeof(REAL) == LINE && pixels % LANES == 0 &&
+                    NAME(is_streamed)(y, conv->batch * conv->filters * pixels);
     ptrdiff_t vectors = xpc_ceil_div(conv->filters, LANES);
     for (; call.first < plan.panels; call.first += plan.pass) {
         ptrdiff_t items = (xpc_min(vectors, (call.first + plan.pass) * PANEL) - call.first * PANEL) * conv->channels;

@@ -50,6 +50,7 @@ SHAPES = {
     "one channel, the batch in shares": ((9, 1, 28, 29), (5, 5), 6, {"padding": 2}),
     "three channels, the batch in shares": ((5, 3, 40, 37), (3, 3), 2, {"padding": 1}),
     "narrow": ((2, 5, 7, 7), (3, 3), 1, {"padding": 1}),
+    "large, whole lines go past the caches": ((1, 21, 257, 256), (3, 3), 4, {"padding": 1}),
     "no images": ((0, 3, 6, 7), (3, 3), 1, {}),
 }
 

@@ -34,6 +34,7 @@ SHAPES = {
     "dilation": ((2, 2, 14, 13), (4, 2, 3, 2), {"dilation": (3, 2), "stride": (2, 3), "padding": 2}),
     "padding beyond the image": ((1, 1, 2, 3), (3, 1, 2, 2), {"padding": ((4, 3), (5, 2))}),
     "whole image": ((4, 3, 6, 7), (11, 3, 6, 7), {}),
+    "large, whole lines go past the caches": ((2, 3, 131, 127), (130, 3, 2, 2), {"padding": ((0, 0), (1, 1))}),
     "no images": ((0, 3, 6, 7), (4, 3, 3, 3), {}),
 }
 

@@ -62,6 +62,7 @@ SHAPES = {
     "parts of an image": ((2, 40, 50, 30), 9, 1),
     "parts of a row": ((1, 20, 5, 700), 3, 1),
     "more filters than a panel": ((3, 6, 5, 5), 70, 1),
+    "large, whole lines go past the caches": ((9, 5, 32, 30), 70, ((1, 1), (2, 2))),
 }
 
 
