@@ -1,5 +1,7 @@
 """A batch in parts gives the step of the whole batch."""
 
+import functools
+
 import numpy as np
 import pytest
 
@@ -43,6 +45,20 @@ def run(x, y, accumulate, loss=softmax_cross_entropy, **options):
     )
     trainer.fit((x, y), epochs=2, batch_size=10)
     return trainer, seen, getattr(net, "1").seen
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+@pytest.mark.parametrize("accumulate", [2, 4, 10])
+def test_class_weights_divide_by_those_of_the_batch(rng, accumulate, smoothing):
+    """Not by those of a part, which may add up to 0: every third example weighs nothing."""
+    x, y = rng.normal(size=(25, 1, 8, 8)), np.arange(25) % 3
+    loss = functools.partial(softmax_cross_entropy, weight=[0.01, 30.0, 0.0], label_smoothing=smoothing)
+    whole, want, _ = run(x, y, 1, loss)
+    parted, got, _ = run(x, y, accumulate, loss)
+    np.testing.assert_allclose([r["loss"] for r in parted.history], [r["loss"] for r in whole.history], rtol=1e-12)
+    for a, b in zip(got.after, want.after, strict=True):
+        for gradient, expected in zip(a, b, strict=True):
+            np.testing.assert_allclose(gradient, expected, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("accumulate", [2, 3, 4, 10, 11])

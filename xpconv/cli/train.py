@@ -427,13 +427,6 @@ def _train_and_test(
         _write_skipped(folder, skipped)
     batches = make_batches(config, parts.train, transform)
     loss = make_loss(config, parts.train)
-    if comm.size > 1 and config.class_weights != "none":
-        warnings.warn(
-            "--class-weights: each rank divides by the weights of its own share of a batch, so that a run depends a "
-            "little on the number of ranks",
-            RuntimeWarning,
-            stacklevel=2,
-        )
     progress = progress_for()
     optimizer, schedule = make_optimizer(config, model), _schedule(config, config.epochs * len(batches))
     transport = transport_of(comm, place, get_backend())

@@ -106,9 +106,13 @@ class Ranks:
 
     # ---- a step ---------------------------------------------------------------------------------------------
 
-    def weight(self, examples: int, batch: int) -> float:
-        """What the mean loss of this rank's share counts, so that the mean over the ranks is that of the batch."""
-        return examples * self.comm.size / batch
+    def sum_of(self, value: float | Array) -> float | Array:
+        """The sum over the ranks of a number, or of arrays () on their devices."""
+        if isinstance(value, float):
+            return self.add_up(value)[0]
+        backend = backend_of(value=value)
+        with backend.running():
+            return self.comm.allreduce_mean(backend.reshape(value, (1,)))[0, ...] * self.comm.size
 
     def first_example(self, batch: int) -> int:
         """Place in a batch of so many examples of the first that is this rank's."""
@@ -173,19 +177,19 @@ class Ranks:
 
         return finish if waiting else None
 
-    def totals(self, loss: Array, hits: Array | None, weight: float) -> tuple[Array, Array | None]:
-        """Mean loss and hits of the whole batch, from those of this rank's share."""
+    def totals(self, loss: Array, hits: Array | None, examples: int) -> tuple[Array, Array | None]:
+        """Mean loss and hits of the whole batch, from what this rank's share of so many examples adds to them."""
         backend = backend_of(loss=loss)
         if not backend.on_host:
             with backend.running():
                 counted = loss * math.nan if hits is None else backend.astype(hits, loss.dtype)
-                sums = self.comm.allreduce_mean(backend.xp.stack([loss * weight, counted]))
-                if weight == 0 and math.isnan(float(to_numpy(sums[1, ...]))):  # no examples here, no hits elsewhere
+                sums = self.comm.allreduce_mean(backend.xp.stack([loss, counted])) * self.comm.size
+                if not examples and math.isnan(float(to_numpy(sums[1, ...]))):  # nor are there hits elsewhere
                     hits = None
-                return sums[0, ...], None if hits is None else sums[1, ...] * self.comm.size
+                return sums[0, ...], None if hits is None else sums[1, ...]
         counted = math.nan if hits is None else float(to_numpy(hits))
-        sums = self.comm.allreduce_mean(np.array([float(to_numpy(loss)) * weight, counted]))
-        return sums[0:1].reshape(()), None if math.isnan(sums[1]) else np.asarray(round(sums[1] * self.comm.size))
+        sums = self.comm.allreduce_mean(np.array([float(to_numpy(loss)), counted])) * self.comm.size
+        return sums[0:1].reshape(()), None if math.isnan(sums[1]) else np.asarray(round(sums[1]))
 
     def check_weights(self) -> None:
         """Raise DistributedError on all ranks if their weights are no longer the same bits, when it is time to look."""

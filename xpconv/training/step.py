@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Sequence
+import operator
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from ..distributed.gradients import NonFiniteGradientError
 from ..optim.clip import clip_grad_norm
 from .mixed import HalfModel
 from .sums import TrainingError
+from .weighting import class_weights, mean_over_examples, total_weight
 
 if TYPE_CHECKING:
     from ..layers import Parameter
@@ -43,29 +46,51 @@ def gradients(trainer: Trainer, x: Array, targets: Array, batch: int | None = No
     """
     ranks = trainer._ranks
     trainer.model.zero_grad()
+    total: Any
     if ranks is None or batch is None:
-        return _forward_backward(trainer, x, targets, _parts(x.shape[0], trainer.accumulate), 1.0, 1)
-    weight, parts = ranks.weight(x.shape[0], batch), ranks.parts(x.shape[0], batch, trainer.accumulate)
+        ranks, total, parts = None, x.shape[0], _parts(x.shape[0], trainer.accumulate)
+    else:
+        total, parts = batch, ranks.parts(x.shape[0], batch, trainer.accumulate)
+    loss = trainer.loss
+    weight = class_weights(loss, targets)
+    if weight is not None and (ranks is not None or len(parts) > 1):  # else the loss itself divides by the whole
+        loss, total = partial(mean_over_examples, loss), total_weight(weight, targets, x.dtype)
+        total = total if ranks is None else ranks.sum_of(total)
+    if ranks is None:
+        return _forward_backward(trainer, x, targets, parts, loss, total, 1)
     try:
         with ranks.collecting(len(parts)):
-            loss, hits = _forward_backward(trainer, x, targets, parts, weight, ranks.comm.size)
+            value, hits = _forward_backward(trainer, x, targets, parts, loss, total, ranks.comm.size)
     except NonFiniteGradientError as error:
         raise TrainingError(f"step {trainer.step}, with learning rate {trainer.optimizer.lr:g}: {error}") from error
-    return ranks.totals(loss, hits, weight)
+    return ranks.totals(value, hits, x.shape[0])
 
 
 def _forward_backward(
-    trainer: Trainer, x: Array, targets: Array, parts: Sequence[slice], weight: float, ranks: int
+    trainer: Trainer,
+    x: Array,
+    targets: Array,
+    parts: Sequence[slice],
+    loss_of: Callable[[Array, Array], tuple[Any, Array]],
+    total: Any,
+    ranks: int,
 ) -> tuple[Array, Array | None]:
-    """Loss and hits of a batch in parts; the gradients are those of the loss times ``weight``.
+    """What a batch in parts, or a share of it, adds to the mean loss of the whole batch, and its hits.
 
-    The mean over ``ranks`` ranks divides them, so that each has gradients so many times larger. In a half type they are
-    divided before, to overflow and to be rounded as they are in one process.
+    Parameters
+    ----------
+    loss_of : callable
+        The loss of a part, a mean over its examples.
+    total : number or array ()
+        By what the sum over all examples of the whole batch is divided.
+    ranks : int
+        Their mean divides the gradients, so that each has gradients so many times larger. In a half type they are
+        divided before, to overflow and to be rounded as they are in one process.
     """
     backend = backend_of(x=x, targets=targets)
     model, dtype = trainer.model, trainer.mixed_precision
     scale = 1.0 if trainer.loss_scale is None else trainer.loss_scale.scale
-    total: Any = None
+    added: Any = None
     all_hits: Any = None
     way: Any = model
     with contextlib.ExitStack() as stack:
@@ -78,19 +103,15 @@ def _forward_backward(
                 _pass_on_nothing(trainer._ranks, way, part, backend)
                 continue
             scores = way.forward(part)
-            loss, dscores = trainer.loss(scores, wanted)
+            loss, dscores = loss_of(scores, wanted)
             hits = trainer._hits(scores, wanted)
-            share = 1.0 if whole else part.shape[0] / x.shape[0]
-            if share != 1:
-                loss = compute(backend, "accumulate", _times, loss, share)
-            if share * weight != 1:
-                dscores = dscores * (share * weight)
-            way.backward(dscores)
-            total = loss if total is None else backend.asarray(total + loss)
+            loss = _times(backend, loss, _share(part.shape[0], total))
+            way.backward(_times(backend, dscores, _share(part.shape[0] * ranks, total)))
+            added = loss if added is None else backend.asarray(added + loss)
             all_hits = hits if all_hits is None or hits is None else backend.asarray(all_hits + hits)
-    if total is None:  # a rank without examples
+    if added is None:  # a rank without examples
         return backend.zeros((), x.dtype), backend.asarray(np.zeros((), np.int64))
-    return total, all_hits
+    return added, all_hits
 
 
 def _trained(trainer: Trainer) -> list[Parameter]:
@@ -106,8 +127,19 @@ def _pass_on_nothing(ranks: Ranks, way: Any, part: Array, backend: Backend) -> N
         way.backward(backend.zeros(tuple(scores.shape), scores.dtype))
 
 
-def _times(loss: Array, share: float) -> Array:
-    return backend_of(loss=loss).asarray(loss * share)
+def _share(examples: int, total: Any) -> Any:
+    """``examples / total``, NaN where the total is 0: a loss that has nothing to divide by."""
+    if not isinstance(total, (int, float)):
+        return examples / total  # on a device; there 1 / 0 is inf, which is told as NaN is
+    return examples / total if total else math.nan
+
+
+def _times(backend: Backend, values: Array, share: Any) -> Array:
+    if not isinstance(share, float):
+        share = backend.astype(share, values.dtype)
+    elif share == 1:
+        return values
+    return backend.asarray(compute(backend, "accumulate", operator.mul, values, share))
 
 
 def _parts(examples: int, count: int) -> list[slice]:

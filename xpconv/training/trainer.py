@@ -32,6 +32,7 @@ from .ranks import Ranks
 from .state import contents_of, read_trainer, restore
 from .step import clip, gradients
 from .sums import StepResult, Sums, TrainingError
+from .weighting import class_weights, mean_over_examples, total_weight
 
 if TYPE_CHECKING:
     from ..layers import Layer
@@ -61,7 +62,8 @@ class Trainer:
         With ``forward``, ``backward`` and parameters.
     loss : callable
         ``loss(scores, targets) -> (mean loss, gradient to the scores)``, such as
-        `xpconv.functional.softmax_cross_entropy`.
+        `xpconv.functional.softmax_cross_entropy`; options, such as class weights, in a `functools.partial`. One of your
+        own is a mean over the examples.
     optimizer : Optimizer or None
         One of `xpconv.optim`, made with the model's parameters. None for a trainer that only evaluates and predicts.
     schedule : callable, optional
@@ -77,8 +79,8 @@ class Trainer:
         weights and validates the average, `evaluate` and `predict` use it, checkpoints have both.
     accumulate : int
         A batch goes through the net in so many parts, one after the other, whose gradients are added up, each weighted
-        by its examples: the same step in less memory, if the loss is a mean over the examples. Batch normalisation
-        sees a part at a time, and class weights of a loss divide by those of a part.
+        by its examples: the same step in less memory, if the loss is a mean over the examples, or
+        `xpconv.functional.softmax_cross_entropy` with class weights. Batch normalisation sees a part at a time.
     mixed_precision : str, optional
         ``"float16"`` or ``"bfloat16"``, where the backend has it: forward and backward in that type, normalisation, the
         loss, weights and their updates in float32. With float16 the loss is scaled, see `LossScale`: a step whose
@@ -630,8 +632,8 @@ class Trainer:
         self, batches: Batches | ArrayPairs, between: Callable[[], None], *, more: bool = True
     ) -> tuple[Metrics, dict[str, float]]:
         """Loss and accuracy, and if ``more`` the metrics of the user, with a call ``between`` two batches."""
-        loss_sum, hit_sum, images = 0.0, 0.0, 0.0
-        pending: list[StepResult] = []
+        loss_sum, hit_sum, images, total = 0.0, 0.0, 0.0, 0.0
+        pending: list[tuple[int, Array, Array | None, Any]] = []
         kept: list[tuple[Array, Array]] = []
         with self._evaluating():
             for x, targets in batches.epoch(0):
@@ -639,18 +641,24 @@ class Trainer:
                     between()
                     continue
                 scores = self.model.forward(x)
-                loss, hits = self.loss(scores, targets)[0], self._hits(scores, targets)
-                pending.append(StepResult(0, x.shape[0], loss, hits, 0.0))
+                weight, divisor = class_weights(self.loss, targets), x.shape[0]
+                if weight is None:
+                    loss = self.loss(scores, targets)[0]
+                else:
+                    loss = mean_over_examples(self.loss, scores, targets)[0]
+                    divisor = total_weight(weight, targets, scores.dtype)
+                pending.append((x.shape[0], loss, self._hits(scores, targets), divisor))
                 if more and self.metrics:
                     kept.append((scores, targets))
                 between()
-        for part in pending:
-            loss_sum += float(to_numpy(part.loss)) * part.images
-            hit_sum += math.nan if part.hits is None else int(to_numpy(part.hits))
-            images += part.images
+        for count, loss, hits, divisor in pending:
+            loss_sum += float(to_numpy(loss)) * count
+            hit_sum += math.nan if hits is None else int(to_numpy(hits))
+            images += count
+            total += float(divisor) if isinstance(divisor, (int, float)) else float(to_numpy(divisor))
         if self._ranks is not None:
-            loss_sum, hit_sum, images = self._ranks.add_up(loss_sum, hit_sum, images)
-        metrics = Metrics(loss_sum / images, hit_sum / images) if images else Metrics(math.nan, math.nan)
+            loss_sum, hit_sum, images, total = self._ranks.add_up(loss_sum, hit_sum, images, total)
+        metrics = Metrics(loss_sum / total if total else math.nan, hit_sum / images if images else math.nan)
         if not images or not more or not self.metrics:
             return metrics, {}
         whole = [np.concatenate([to_numpy(array) for array in arrays]) for arrays in zip(*kept, strict=True)]
