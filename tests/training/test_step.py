@@ -61,6 +61,22 @@ def test_class_weights_divide_by_those_of_the_batch(rng, accumulate, smoothing):
             np.testing.assert_allclose(gradient, expected, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("weight", "error", "match"),
+    [
+        (3.0, TypeError, "weight: expected an array"),
+        ([[1.0, 2.0, 3.0]], ValueError, "weight: expected 1 dim"),
+        (np.ones(2), ValueError, r"weight: expected shape \(3\)"),
+        (np.ones(3, int), TypeError, "weight: expected floating-point"),
+        ([1.0, -1.0, 1.0], ValueError, "weight: expected finite numbers of at least 0"),
+    ],
+    ids=["number", "rows", "two", "integers", "negative"],
+)
+def test_wrong_class_weights(rng, weight, error, match):
+    with pytest.raises(error, match=match):
+        run(rng.normal(size=(10, 1, 8, 8)), np.arange(10) % 3, 2, functools.partial(softmax_cross_entropy, weight=weight))
+
+
 @pytest.mark.parametrize("accumulate", [2, 3, 4, 10, 11])
 def test_parts_add_up_to_the_batch(rng, accumulate):
     """25 examples in batches of 10, 10 and 5; parts of uneven size where they do not come out even."""

@@ -38,16 +38,17 @@ def class_weights(loss: Any, targets: Array) -> Any | None:
 def total_weight(weight: Any, labels: Array, dtype: Any) -> float | Array:
     """The sum of the weights of labels (N,): a number, on a device an array () of ``dtype`` there.
 
-    What is wrong with weights or labels is left to the loss to tell.
+    Wrong values of weights or labels are left to the loss to tell.
     """
-    backend = backend_of(labels=labels)
+    listed = isinstance(weight, (list, tuple))
+    backend = backend_of(labels=labels) if listed else backend_of(labels=labels, weight=weight)
     if backend.on_host:
-        values, places = np.asarray(weight if isinstance(weight, (list, tuple)) else to_numpy(weight)), to_numpy(labels)
+        values, places = np.asarray(weight if listed else to_numpy(weight)), to_numpy(labels)
         if values.ndim != 1 or not values.size:
             return math.nan
         return float(np.sum(values[np.clip(places, 0, values.size - 1)], dtype=np.float64))
     with backend.running():
-        values = backend.asarray(np.asarray(weight), dtype) if isinstance(weight, (list, tuple)) else weight
+        values = backend.asarray(np.asarray(weight), dtype) if listed else weight
         rows = _one_hot(backend, labels, values.shape[0], dtype)
         return backend.asarray(backend.xp.sum(rows * backend.astype(values, dtype)[None, :]))
 
