@@ -73,8 +73,9 @@ def test_class_weights_divide_by_those_of_the_batch(rng, accumulate, smoothing):
     ids=["number", "rows", "two", "integers", "negative"],
 )
 def test_wrong_class_weights(rng, weight, error, match):
+    loss = functools.partial(softmax_cross_entropy, weight=weight)
     with pytest.raises(error, match=match):
-        run(rng.normal(size=(10, 1, 8, 8)), np.arange(10) % 3, 2, functools.partial(softmax_cross_entropy, weight=weight))
+        run(rng.normal(size=(10, 1, 8, 8)), np.arange(10) % 3, 2, loss)
 
 
 @pytest.mark.parametrize("accumulate", [2, 3, 4, 10, 11])
