@@ -1,6 +1,7 @@
 """The page as text: whole, well built, and harmless whatever the run is called."""
 
 import base64
+import gzip
 import hashlib
 import itertools
 import json
@@ -297,6 +298,14 @@ def luminance(colour):
 def contrast(one, other):
     high, low = sorted((luminance(one), luminance(other)), reverse=True)
     return (high + 0.05) / (low + 0.05)
+
+
+def test_chart_library_is_whole(make_run):
+    """uPlot lies compressed in the package, and is in the page as its author published it."""
+    packed = resources.files(xpconv).joinpath("report", "static", "uPlot.iife.min.js.gz").read_bytes()
+    code = gzip.decompress(packed)
+    assert hashlib.sha256(code).hexdigest() == "19c8d4c6ad88929a79f4ae49d6f7161566dfd0ba3d15cc495e974f787eb78f1f"
+    assert code.decode().strip() in page_of(make_run())
 
 
 STYLE = resources.files(xpconv).joinpath("report", "static", "page.css").read_text(encoding="utf-8")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import functools
+import gzip
 import hashlib
 import json
 import os
@@ -83,7 +84,7 @@ def build_page(runs: Sequence[Run], *, live: bool = False) -> str:
     body = _run_body(runs[0], live) if len(runs) == 1 else _comparison_body(runs)
     charts = charts_of(runs[0]) if len(runs) == 1 else _comparison_charts(runs)
     data = {"charts": [chart.as_json() for chart in charts], "live": live}
-    scripts = [_static("uPlot.iife.min.js"), _static("page.js")]
+    scripts = [_static("uPlot.iife.min.js.gz"), _static("page.js")]
     hashes = " ".join(f"'sha256-{_sha256(script)}'" for script in scripts)
     policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src {hashes}"
     if live:
@@ -120,8 +121,10 @@ def payload(run: Run) -> dict[str, Any]:
 
 @functools.cache
 def _static(name: str) -> str:
-    text = resources.files(__package__).joinpath("static", name).read_text(encoding="utf-8")
-    return text.strip()
+    file = resources.files(__package__).joinpath("static", name)
+    if name.endswith(".gz"):
+        return gzip.decompress(file.read_bytes()).decode().strip()
+    return file.read_text(encoding="utf-8").strip()
 
 
 @functools.cache
