@@ -41,6 +41,16 @@ def test_help_tells_defaults(name):
         assert "%" not in action.help.replace("%%", "")
 
 
+def test_help_of_options_that_are_not_those_of_the_run():
+    helps = {action.dest: action.help for action in COMMANDS["predict"]._actions}
+    told = {name: text.rpartition("(default: ")[2].rstrip(")") for name, text in helps.items()}
+    assert told["data"].startswith("none")
+    assert told["data_dir"].startswith("XPCONV_DATA")
+    assert (told["allow_outside"], told["batch_size"]) == ("off", "as in the run")
+    assert "all ranks" not in helps["batch_size"]
+    assert not helps.keys() & {"labels", "bad_files"}
+
+
 @pytest.mark.parametrize("columns", ["20", "40", "80"])
 def test_help_fits(capsys, monkeypatch, columns):
     monkeypatch.setenv("COLUMNS", columns)

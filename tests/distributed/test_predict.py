@@ -2,6 +2,7 @@
 
 import csv
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -232,6 +233,7 @@ def test_the_command(command, trained, tmp_path):
         (["--data", "x.npy", "--out", "p.csv", "--invert"], "--invert: is for single files"),
         (["--out", "p.csv", "a.png"], "--out: is for the images of --data"),
         (["--data", "x.npy", "--out", "p.csv"], "x.npy: no such file"),
+        (["--data", "x.npy", "--out", "p.csv", "--bad-files", "skip"], "unknown option --bad-files"),
     ],
 )
 def test_the_command_refuses(command, trained, arguments, says):
@@ -241,15 +243,24 @@ def test_the_command_refuses(command, trained, arguments, says):
 
 
 def test_the_command_on_ranks(mpiexec, command, trained, tmp_path):
+    """All have the weights of rank 0, also where another one finds others under the name of the run."""
     folder, source, _ = trained
-    job = mpiexec(3, COMMAND, "predict", "--run", folder, "--data", source, "--out", tmp_path / "p.csv", "--threads", 1)
+    for name in ("r", "late/r", "on"):
+        shutil.copytree(folder, tmp_path / name)
+    assert main(["train", "--resume", str(tmp_path / "on"), "--epochs", "3", "--quiet", "--threads", "1"]) == 0
+    (tmp_path / "on" / "last.safetensors").replace(tmp_path / "late" / "r" / "last.safetensors")
+    late = "import os; from mpi4py import MPI; MPI.COMM_WORLD.rank == 1 and os.chdir('late'); "
+    arguments = ["--weights", "last", "--data", source]
+    job = mpiexec(3, late + COMMAND, "predict", "--run", "r", *arguments, "--out", tmp_path / "p.csv", "--threads", 1)
     out, err = job.communicate(timeout=60)
     assert job.returncode == 0, err
     out = re.sub(r"\x1b\[\d*[mK]", "", out)  # Open MPI gives rank 0 a terminal
     assert f"{tmp_path}/p.csv: predictions of 23 images\n" in out.replace("\r", "")
     assert out.count("predictions of") == 1
-    assert command("--run", folder, "--data", source, "--out", "alone.csv")[0] == 0
+    assert command("--run", "r", *arguments, "--out", "alone.csv")[0] == 0
     assert (tmp_path / "p.csv").read_bytes() == (tmp_path / "alone.csv").read_bytes()
+    assert command("--run", "late/r", *arguments, "--out", "late.csv")[0] == 0
+    assert (tmp_path / "p.csv").read_bytes() != (tmp_path / "late.csv").read_bytes()
 
 
 def test_a_rank_that_meets_a_damaged_image_ends_the_job(mpiexec, trained, pictures, tmp_path):

@@ -299,7 +299,11 @@ def key_of(name: str) -> str:
 
 
 def add_options(
-    parser: argparse.ArgumentParser, *, only: Sequence[str] = (), defaults: bool = True
+    parser: argparse.ArgumentParser,
+    *,
+    only: Sequence[str] = (),
+    defaults: bool = True,
+    helps: Mapping[str, str] | None = None,
 ) -> dict[str, argparse._ArgumentGroup]:
     """Give ``parser`` an option for each field, in the groups that are returned by title.
 
@@ -311,6 +315,8 @@ def add_options(
         Names of the fields, all if empty.
     defaults
         Whether the help tells the defaults; if not, they are those of a run folder.
+    helps
+        The help of fields that mean something else to this command, with their defaults.
     """
     groups = {}
     for title, names in GROUPS.items():
@@ -318,19 +324,23 @@ def add_options(
         if wanted:
             groups[title] = parser.add_argument_group(title)
             for name in wanted:
-                _add_option(groups[title], name, defaults=defaults)
+                _add_option(groups[title], name, (helps or {}).get(name) or _help_of(name, defaults=defaults))
     return groups
 
 
-def _add_option(group: argparse._ArgumentGroup, name: str, *, defaults: bool) -> None:
+def _help_of(name: str, *, defaults: bool) -> str:
     from ..models import NAMES
 
-    option, kind = _FIELDS[name], _kind(name)
-    flag, text = f"--{key_of(name)}", option.metadata["help"].replace("{models}", ", ".join(NAMES))
+    option = _FIELDS[name]
     default = option.metadata["unset"] if option.default is None else option.default
-    if kind is bool:
+    if _kind(name) is bool:
         default = "on" if default else "off"
-    text += f" (default: {default})" if defaults else " (default: as in the run)"
+    text: str = option.metadata["help"].replace("{models}", ", ".join(NAMES))
+    return text + (f" (default: {default})" if defaults else " (default: as in the run)")
+
+
+def _add_option(group: argparse._ArgumentGroup, name: str, text: str) -> None:
+    option, kind, flag = _FIELDS[name], _kind(name), f"--{key_of(name)}"
     if kind is bool:
         group.add_argument(flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text)
     else:

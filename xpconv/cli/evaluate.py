@@ -16,6 +16,7 @@ from .._text import printable
 from ..distributed import Communicator
 from ..functional import softmax_cross_entropy
 from ..training import ClassReport, Trainer, TrainingError, class_report, load_trained, top_k_accuracy
+from ..training.ranks import broadcast_state
 from .config import TrainConfig, add_options, flags_of
 from .output import emit, result, say, show
 from .ranks import check_same, communicator, transport_of
@@ -75,6 +76,7 @@ def _evaluate(config: TrainConfig, info: DataInfo, path: Path, comm: Communicato
         raise data.DataError(f"{config.data}: {test.num_classes} classes, the network knows {len(info.classes)}")
     model = build_model(config, info)
     loaded = load_trained(model, path)
+    broadcast_state(comm, model)  # another machine may still see an earlier file
     epoch = loaded["epoch"]
     names = class_names(path, loaded, info)
     # another folder may have fewer of them; names may be digits, and then only the checkpoint tells that they are names

@@ -12,18 +12,29 @@ from .._text import printable
 from ..data import read_image
 from ..functional import softmax_cross_entropy
 from ..training import Trainer, load_trained
+from ..training.ranks import broadcast_state
 from .config import add_options, flags_of
 from .output import emit, result, say
 from .parser import UsageError
 from .predict_set import check_out, open_images, predict_set
-from .ranks import communicator, first_does, place_of, refuse_ranks
-from .run import DataInfo, build_model, choose_weights, class_names, machine, open_data, open_run
+from .ranks import check_same, communicator, first_does, refuse_ranks
+from .run import DataInfo, build_model, choose_weights, class_names, compared_place, machine, open_data, open_run
 from .status import DONE
 
 __all__ = ["add_command"]
 
 _SHOWN = 3
 _BATCH = 256
+
+# Of options that are not those of the run, or mean something else here.
+_HELPS = {
+    "data": "a whole set: a folder of image files, in folders or not, a .npy file of images, or what xpconv evaluate "
+    "takes, of which the test part is predicted (default: none, the images are named one by one)",
+    "data_dir": "of a data set by name: folder with its files; no other place is looked at (default: XPCONV_DATA and "
+    "some usual places)",
+    "allow_outside": "follow paths and links that lead out of the folder of --data (default: off)",
+    "batch_size": "images that go through the network at once (default: as in the run)",
+}
 
 
 def add_command(commands: Any) -> None:
@@ -58,8 +69,8 @@ def add_command(commands: Any) -> None:
         help="of --data: .csv for a line of each image (image, class, probability), .npy for the probabilities of all "
         "classes (default: no file, what is predicted is printed)",
     )
-    own = ("data", "data_dir", "labels", "bad_files", "allow_outside", "workers", "backend", "batch_size", "threads")
-    add_options(parser, only=own, defaults=False)
+    own = ("data", "data_dir", "allow_outside", "workers", "backend", "batch_size", "threads")
+    add_options(parser, only=own, defaults=False, helps=_HELPS)
     parser.set_defaults(run=run, over_ranks=True)
 
 
@@ -91,11 +102,12 @@ def _predict_set(options: argparse.Namespace, given: dict[str, Any]) -> int:
     if options.out is None:
         raise UsageError("--data: needs --out, a file .csv or .npy that is written")
     comm = communicator()
+    check_same(comm, {"--run": options.folder, "--weights": options.weights})
     first_does(comm, lambda: check_out(options.out))
-    # what the run says of its data belongs to those alone
+    # what the run says of its data belongs to those alone; every image has its place in the file
     given = {"data_dir": None, "labels": None, "bad_files": "refuse", "allow_outside": False, **given}
     folder, config, info = open_run(options.folder, given)
-    with machine(config, place_of(comm) if comm.size > 1 else None):
+    with machine(config, compared_place(config, comm)):
         images = open_images(
             config.data,
             info.image_shape,
@@ -107,6 +119,7 @@ def _predict_set(options: argparse.Namespace, given: dict[str, Any]) -> int:
         model = build_model(config, info)
         path = choose_weights(folder, options.weights)
         loaded = load_trained(model, path)
+        broadcast_state(comm, model)  # another machine may still see an earlier file
         count, ranks = len(images.dataset), f", on {comm.size} ranks" if comm.size > 1 else ""
         say("weights", f"{path}, after {loaded['epoch']} epochs")
         say("data", f"{config.data}: {count} {'image files' if images.files is not None else 'images'}{ranks}")

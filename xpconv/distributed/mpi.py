@@ -156,6 +156,7 @@ class MPIComm(Communicator):
         request, limit = self._meeting.Iallgather(mine, rows), time.monotonic() + seconds
         while not request.Test():
             if time.monotonic() > limit:
+                self._under_way.append(request)  # it keeps the arrays, which MPI may still write to
                 return None
             time.sleep(0.01)
         return [row.tobytes().rstrip(b"\0").decode(errors="ignore") for row in rows]
