@@ -25,7 +25,9 @@ def test_help_has_an_example_that_the_command_takes(name, capsys, monkeypatch):
     with pytest.raises(SystemExit) as stopped:
         main([name, "--help"])
     assert stopped.value.code == 0
-    examples = re.findall(rf"^ +(?:example: )?xpconv ({name}\b[^>\n]*)", capsys.readouterr().out, re.MULTILINE)
+    examples = re.findall(
+        rf"^ +(?:example: )?(?:mpiexec -n \d+ )?xpconv ({name}\b[^>\n]*)", capsys.readouterr().out, re.MULTILINE
+    )
     assert examples
     for example in examples:
         COMMANDS[name].parse_args(example.split()[1:])

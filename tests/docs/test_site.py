@@ -68,6 +68,8 @@ def commands(page):
             words = words[: ends[0]] if ends else words
             while words and re.fullmatch(r"[A-Z_]+=\S*", words[0]):  # settings in front of a command
                 words = words[1:]
+            if words[:1] == ["mpiexec"] and "xpconv" in words:
+                words = words[words.index("xpconv") :]
             if words[:1] == ["xpconv"]:
                 lines.append(words[1:])
     return lines
