@@ -236,12 +236,13 @@ def differing(comm, what):
     odd = comm.rank == 1
     net = make_net(norm=what == "the model" and odd)
     lr = 0.1 if what == "the optimizer" and odd else 0.05
+    only_last = what == "the trained parameters" and odd
     smooth = functools.partial(softmax_cross_entropy, label_smoothing=0.1 if odd else 0.2)
     other = {"the loss": multiclass_hinge if odd else softmax_cross_entropy, "partial": smooth}
     trainer = Trainer(
         net,
         other.get(what, softmax_cross_entropy),
-        optim.SGD(net.parameters(), lr=lr, momentum=0.9),
+        optim.SGD(net[-1:].parameters() if only_last else net.parameters(), lr=lr, momentum=0.9),
         seed=int(what == "seed" and odd),
         clip_norm=1.0 if what == "clip_norm" and odd else None,
         schedule=lambda step: 0.1 if what == "the learning rates" and odd and step > 3 else 0.05,
@@ -275,6 +276,7 @@ def trained_optimizer():
         "the optimizer",
         "the state of the optimizer",
         "the frozen layers",
+        "the trained parameters",
         "the loss",
         "partial",
         "the learning rates",
@@ -418,6 +420,25 @@ def test_frozen_statistics_stay_as_they_are(run_ranks):
 
     for trainer in run_ranks(7, lambda comm: train(comm, net=net, epochs=1, count=21)):
         assert np.array_equal(trainer.model[1].running_mean, statistics)
+
+
+@pytest.mark.parametrize("options", [{}, {"accumulate": 2, "clip_norm": 0.05}], ids=["plain", "parts-clipped"])
+def test_a_part_of_a_network(run_ranks, options):
+    """What is in front of it has no gradients, on no rank; nor has any of it on a rank without examples."""
+
+    def run(comm):
+        net = make_net()
+        optimizer = optim.SGD(net[-1].parameters(), lr=0.05, momentum=0.9)
+        trainer = Trainer(net, softmax_cross_entropy, optimizer, comm=comm, seed=7, **options)
+        trainer.fit(make_data(66), epochs=3, batch_size=16, validation=make_data(23, seed=5))
+        assert all(parameter.grad is None for parameter in net[0].parameters())
+        return trainer
+
+    together, alone = run_ranks(4, run), run(None)
+    assert_same_bits(together)
+    np.testing.assert_allclose(curves(together[0]), curves(alone), rtol=1e-10)
+    first = make_net()[0]
+    assert np.array_equal(to_numpy(together[0].model[0].weight.data), to_numpy(first.weight.data))
 
 
 def test_a_copy_that_a_callback_takes_of_a_synchronised_net(run_ranks):

@@ -255,7 +255,7 @@ def _facts(trainer: Trainer, batches: Any, held_out: Any, epochs: int) -> dict[s
     from .. import __version__
 
     model, optimizer, average = trainer.model, trainer.optimizer, trainer._average
-    state = optimizer.state_dict()
+    state, trained = optimizer.state_dict(), trainer._trained()
     shapes = [
         (name, list(parameter.shape), backend_of(p=parameter.data).dtype_name(parameter.data))
         for name, parameter in model.named_parameters()
@@ -271,6 +271,7 @@ def _facts(trainer: Trainer, batches: Any, held_out: Any, epochs: int) -> dict[s
         "the optimizer": [type(optimizer).__name__, state["settings"]],
         "the state of the optimizer": digest_of(state["arrays"])[:12],
         "the frozen layers": _frozen(trainer),
+        "the trained parameters": [name for name, p in model.named_parameters() if id(p) in trained],
         "the loss": _described(trainer.loss),
         "the schedule": _described(trainer.schedule),
         "the learning rates": _rates(trainer, epochs * len(batches)),
