@@ -232,12 +232,12 @@ def table(measured: dict[str, Any], said: dict[str, Any]) -> str:
             "throughput cannot grow; that row is a check of the model, into which no number of such a job goes."
         )
     lines += ["", "What the model is made of, all measured on one or two ranks:", "", "| | |", "|---|---|"]
-    network = said["network"]
+    network, count = said["network"], said["buckets"]
     worst = max(map(abs, said["network_errors"].values()))
     lines += [
         f"| all-reduce between two ranks | {1e6 * network['latency']:.1f} us, {network['bandwidth'] / 1e9:.2f} GB/s; "
         f"of the sizes measured the worst is off by {worst:.0%} |",
-        f"| gradients | {said['gradient_bytes'] / 1e6:.2f} MB in {said['buckets']} bucket{'s' * (said['buckets'] != 1)} |",
+        f"| gradients | {said['gradient_bytes'] / 1e6:.2f} MB in {count} bucket{'s' * (count != 1)} |",
         f"| small messages | {len(said['small'])} of {sum(said['small']) / 1e3:.1f} kB together |",
         f"| computing that does not shrink with the images | {1e3 * said['fixed_s']:.1f} ms |",
         f"| handling of gradients | {1e3 * said['handling_s_per_byte'] * said['gradient_bytes']:.2f} ms |",
