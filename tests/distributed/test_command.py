@@ -40,6 +40,8 @@ def harmful(self, x, targets, images=None):
 Trainer._train_step = harmful
 if what == "--seed" and MPI.COMM_WORLD.rank == harmed:
     arguments += ["--seed", "7"]
+if what == "evaluate" and MPI.COMM_WORLD.rank == harmed:
+    arguments[:] = ["evaluate", "r"]
 sys.exit(main(arguments))
 """
 FILES = ["best.safetensors", "config.json", "last.safetensors", "log.jsonl", "report.html", "report.json"]
@@ -160,6 +162,10 @@ def test_ranks_that_are_not_started_alike(command, npz, tmp_path):
     assert code == 2
     assert ours(err) == ["xpconv: error: the ranks were not started alike: --seed is 0 on rank 0 and 7 on rank 1"]
     assert not (tmp_path / "runs").exists()
+    code, _, err = command(2, "train", "--data", npz, harm=(1, -1, "evaluate"))
+    assert code == 2
+    alike = "the ranks were not started alike: the command is 'train' on rank 0 and 'evaluate' on rank 1"
+    assert ours(err) == [f"xpconv: error: {alike}"]
 
 
 def test_a_command_for_one_process(command):

@@ -126,7 +126,7 @@ def test_rows_of_an_array(tmp_path):
 
 
 def test_an_image_that_cannot_be_read(run_ranks, pictures, tmp_path):
-    """Of one rank: nothing is written, and what the ranks have left is gone after the next run."""
+    """Of one rank: nothing is written, and what killed ranks have left is gone after the next run."""
     folder, _ = pictures
     good = (folder / "h.bmp").read_bytes()
     (folder / "h.bmp").write_bytes(good[:60])
@@ -139,6 +139,7 @@ def test_an_image_that_cannot_be_read(run_ranks, pictures, tmp_path):
     with pytest.raises(data.DataError, match=r"h.bmp: cannot be read as an image"):
         run_ranks(3, run)
     assert out.read_text() == "of an earlier run"
+    assert not list(tmp_path.glob(".*.part"))
     (tmp_path / ".p.csv.rank-17.part").write_text("of a rank that was killed")
     (folder / "h.bmp").write_bytes(good)
     run_ranks(2, run)
@@ -272,6 +273,20 @@ def test_a_rank_that_meets_a_damaged_image_ends_the_job(mpiexec, trained, pictur
     assert "rank 1 of 2: " in err
     assert "h.bmp: cannot be read as an image" in err
     assert not (tmp_path / "p.csv").exists()
+    assert not list(tmp_path.glob(".*.part"))
+
+
+def test_ranks_with_other_weights(mpiexec, trained, tmp_path):
+    """A file that is half of the best weights and half of the last ones would look like any other."""
+    program = (
+        f"from mpi4py import MPI; {COMMAND.replace('argv[1:]', 'argv[1 : len(sys.argv) - 2 * MPI.COMM_WORLD.rank]')}"
+    )
+    arguments = ["--data", trained[1], "--out", tmp_path / "p.npy", "--threads", 1, "--weights", "last"]
+    job = mpiexec(2, program, "predict", "--run", trained[0], *arguments)
+    _, err = job.communicate(timeout=60)
+    assert job.returncode == 2
+    assert "the ranks were not started alike: --weights is 'last' on rank 0 and None on rank 1\n" in err
+    assert not (tmp_path / "p.npy").exists()
 
 
 def test_single_files_take_one_process(mpiexec, trained):

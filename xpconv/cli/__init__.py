@@ -130,6 +130,7 @@ def _main(arguments: Sequence[str], comm: Communicator, began: float) -> int:
             mode = mode_of(options)
             if not getattr(options, "over_ranks", False):
                 ranks.refuse_ranks(comm, f"xpconv {options.command}")
+            ranks.check_same(comm, {"the command": options.command})  # before these ask each other different things
             warned = ranks.Warned(comm)
             # Open MPI gives every rank a terminal of its own, whatever the launcher itself prints to
             direct = launched_processes() is None

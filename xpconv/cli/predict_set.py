@@ -181,12 +181,17 @@ def predict_set(
     parts = [target.with_name(f".{target.name[:100]}.rank-{rank}.part") for rank in range(comm.size)]
     first_does(comm, lambda: _remove_leftovers(target))  # of ranks that there are none of today
     try:
-        size = _write_part(parts[comm.rank], _rows(form, trainer, images, range(mine.start, mine.stop), options))
+        with open(parts[comm.rank], "wb") as file:
+            comm.barrier()  # all have theirs: who fails removes them all
+            rows = _rows(form, trainer, images, range(mine.start, mine.stop), options)
+            size = sum(file.write(chunk) for chunk in rows)
         sizes = gather_json(comm, size)
         first_does(comm, lambda: write_atomically(target, itertools.chain([form.head()], _whole(parts, sizes))))
-    finally:
-        with suppress(OSError):
-            parts[comm.rank].unlink()
+    except BaseException:
+        for part in parts:  # those of the others too, whom the end of the job leaves no time for it
+            _remove(part)
+        raise
+    _remove(parts[comm.rank])
 
 
 def _rows(form: Any, trainer: Trainer, images: Images, steps: range, options: dict[str, Any]) -> Iterator[bytes]:
@@ -209,12 +214,6 @@ def _rows(form: Any, trainer: Trainer, images: Images, steps: range, options: di
         transient(f"predicted {at - first} of {stop - first} images")
 
 
-def _write_part(path: Path, chunks: Iterator[bytes]) -> int:
-    """Write what a rank has to say; how many bytes it is."""
-    with open(path, "wb") as file:
-        return sum(file.write(chunk) for chunk in chunks)
-
-
 def _whole(parts: Sequence[Path], sizes: Sequence[int]) -> Iterator[bytes]:
     """What all ranks have written, in their order."""
     for rank, (part, size) in enumerate(zip(parts, sizes, strict=True)):
@@ -231,6 +230,11 @@ def _whole(parts: Sequence[Path], sizes: Sequence[int]) -> Iterator[bytes]:
                 f"rank 0 does not see the {size} bytes that rank {rank} has written to {part}: the folder of --out "
                 "has to be one that all machines share"
             )
+
+
+def _remove(part: Path) -> None:
+    with suppress(OSError):
+        part.unlink()
 
 
 def _remove_leftovers(target: Path) -> None:
