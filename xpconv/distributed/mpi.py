@@ -27,6 +27,8 @@ __all__ = ["MPIComm", "launched_processes"]
 
 _MOST_BYTES = 16384  # of what a rank says when it meets the others
 
+_SECONDS_TO_FORWARD = 0.5  # that the launcher has to pass on what was printed: what it has not read by the end is lost
+
 _SECONDS_TO_LEAVE = 3.0  # by which ranks may leave one after the other, with a code that is not 0
 
 # What a launcher tells the processes that it starts: how many they are.
@@ -165,6 +167,7 @@ class MPIComm(Communicator):
         """End all ranks of the job."""
         sys.stdout.flush()
         sys.stderr.flush()
+        time.sleep(_SECONDS_TO_FORWARD)
         self._comm.Abort(code)
 
     def __repr__(self) -> str:
