@@ -44,9 +44,6 @@ FLAGS = [
 STRAIGHT = ("blocked.c", "columns.c", "depthwise.c", "direct.c", "linear.c", "pool.c", "winograd.c")
 STRAIGHT_FLAGS, LOOP_FLAGS = ["-O3"], ["-O2", "-fvect-cost-model=dynamic"]
 GLUE_FLAGS = ["-Os", "-Oz"]  # the last that the compiler knows
-# These name all their vectors. What GCC would add are copies for the few numbers at the ends of rows: a twentieth.
-EXPLICIT = ("blocked.c", "depthwise.c", "direct.c", "linear.c", "winograd.c")
-EXPLICIT_FLAGS = ["-fno-tree-vectorize", "-fno-unswitch-loops", "-fno-ipa-cp-clone"]
 # Of pooling, the largest, GCC makes a seventh less with the limit, as fast over 70 calls; of others, what is half as
 # fast. Its own vectors are needed here, and in norms: without them pooling takes up to ten times as long.
 ENDS_FLAGS = ["--param=vect-epilogues-nomask=0"]  # ends of rows number by number, not in vectors of half the width
@@ -114,9 +111,9 @@ class BuildExt(build_ext):
             extension.extra_link_args += [*threads, *([] if msvc or debug else self.working(LINK_FLAGS, link=True))]
         if not threads:
             print("xpconv: building serial kernels" + ("" if SERIAL else ", the compiler has no POSIX threads"))
-        kinds = (STRAIGHT_FLAGS, LOOP_FLAGS, GLUE_FLAGS, EXPLICIT_FLAGS, POOL_FLAGS, ENDS_FLAGS)
-        straight, loop, glue, explicit, pool, norm = ([] if msvc else self.working(flags) for flags in kinds)
-        special = {"pool.c": pool, "norm.c": norm, **dict.fromkeys(EXPLICIT, explicit)}
+        kinds = (STRAIGHT_FLAGS, LOOP_FLAGS, GLUE_FLAGS, POOL_FLAGS, ENDS_FLAGS)
+        straight, loop, glue, pool, norm = ([] if msvc else self.working(flags) for flags in kinds)
+        special = {"pool.c": pool, "norm.c": norm}
 
         def flags_of(source):
             name = Path(source).name
