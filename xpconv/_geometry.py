@@ -396,8 +396,21 @@ def conv_geometry(
     TypeError, ValueError
         Naming the argument that is wrong, what it is and what it must be.
     """
-    groups = _integer("groups", groups, 1)
+    if type(stride) is type(padding) is type(dilation) is type(groups) is int:
+        return _conv_geometry_of_integers(x_shape, w_shape, stride, padding, dilation, groups)
+    return _checked_conv_geometry(x_shape, w_shape, stride, padding, dilation, groups)
+
+
+def _checked_conv_geometry(
+    x_shape: tuple[int, ...],
+    w_shape: tuple[int, ...],
+    stride: IntOrPair,
+    padding: Padding,
+    dilation: IntOrPair,
+    groups: int,
+) -> ConvGeometry:
     # normalised before the cache: 1, 1.0 and True would be the same key
+    groups = _integer("groups", groups, 1)
     return _conv_geometry(
         tuple(x_shape),
         tuple(w_shape),
@@ -406,6 +419,10 @@ def conv_geometry(
         to_pair("dilation", dilation),
         groups,
     )
+
+
+# most calls: remembered as they come, which saves the normal forms
+_conv_geometry_of_integers = lru_cache(maxsize=4096)(_checked_conv_geometry)
 
 
 def check_output_padding(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from .._geometry import Window
@@ -16,6 +18,7 @@ def _stride(stride: int, out: int, size: int, pad: int, kernel: int, dilation: i
     return stride if out > 1 else min(stride, size + abs(pad) + kernel * dilation)
 
 
+@lru_cache(maxsize=4096)
 def steps(window: Window) -> tuple[int, int, int, int, int, int]:
     """What the kernels need besides the shapes of their arrays: stride, padding before, dilation."""
     w = window

@@ -7,7 +7,7 @@ import numpy as np
 from ..backends import backend_of, compute
 from ..backends.protocol import FLOATING, Array, Backend
 
-__all__ = ["check_cache", "check_gradient", "check_shape", "floating_backend", "reshaped"]
+__all__ = ["check_cache", "check_dimensions", "check_gradient", "check_shape", "floating_backend", "reshaped"]
 
 
 def reshaped(backend: Backend, array: Array, shape: tuple[int, ...]) -> Array:
@@ -54,6 +54,15 @@ def _advice(backend: Backend, name: str, dtype: str) -> str:
     return f"; convert it first: xpconv.asarray({name}, 'float32', backend={backend.name!r}){scaled}"
 
 
+def check_dimensions(name: str, array: Array, number: int, meaning: str) -> None:
+    """Raise ValueError unless ``array`` has so many axes; ``meaning`` says what they are, for the message."""
+    if array is None:
+        raise TypeError(f"{name}: expected an array {meaning}, got None")
+    if array.ndim != number:
+        shape = tuple(array.shape)
+        raise ValueError(f"{name}: expected {number} dimensions {meaning}, got {len(shape)} with shape {shape}")
+
+
 def check_shape(name: str, array: Array, shape: tuple[int | None, ...], meaning: str) -> None:
     """Raise ValueError unless ``array`` has ``shape``; None stands for any size.
 
@@ -64,11 +73,10 @@ def check_shape(name: str, array: Array, shape: tuple[int | None, ...], meaning:
     """
     if array is None:
         raise TypeError(f"{name}: expected an array {meaning}, got None")
-    got = tuple(array.shape)
-    if got == shape:
+    if array.shape == shape:
         return
-    if len(got) != len(shape):
-        raise ValueError(f"{name}: expected {len(shape)} dimensions {meaning}, got {len(got)} with shape {got}")
+    check_dimensions(name, array, len(shape), meaning)
+    got = tuple(array.shape)
     for want, have in zip(shape, got):  # noqa: B905 - of one length, as was just checked; strict=True takes time
         if want is not None and want != have:
             wanted = ", ".join("any" if s is None else str(s) for s in shape)

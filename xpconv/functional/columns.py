@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from .._geometry import IntOrPair, Padding, conv_window, to_pair
 from ..backends import run
 from ..backends.protocol import Array
-from ._arguments import check_shape, floating_backend
+from ._arguments import check_dimensions, check_shape, floating_backend
 
 __all__ = ["col2im", "im2col"]
 
@@ -37,7 +37,7 @@ def im2col(
         Naming the argument that is wrong, its value and what it takes.
     """
     backend = floating_backend(x=x)
-    check_shape("x", x, (None,) * 4, "(N, C, H, W)")
+    check_dimensions("x", x, 4, "(N, C, H, W)")
     window = conv_window(x.shape[2:], kernel_size, stride, padding, dilation)
     return run(backend, "im2col", x, geometry=window)
 

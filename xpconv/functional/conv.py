@@ -7,7 +7,7 @@ from typing import NamedTuple
 from .._geometry import ConvGeometry, IntOrPair, Padding, check_layout, conv1d_arguments, conv_geometry
 from ..backends import run
 from ..backends.protocol import Array
-from ._arguments import check_cache, check_gradient, check_shape, floating_backend
+from ._arguments import check_cache, check_dimensions, check_gradient, check_shape, floating_backend
 from ._layout import FROM_NCHW, FROM_OIHW, TO_NCHW, TO_OIHW, permuted
 
 __all__ = ["Conv1dCache", "Conv2dCache", "conv1d", "conv1d_backward", "conv2d", "conv2d_backward", "conv2d_relu"]
@@ -143,8 +143,8 @@ def _convolve(
     backend = floating_backend(x=x, w=w, b=b)
     check_layout("layout", layout, ("NCHW", "NHWC"))
     check_layout("weight_layout", weight_layout, ("OIHW", "HWIO"))
-    check_shape("x", x, (None,) * 4, "(N, C, H, W)" if layout == "NCHW" else "(N, H, W, C)")
-    check_shape("w", w, (None,) * 4, "(F, C/groups, kh, kw)" if weight_layout == "OIHW" else "(kh, kw, C/groups, F)")
+    check_dimensions("x", x, 4, "(N, C, H, W)" if layout == "NCHW" else "(N, H, W, C)")
+    check_dimensions("w", w, 4, "(F, C/groups, kh, kw)" if weight_layout == "OIHW" else "(kh, kw, C/groups, F)")
     x = permuted(backend.xp, x, TO_NCHW[layout])
     w = permuted(backend.xp, w, TO_OIHW[weight_layout])
     geometry = conv_geometry(
@@ -243,8 +243,8 @@ def conv1d(
         As `conv2d`, which sees the signals as images of height one.
     """
     floating_backend(x=x, w=w, b=b)
-    check_shape("x", x, (None,) * 3, "(N, C, L)")
-    check_shape("w", w, (None,) * 3, "(F, C/groups, k)")
+    check_dimensions("x", x, 3, "(N, C, L)")
+    check_dimensions("w", w, 3, "(F, C/groups, k)")
     steps, pads, spread = conv1d_arguments(stride, padding, dilation)
     y, cache = conv2d(x[:, :, None, :], w[:, :, None, :], b, stride=steps, padding=pads, dilation=spread, groups=groups)
     return y[:, :, 0, :], Conv1dCache(cache)

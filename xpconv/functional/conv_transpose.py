@@ -7,7 +7,7 @@ from typing import NamedTuple
 from .._geometry import ConvGeometry, IntOrPair, Padding, check_layout, conv_transpose_geometry
 from ..backends import run
 from ..backends.protocol import Array
-from ._arguments import check_cache, check_gradient, check_shape, floating_backend
+from ._arguments import check_cache, check_dimensions, check_gradient, check_shape, floating_backend
 from ._layout import FROM_NCHW, TO_NCHW, permuted
 
 __all__ = ["ConvTranspose2dCache", "conv_transpose2d", "conv_transpose2d_backward"]
@@ -94,8 +94,8 @@ def conv_transpose2d(
     """
     backend = floating_backend(x=x, w=w, b=b)
     check_layout("layout", layout, ("NCHW", "NHWC"))
-    check_shape("x", x, (None,) * 4, "(N, C, H, W)" if layout == "NCHW" else "(N, H, W, C)")
-    check_shape("w", w, (None,) * 4, "(C, F/groups, kh, kw)")
+    check_dimensions("x", x, 4, "(N, C, H, W)" if layout == "NCHW" else "(N, H, W, C)")
+    check_dimensions("w", w, 4, "(C, F/groups, kh, kw)")
     x = permuted(backend.xp, x, TO_NCHW[layout])
     geometry = conv_transpose_geometry(
         tuple(x.shape),

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from ..backends import run
 from ..backends.protocol import Array, Backend
-from ._arguments import check_cache, check_gradient, check_shape, floating_backend, reshaped
+from ._arguments import check_cache, check_dimensions, check_gradient, check_shape, floating_backend, reshaped
 
 __all__ = ["LinearCache", "linear", "linear_backward"]
 
@@ -56,7 +56,7 @@ def linear(x: Array, w: Array, b: Array | None = None) -> tuple[Array, LinearCac
         Shapes that do not fit; the message names the argument.
     """
     backend = floating_backend(x=x, w=w, b=b)
-    check_shape("w", w, (None, None), "(out, in)")
+    check_dimensions("w", w, 2, "(out, in)")
     if x is None:
         raise TypeError("x: expected an array (..., in), got None")
     if len(x.shape) < 2:

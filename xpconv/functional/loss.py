@@ -11,7 +11,7 @@ import numpy as np
 from .._checks import check_number
 from ..backends import backend_of, run
 from ..backends.protocol import Array, Backend
-from ._arguments import check_shape, floating_backend
+from ._arguments import check_dimensions, check_shape, floating_backend
 
 __all__ = ["mse", "multiclass_hinge", "softmax_cross_entropy"]
 
@@ -30,7 +30,7 @@ def _check_scores(scores: Array, labels: Array) -> Backend:
     """Check scores (N, K) and labels (N,); return their backend. Reads the labels only where that is free."""
     backend = floating_backend(scores=scores)
     backend_of(scores=scores, labels=labels)
-    check_shape("scores", scores, (None, None), "(N, K)")
+    check_dimensions("scores", scores, 2, "(N, K)")
     count, classes = scores.shape
     check_shape("labels", labels, (count,), "(N,), one for each row of scores")
     if backend.dtype_name(labels) not in _INTEGERS:
@@ -56,7 +56,7 @@ def _check_probabilities(scores: Array, rows: Array) -> Backend:
     """Check scores (N, K) and rows of probabilities like them; return their backend."""
     backend = floating_backend(scores=scores)
     backend_of(scores=scores, labels=rows)
-    check_shape("scores", scores, (None, None), "(N, K)")
+    check_dimensions("scores", scores, 2, "(N, K)")
     check_shape("labels", rows, tuple(scores.shape), "(N, K) like scores")
     _check_not_empty(scores)
     if backend.can_read(rows):

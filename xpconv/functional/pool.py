@@ -7,7 +7,7 @@ from typing import NamedTuple
 from .._geometry import IntOrPair, Padding, Window, check_layout, pool_window, to_pair
 from ..backends import backend_of, run
 from ..backends.protocol import Array, Backend
-from ._arguments import check_cache, check_gradient, check_shape, floating_backend
+from ._arguments import check_cache, check_dimensions, check_gradient, floating_backend
 from ._layout import FROM_NCHW, TO_NCHW, permuted
 
 __all__ = [
@@ -32,7 +32,7 @@ def _channels_second(x: Array, layout: str) -> tuple[Backend, Array]:
     """Check the images; return their backend and their view (N, C, H, W)."""
     backend = floating_backend(x=x)
     check_layout("layout", layout, tuple(_LAYOUTS))
-    check_shape("x", x, (None,) * 4, _LAYOUTS[layout])
+    check_dimensions("x", x, 4, _LAYOUTS[layout])
     return backend, permuted(backend.xp, x, TO_NCHW[layout])
 
 
