@@ -1,10 +1,11 @@
-"""The compiled kernels on typed memoryviews: checks of shapes, then C without the interpreter lock.
+"""The compiled kernels on arrays: checks of shapes, then C without the interpreter lock.
 
 Inputs may be read-only and have any strides. A call with shapes that do not belong together raises ValueError; no call
 reads or writes outside its arrays.
 """
 
-from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
+cimport cython
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 include "arrays.pxi"
@@ -18,7 +19,6 @@ include "winograd.pxi"
 include "blocked.pxi"
 include "pool.pxi"
 include "norm.pxi"
-include "flat.pxi"
 include "dropout.pxi"
 include "activation.pxi"
 include "optim.pxi"

@@ -34,18 +34,18 @@ SUM = <int> XPC_SUM
 PRODUCT = <int> XPC_PRODUCT
 
 
-def activate(int function, kept, dy, result, double slope=0):
+def activate(int function, kept, dy, result, double slope=0, /):
     """Write ``result`` from ``kept`` and, if it takes two arrays, ``dy`` (else None): contiguous, of one size and dtype."""
     if not 0 <= function < XPC_ACTIVATIONS:
         raise ValueError(f"function: expected 0 to {XPC_ACTIVATIONS - 1}, got {function}")
-    cdef _Runs runs = _Runs(3)
-    cdef void *target = runs.take(result, True, -1)
-    cdef Py_ssize_t count = runs.count()
-    cdef const void *source = runs.take(kept, False, count)
-    cdef const void *gradient = source if dy is None else runs.take(dy, False, count)
+    cdef _Arrays arrays = _Arrays(3)
+    cdef void *target = arrays.run("result", result, WRITTEN, -1)
+    cdef Py_ssize_t count = arrays.count()
+    cdef const void *source = arrays.run("kept", kept, READ, count)
+    cdef const void *gradient = source if dy is None else arrays.run("dy", dy, READ, count)
     cdef xpc_activation which = <xpc_activation> function
     with nogil:
-        if runs.is_double:
+        if arrays.is_double:
             xpc_activate_f64(which, <const double *> source, <const double *> gradient, <double *> target, count, slope)
         else:
             xpc_activate_f32(which, <const float *> source, <const float *> gradient, <float *> target, count, slope)

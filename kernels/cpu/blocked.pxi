@@ -21,18 +21,19 @@ cdef extern from "blocked.h" nogil:
     int xpc_blocked_weight_gradient_f32(const xpc_blocked *, xpc_planes, xpc_planes, float *, float *, Py_ssize_t)
     int xpc_blocked_weight_gradient_f64(const xpc_blocked *, xpc_planes, xpc_planes, double *, double *, Py_ssize_t)
 
-cdef xpc_planes _planes(str name, const real[:, :, :, :] view) except *:
+cdef xpc_planes _planes(str name, const Py_buffer *view) except *:
     """Images with contiguous planes, those of each image and channel anywhere."""
     cdef xpc_planes planes
-    cdef xpc_array4 images = _array4[real](view)
+    cdef xpc_array4 images = _array4(view)
+    cdef Py_ssize_t itemsize = view.itemsize
     _check_images(&images)
-    if (images.shape[3] > 1 and images.strides[3] != sizeof(real)) or (
-        images.shape[2] > 1 and images.strides[2] != <Py_ssize_t> sizeof(real) * images.shape[3]
+    if (images.shape[3] > 1 and images.strides[3] != itemsize) or (
+        images.shape[2] > 1 and images.strides[2] != itemsize * images.shape[3]
     ):
         raise ValueError(f"{name}: planes must be contiguous")
     planes.data = images.data
-    planes.image = images.strides[0] // <Py_ssize_t> sizeof(real) if images.shape[0] > 1 else 0
-    planes.channel = images.strides[1] // <Py_ssize_t> sizeof(real) if images.shape[1] > 1 else 0
+    planes.image = images.strides[0] // itemsize if images.shape[0] > 1 else 0
+    planes.channel = images.strides[1] // itemsize if images.shape[1] > 1 else 0
     return planes
 
 
@@ -76,72 +77,79 @@ cdef int _check_blocked(int done, Py_ssize_t limit) except -1:
 
 
 def blocked_forward(
-    const real[:, :, :, :] x, const real[:, :, :, ::1] w, const real[::1] b, real[:, :, :, ::1] y,
-    Py_ssize_t stride_h, Py_ssize_t stride_w, Py_ssize_t pad_top, Py_ssize_t pad_left, Py_ssize_t dilation_h,
-    Py_ssize_t dilation_w, Py_ssize_t groups, bint relu, Py_ssize_t limit
+    x, w, b, y, Py_ssize_t stride_h, Py_ssize_t stride_w, Py_ssize_t pad_top, Py_ssize_t pad_left,
+    Py_ssize_t dilation_h, Py_ssize_t dilation_w, Py_ssize_t groups, bint relu, Py_ssize_t limit, /
 ):
     """Write into y (N, F, oh, ow) the convolution of x (N, C, H, W) with w (F, C / groups, kh, kw), plus b (F,) or None.
 
-    Working memory stays below ``limit`` bytes where that is possible.
+    x has contiguous planes, the others are C-contiguous. Working memory stays below ``limit`` bytes where that is
+    possible.
     """
+    cdef _Arrays arrays = _Arrays(4)
+    cdef const Py_buffer *source = arrays.numbers("x", x, 4, READ)
+    cdef const Py_buffer *weights = arrays.block("w", w, 4, READ)
+    cdef const Py_buffer *result = arrays.block("y", y, 4, WRITTEN)
     cdef xpc_blocked conv = _blocked(
-        x.shape, w.shape, y.shape, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, groups)
-    cdef xpc_planes images = _planes[real]("x", x)
-    cdef const real *bias = NULL
+        source.shape, weights.shape, result.shape, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w,
+        groups)
+    cdef xpc_planes images = _planes("x", source)
+    cdef const void *bias = arrays.optional("b", b, READ, weights.shape[0])
     cdef int done
-    if b is not None:
-        if b.shape[0] != w.shape[0]:
-            raise ValueError(f"expected {w.shape[0]} biases, got {b.shape[0]}")
-        bias = &b[0]
     with nogil:
-        if real is float:
-            done = xpc_blocked_forward_f32(&conv, images, &w[0, 0, 0, 0], bias, &y[0, 0, 0, 0], relu, limit)
+        if arrays.is_double:
+            done = xpc_blocked_forward_f64(
+                &conv, images, <const double *> weights.buf, <const double *> bias, <double *> result.buf, relu, limit)
         else:
-            done = xpc_blocked_forward_f64(&conv, images, &w[0, 0, 0, 0], bias, &y[0, 0, 0, 0], relu, limit)
+            done = xpc_blocked_forward_f32(
+                &conv, images, <const float *> weights.buf, <const float *> bias, <float *> result.buf, relu, limit)
     _check_blocked(done, limit)
 
 
 def blocked_input_gradient(
-    const real[:, :, :, :] dy, const real[:, :, :, ::1] w, const real[::1] b, real[:, :, :, ::1] dx,
-    Py_ssize_t stride_h, Py_ssize_t stride_w, Py_ssize_t pad_top, Py_ssize_t pad_left, Py_ssize_t dilation_h,
-    Py_ssize_t dilation_w, Py_ssize_t groups, Py_ssize_t limit
+    dy, w, b, dx, Py_ssize_t stride_h, Py_ssize_t stride_w, Py_ssize_t pad_top, Py_ssize_t pad_left,
+    Py_ssize_t dilation_h, Py_ssize_t dilation_w, Py_ssize_t groups, Py_ssize_t limit, /
 ):
     """Write into dx (N, C, H, W) the gradient of `blocked_forward` to its images, plus b (C,) if not None."""
+    cdef _Arrays arrays = _Arrays(4)
+    cdef const Py_buffer *source = arrays.numbers("dy", dy, 4, READ)
+    cdef const Py_buffer *weights = arrays.block("w", w, 4, READ)
+    cdef const Py_buffer *result = arrays.block("dx", dx, 4, WRITTEN)
     cdef xpc_blocked conv = _blocked(
-        dx.shape, w.shape, dy.shape, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, groups)
-    cdef xpc_planes gradients = _planes[real]("dy", dy)
-    cdef const real *bias = NULL
+        result.shape, weights.shape, source.shape, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w,
+        groups)
+    cdef xpc_planes gradients = _planes("dy", source)
+    cdef const void *bias = arrays.optional("b", b, READ, result.shape[1])
     cdef int done
-    if b is not None:
-        if b.shape[0] != dx.shape[1]:
-            raise ValueError(f"expected {dx.shape[1]} biases, got {b.shape[0]}")
-        bias = &b[0]
     with nogil:
-        if real is float:
-            done = xpc_blocked_input_gradient_f32(&conv, gradients, &w[0, 0, 0, 0], bias, &dx[0, 0, 0, 0], limit)
+        if arrays.is_double:
+            done = xpc_blocked_input_gradient_f64(
+                &conv, gradients, <const double *> weights.buf, <const double *> bias, <double *> result.buf, limit)
         else:
-            done = xpc_blocked_input_gradient_f64(&conv, gradients, &w[0, 0, 0, 0], bias, &dx[0, 0, 0, 0], limit)
+            done = xpc_blocked_input_gradient_f32(
+                &conv, gradients, <const float *> weights.buf, <const float *> bias, <float *> result.buf, limit)
     _check_blocked(done, limit)
 
 
 def blocked_weight_gradient(
-    const real[:, :, :, :] dy, const real[:, :, :, :] x, real[:, :, :, ::1] dw, real[::1] db, Py_ssize_t stride_h,
-    Py_ssize_t stride_w, Py_ssize_t pad_top, Py_ssize_t pad_left, Py_ssize_t dilation_h, Py_ssize_t dilation_w,
-    Py_ssize_t groups, Py_ssize_t limit
+    dy, x, dw, db, Py_ssize_t stride_h, Py_ssize_t stride_w, Py_ssize_t pad_top, Py_ssize_t pad_left,
+    Py_ssize_t dilation_h, Py_ssize_t dilation_w, Py_ssize_t groups, Py_ssize_t limit, /
 ):
     """Write into dw (F, C / groups, kh, kw) the gradient to the weights, into db (F,), or None, the sums of dy."""
+    cdef _Arrays arrays = _Arrays(4)
+    cdef const Py_buffer *outputs = arrays.numbers("dy", dy, 4, READ)
+    cdef const Py_buffer *inputs = arrays.numbers("x", x, 4, READ)
+    cdef const Py_buffer *weights = arrays.block("dw", dw, 4, WRITTEN)
     cdef xpc_blocked conv = _blocked(
-        x.shape, dw.shape, dy.shape, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w, groups)
-    cdef xpc_planes gradients = _planes[real]("dy", dy), images = _planes[real]("x", x)
-    cdef real *sums = NULL
+        inputs.shape, weights.shape, outputs.shape, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w,
+        groups)
+    cdef xpc_planes gradients = _planes("dy", outputs), images = _planes("x", inputs)
+    cdef void *sums = arrays.optional("db", db, WRITTEN, weights.shape[0])
     cdef int done
-    if db is not None:
-        if db.shape[0] != dw.shape[0]:
-            raise ValueError(f"expected room for {dw.shape[0]} gradients of biases, got {db.shape[0]}")
-        sums = &db[0]
     with nogil:
-        if real is float:
-            done = xpc_blocked_weight_gradient_f32(&conv, gradients, images, &dw[0, 0, 0, 0], sums, limit)
+        if arrays.is_double:
+            done = xpc_blocked_weight_gradient_f64(
+                &conv, gradients, images, <double *> weights.buf, <double *> sums, limit)
         else:
-            done = xpc_blocked_weight_gradient_f64(&conv, gradients, images, &dw[0, 0, 0, 0], sums, limit)
+            done = xpc_blocked_weight_gradient_f32(
+                &conv, gradients, images, <float *> weights.buf, <float *> sums, limit)
     _check_blocked(done, limit)

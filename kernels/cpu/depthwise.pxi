@@ -17,7 +17,8 @@ cdef extern from "depthwise.h" nogil:
 def depthwise_bytes(
     Py_ssize_t channels, Py_ssize_t filters, Py_ssize_t height, Py_ssize_t width, Py_ssize_t kernel_h,
     Py_ssize_t kernel_w, Py_ssize_t out_h, Py_ssize_t out_w, Py_ssize_t stride_h, Py_ssize_t stride_w,
-    Py_ssize_t pad_top, Py_ssize_t pad_left, Py_ssize_t dilation_h, Py_ssize_t dilation_w, int itemsize, Py_ssize_t most
+    Py_ssize_t pad_top, Py_ssize_t pad_left, Py_ssize_t dilation_h, Py_ssize_t dilation_w, int itemsize, Py_ssize_t most,
+    /
 ):
     """The least working memory of one thread; None above ``most`` or without kernels."""
     cdef xpc_direct conv = _direct(
@@ -50,81 +51,84 @@ cdef xpc_direct _checked_depthwise(
 
 
 def depthwise(
-    const real[:, :, :, :] x, const real[:, ::1] w, const real[::1] b, real[:, :, :, :] y, Py_ssize_t kernel_h,
-    Py_ssize_t kernel_w, Py_ssize_t stride_h, Py_ssize_t stride_w, Py_ssize_t pad_top, Py_ssize_t pad_left,
-    Py_ssize_t dilation_h, Py_ssize_t dilation_w, bint relu, Py_ssize_t most
+    x, w, b, y, Py_ssize_t kernel_h, Py_ssize_t kernel_w, Py_ssize_t stride_h, Py_ssize_t stride_w, Py_ssize_t pad_top,
+    Py_ssize_t pad_left, Py_ssize_t dilation_h, Py_ssize_t dilation_w, bint relu, Py_ssize_t most, /
 ):
     """Write into y (N, F, oh, ow) the convolution of each channel of x (N, C, H, W) with its F / C of w (F, kh * kw).
 
-    Plus b (F,) if that is not None; images, ``relu`` and ``most`` as for `direct`.
+    Plus b (F,) if that is not None; images, w, ``relu`` and ``most`` as for `direct`.
     """
-    if x.shape[0] == 0:
-        return
-    cdef xpc_array4 images = _array4[real](x), outputs = _array4[real](y)
-    cdef xpc_direct conv = _checked_depthwise(
-        &images, &outputs, w.shape[0], w.shape[1], kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left,
-        dilation_h, dilation_w, sizeof(real))
-    cdef const real *weights = &w[0, 0]
-    cdef const real *bias = NULL
+    cdef _Arrays arrays = _Arrays(4)
+    cdef xpc_array4 images = _array4(arrays.numbers("x", x, 4, READ))
+    cdef xpc_array4 outputs = _array4(arrays.numbers("y", y, 4, WRITTEN))
+    cdef const Py_buffer *weights = arrays.block("w", w, 2, READ)
+    cdef xpc_direct conv
     cdef int failed
-    if b is not None:
-        if b.shape[0] != w.shape[0]:
-            raise ValueError(f"expected {w.shape[0]} biases, got {b.shape[0]}")
-        bias = &b[0]
+    if images.shape[0] == 0:
+        return
+    conv = _checked_depthwise(
+        &images, &outputs, weights.shape[0], weights.shape[1], kernel_h, kernel_w, stride_h, stride_w, pad_top,
+        pad_left, dilation_h, dilation_w, arrays.itemsize)
+    cdef const void *bias = arrays.optional("b", b, READ, weights.shape[0])
     with nogil:
-        if real is float:
-            failed = xpc_depthwise_f32(&conv, &images, weights, bias, relu, &outputs, most)
+        if arrays.is_double:
+            failed = xpc_depthwise_f64(
+                &conv, &images, <const double *> weights.buf, <const double *> bias, relu, &outputs, most)
         else:
-            failed = xpc_depthwise_f64(&conv, &images, weights, bias, relu, &outputs, most)
+            failed = xpc_depthwise_f32(
+                &conv, &images, <const float *> weights.buf, <const float *> bias, relu, &outputs, most)
     _direct_memory(failed)
 
 
 def depthwise_input_gradient(
-    const real[:, :, :, :] dy, const real[:, ::1] w, real[:, :, :, :] dx, Py_ssize_t kernel_h, Py_ssize_t kernel_w,
-    Py_ssize_t stride_h, Py_ssize_t stride_w, Py_ssize_t pad_top, Py_ssize_t pad_left, Py_ssize_t dilation_h,
-    Py_ssize_t dilation_w, Py_ssize_t most
+    dy, w, dx, Py_ssize_t kernel_h, Py_ssize_t kernel_w, Py_ssize_t stride_h, Py_ssize_t stride_w, Py_ssize_t pad_top,
+    Py_ssize_t pad_left, Py_ssize_t dilation_h, Py_ssize_t dilation_w, Py_ssize_t most, /
 ):
     """Write into dx (N, C, H, W) the gradient of `depthwise`."""
-    if dy.shape[0] == 0:
-        return
-    cdef xpc_array4 gradients = _array4[real](dy), images = _array4[real](dx)
-    cdef xpc_direct conv = _checked_depthwise(
-        &images, &gradients, w.shape[0], w.shape[1], kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left,
-        dilation_h, dilation_w, sizeof(real))
-    cdef const real *weights = &w[0, 0]
+    cdef _Arrays arrays = _Arrays(3)
+    cdef xpc_array4 gradients = _array4(arrays.numbers("dy", dy, 4, READ))
+    cdef xpc_array4 images = _array4(arrays.numbers("dx", dx, 4, WRITTEN))
+    cdef const Py_buffer *weights = arrays.block("w", w, 2, READ)
+    cdef xpc_direct conv
     cdef int failed
+    if gradients.shape[0] == 0:
+        return
+    conv = _checked_depthwise(
+        &images, &gradients, weights.shape[0], weights.shape[1], kernel_h, kernel_w, stride_h, stride_w, pad_top,
+        pad_left, dilation_h, dilation_w, arrays.itemsize)
     with nogil:
-        if real is float:
-            failed = xpc_depthwise_dx_f32(&conv, &gradients, weights, &images, most)
+        if arrays.is_double:
+            failed = xpc_depthwise_dx_f64(&conv, &gradients, <const double *> weights.buf, &images, most)
         else:
-            failed = xpc_depthwise_dx_f64(&conv, &gradients, weights, &images, most)
+            failed = xpc_depthwise_dx_f32(&conv, &gradients, <const float *> weights.buf, &images, most)
     _direct_memory(failed)
 
 
 def depthwise_weight_gradient(
-    const real[:, :, :, :] dy, const real[:, :, :, :] x, real[:, ::1] dw, real[::1] db, Py_ssize_t kernel_h,
-    Py_ssize_t kernel_w, Py_ssize_t stride_h, Py_ssize_t stride_w, Py_ssize_t pad_top, Py_ssize_t pad_left,
-    Py_ssize_t dilation_h, Py_ssize_t dilation_w, Py_ssize_t most
+    dy, x, dw, db, Py_ssize_t kernel_h, Py_ssize_t kernel_w, Py_ssize_t stride_h, Py_ssize_t stride_w,
+    Py_ssize_t pad_top, Py_ssize_t pad_left, Py_ssize_t dilation_h, Py_ssize_t dilation_w, Py_ssize_t most, /
 ):
     """Write the gradients of `depthwise` to w into dw (F, kh * kw), and to b into db (F,) unless that is None."""
-    cdef real *to_bias = NULL
+    cdef _Arrays arrays = _Arrays(4)
+    cdef xpc_array4 gradients = _array4(arrays.numbers("dy", dy, 4, READ))
+    cdef xpc_array4 images = _array4(arrays.numbers("x", x, 4, READ))
+    cdef const Py_buffer *weights = arrays.block("dw", dw, 2, WRITTEN)
+    cdef void *to_weights = weights.buf
+    cdef void *to_bias = arrays.optional("db", db, WRITTEN, weights.shape[0])
+    cdef xpc_direct conv
     cdef int failed
     if db is not None:
-        if db.shape[0] != dw.shape[0]:
-            raise ValueError("db must have the length of the filters")
-        db[:] = 0
-        to_bias = &db[0]
-    if x.shape[0] == 0:
-        dw[:, :] = 0
+        memset(to_bias, 0, weights.shape[0] * weights.itemsize)
+    if images.shape[0] == 0:
+        memset(to_weights, 0, weights.len)
         return
-    cdef xpc_array4 gradients = _array4[real](dy), images = _array4[real](x)
-    cdef xpc_direct conv = _checked_depthwise(
-        &images, &gradients, dw.shape[0], dw.shape[1], kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left,
-        dilation_h, dilation_w, sizeof(real))
-    cdef real *to_weights = &dw[0, 0]
+    conv = _checked_depthwise(
+        &images, &gradients, weights.shape[0], weights.shape[1], kernel_h, kernel_w, stride_h, stride_w, pad_top,
+        pad_left, dilation_h, dilation_w, arrays.itemsize)
     with nogil:
-        if real is float:
-            failed = xpc_depthwise_dw_f32(&conv, &gradients, &images, to_weights, to_bias, most)
+        if arrays.is_double:
+            failed = xpc_depthwise_dw_f64(
+                &conv, &gradients, &images, <double *> to_weights, <double *> to_bias, most)
         else:
-            failed = xpc_depthwise_dw_f64(&conv, &gradients, &images, to_weights, to_bias, most)
+            failed = xpc_depthwise_dw_f32(&conv, &gradients, &images, <float *> to_weights, <float *> to_bias, most)
     _direct_memory(failed)

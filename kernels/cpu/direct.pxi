@@ -37,7 +37,7 @@ def direct_bytes(
     Py_ssize_t channels, Py_ssize_t filters, Py_ssize_t height, Py_ssize_t width, Py_ssize_t kernel_h,
     Py_ssize_t kernel_w, Py_ssize_t out_h, Py_ssize_t out_w, Py_ssize_t stride_h, Py_ssize_t stride_w,
     Py_ssize_t pad_top, Py_ssize_t pad_left, Py_ssize_t dilation_h, Py_ssize_t dilation_w, bint backward,
-    int itemsize, Py_ssize_t most
+    int itemsize, Py_ssize_t most, /
 ):
     """The least working memory of `direct` or `direct_backward` in one thread; None above ``most`` or without kernels."""
     cdef xpc_direct conv = _direct(
@@ -87,90 +87,87 @@ cdef int _direct_memory(int failed) except -1:
 
 
 def direct(
-    const real[:, :, :, :] x, const real[:, ::1] w, const real[::1] b, real[:, :, :, :] y, Py_ssize_t kernel_h,
-    Py_ssize_t kernel_w, Py_ssize_t stride_h, Py_ssize_t stride_w, Py_ssize_t pad_top, Py_ssize_t pad_left,
-    Py_ssize_t dilation_h, Py_ssize_t dilation_w, bint relu, Py_ssize_t most
+    x, w, b, y, Py_ssize_t kernel_h, Py_ssize_t kernel_w, Py_ssize_t stride_h, Py_ssize_t stride_w, Py_ssize_t pad_top,
+    Py_ssize_t pad_left, Py_ssize_t dilation_h, Py_ssize_t dilation_w, bint relu, Py_ssize_t most, /
 ):
     """Write into y (N, F, oh, ow) the convolution of x (N, C, H, W) with w (F, C * kh * kw), plus b (F,) if not None.
 
-    Images have contiguous planes. With ``relu`` max(y, 0). ``most`` is the most working memory in bytes, as far as one
-    row at a time allows.
+    Images have contiguous planes, w and b are C-contiguous. With ``relu`` max(y, 0). ``most`` is the most working
+    memory in bytes, as far as one row at a time allows.
     """
-    if x.shape[0] == 0:
-        return
-    cdef xpc_array4 images = _array4[real](x), outputs = _array4[real](y)
-    cdef xpc_direct conv = _checked_direct(
-        &images, &outputs, w.shape[0], w.shape[1], kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left,
-        dilation_h, dilation_w, sizeof(real), False)
-    cdef const real *weights = &w[0, 0]
-    cdef const real *bias = NULL
+    cdef _Arrays arrays = _Arrays(4)
+    cdef xpc_array4 images = _array4(arrays.numbers("x", x, 4, READ))
+    cdef xpc_array4 outputs = _array4(arrays.numbers("y", y, 4, WRITTEN))
+    cdef const Py_buffer *weights = arrays.block("w", w, 2, READ)
+    cdef xpc_direct conv
     cdef int failed
-    if b is not None:
-        if b.shape[0] != w.shape[0]:
-            raise ValueError(f"expected {w.shape[0]} biases, got {b.shape[0]}")
-        bias = &b[0]
+    if images.shape[0] == 0:
+        return
+    conv = _checked_direct(
+        &images, &outputs, weights.shape[0], weights.shape[1], kernel_h, kernel_w, stride_h, stride_w, pad_top,
+        pad_left, dilation_h, dilation_w, arrays.itemsize, False)
+    cdef const void *bias = arrays.optional("b", b, READ, weights.shape[0])
     with nogil:
-        if real is float:
-            failed = xpc_direct_f32(&conv, &images, weights, bias, relu, &outputs, most)
+        if arrays.is_double:
+            failed = xpc_direct_f64(
+                &conv, &images, <const double *> weights.buf, <const double *> bias, relu, &outputs, most)
         else:
-            failed = xpc_direct_f64(&conv, &images, weights, bias, relu, &outputs, most)
+            failed = xpc_direct_f32(
+                &conv, &images, <const float *> weights.buf, <const float *> bias, relu, &outputs, most)
     _direct_memory(failed)
 
 
 def direct_backward(
-    const real[:, :, :, :] dy, const real[:, :, :, :] x, const real[:, ::1] w, real[:, :, :, :] dx, real[:, ::1] dw,
-    real[::1] db, Py_ssize_t kernel_h, Py_ssize_t kernel_w, Py_ssize_t stride_h, Py_ssize_t stride_w,
-    Py_ssize_t pad_top, Py_ssize_t pad_left, Py_ssize_t dilation_h, Py_ssize_t dilation_w, Py_ssize_t most
+    dy, x, w, dx, dw, db, Py_ssize_t kernel_h, Py_ssize_t kernel_w, Py_ssize_t stride_h, Py_ssize_t stride_w,
+    Py_ssize_t pad_top, Py_ssize_t pad_left, Py_ssize_t dilation_h, Py_ssize_t dilation_w, Py_ssize_t most, /
 ):
     """Write the gradients of `direct`: to x into dx from w, those to w and b into dw and db from x; None is not wanted."""
-    cdef xpc_array4 images, gradients, to
+    cdef _Arrays arrays = _Arrays(6)
+    cdef xpc_array4 gradients, images, to
     cdef xpc_direct conv
-    cdef const real *weights = NULL
-    cdef real *to_weights = NULL
-    cdef real *to_bias = NULL
-    cdef Py_ssize_t filters = 0, taps = 0
+    cdef const Py_buffer *weights = NULL
+    cdef const Py_buffer *like = NULL  # w or dw: the sizes
+    cdef void *to_weights = NULL
+    cdef void *to_bias
     cdef int failed
     if dx is None and dw is None:
         raise ValueError("expected dx or dw, got None for both")
     if (dx is not None and w is None) or (dw is not None and x is None) or (db is not None and dw is None):
         raise ValueError("dx takes w, dw takes x, db takes dw")
-    if dy.shape[0] == 0:
-        if dw is not None:
-            dw[:, :] = 0
-        if db is not None:
-            db[:] = 0
-        return
-    gradients = _array4[real](dy)
+    gradients = _array4(arrays.numbers("dy", dy, 4, READ))
     if dx is not None:
-        to = _array4[real](dx)
-        _check_planes(&to, sizeof(real))
-        images = to
-        filters, taps = w.shape[0], w.shape[1]
+        weights = like = arrays.block("w", w, 2, READ)
+        images = to = _array4(arrays.numbers("dx", dx, 4, WRITTEN))
     if dw is not None:
-        images = _array4[real](x)
-        if dx is not None and (dw.shape[0] != filters or dw.shape[1] != taps):
-            raise ValueError("dw must have the shape of w")
-        filters, taps = dw.shape[0], dw.shape[1]
+        like = arrays.block("dw", dw, 2, WRITTEN)
+        to_weights = like.buf
+        images = _array4(arrays.numbers("x", x, 4, READ))
+    to_bias = arrays.optional("db", db, WRITTEN, like.shape[0])
+    if gradients.shape[0] == 0:
+        if dw is not None:
+            memset(to_weights, 0, like.len)
+        if db is not None:
+            memset(to_bias, 0, like.shape[0] * like.itemsize)
+        return
     if dx is not None:
+        _check_planes(&to, arrays.itemsize)
+        if weights.shape[0] != like.shape[0] or weights.shape[1] != like.shape[1]:
+            raise ValueError("dw must have the shape of w")
         for axis in range(4):
             if to.shape[axis] != images.shape[axis]:
                 raise ValueError("dx must have the shape of x")
     conv = _checked_direct(
-        &images, &gradients, filters, taps, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, dilation_h,
-        dilation_w, sizeof(real), True)
-    if db is not None and db.shape[0] != filters:
-        raise ValueError("db must have the length of the filters")
-    if w is not None:
-        weights = &w[0, 0]
-    if dw is not None:
-        to_weights = &dw[0, 0]
-    if db is not None:
-        to_bias = &db[0]
+        &images, &gradients, like.shape[0], like.shape[1], kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left,
+        dilation_h, dilation_w, arrays.itemsize, True)
+    cdef const void *from_weights = NULL if weights == NULL else weights.buf
+    cdef const xpc_array4 *to_images = NULL if dx is None else &to
     with nogil:
-        if real is float:
-            failed = xpc_direct_backward_f32(
-                &conv, &gradients, &images, weights, NULL if dx is None else &to, to_weights, to_bias, most)
-        else:
+        if arrays.is_double:
             failed = xpc_direct_backward_f64(
-                &conv, &gradients, &images, weights, NULL if dx is None else &to, to_weights, to_bias, most)
+                &conv, &gradients, &images, <const double *> from_weights, to_images, <double *> to_weights,
+                <double *> to_bias, most)
+        else:
+            failed = xpc_direct_backward_f32(
+                &conv, &gradients, &images, <const float *> from_weights, to_images, <float *> to_weights,
+                <float *> to_bias, most)
     _direct_memory(failed)

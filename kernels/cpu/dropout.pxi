@@ -10,23 +10,23 @@ cdef extern from "dropout.h" nogil:
 
 
 def dropout(x, y, mask, uint64_t seed, uint32_t layer, uint32_t step, uint64_t block, uint64_t threshold,
-            double kept):
+            double kept, /):
     """Fill ``mask`` with 0 where the random word of the element is below ``threshold``, with ``kept`` elsewhere.
 
     The first element is that of block ``block``, four elements each, of the array of which this is a part.
     Write ``x * mask`` to ``y``, unless they are None. All are contiguous, of one size and dtype.
     """
     cdef xpc_dropout_key key
-    cdef _Runs runs = _Runs(3)
-    cdef void *factors = runs.take(mask, True, -1)
-    cdef Py_ssize_t count = runs.count()
+    cdef _Arrays arrays = _Arrays(3)
+    cdef void *factors = arrays.run("mask", mask, WRITTEN, -1)
+    cdef Py_ssize_t count = arrays.count()
     cdef const void *source = NULL
     cdef void *target = NULL
     if x is not None:
-        source, target = runs.take(x, False, count), runs.take(y, True, count)
+        source, target = arrays.run("x", x, READ, count), arrays.run("y", y, WRITTEN, count)
     key.seed, key.layer, key.step, key.block = seed, layer, step, block
     with nogil:
-        if runs.is_double:
+        if arrays.is_double:
             xpc_dropout_f64(
                 <const double *> source, <double *> target, <double *> factors, count, key, threshold, kept)
         else:

@@ -28,20 +28,20 @@ cdef int _check_sizes(Py_ssize_t batch, Py_ssize_t inputs, Py_ssize_t outputs) e
     return 0
 
 
-def linear_forward(x, w, b, y, Py_ssize_t batch, Py_ssize_t inputs, Py_ssize_t outputs):
+def linear_forward(x, w, b, y, Py_ssize_t batch, Py_ssize_t inputs, Py_ssize_t outputs, /):
     """Write into y (batch, outputs) the product of x (batch, inputs) and w (outputs, inputs), plus b (outputs,) or None.
 
     All arrays are contiguous and of one dtype.
     """
     _check_sizes(batch, inputs, outputs)
-    cdef _Runs runs = _Runs(4)
-    cdef const void *images = runs.take(x, False, batch * inputs)
-    cdef const void *weights = runs.take(w, False, inputs * outputs)
-    cdef const void *bias = NULL if b is None else runs.take(b, False, outputs)
-    cdef void *result = runs.take(y, True, batch * outputs)
+    cdef _Arrays arrays = _Arrays(4)
+    cdef const void *images = arrays.run("x", x, READ, batch * inputs)
+    cdef const void *weights = arrays.run("w", w, READ, inputs * outputs)
+    cdef const void *bias = arrays.optional("b", b, READ, outputs)
+    cdef void *result = arrays.run("y", y, WRITTEN, batch * outputs)
     cdef int done
     with nogil:
-        if runs.is_double:
+        if arrays.is_double:
             done = xpc_linear_f64(batch, inputs, outputs, <const double *> images, <const double *> weights,
                                   <const double *> bias, <double *> result)
         else:
@@ -50,7 +50,7 @@ def linear_forward(x, w, b, y, Py_ssize_t batch, Py_ssize_t inputs, Py_ssize_t o
     _check_linear(done, batch, inputs, outputs)
 
 
-def linear_backward(dy, x, w, dx, dw, db, Py_ssize_t batch, Py_ssize_t inputs, Py_ssize_t outputs):
+def linear_backward(dy, x, w, dx, dw, db, Py_ssize_t batch, Py_ssize_t inputs, Py_ssize_t outputs, /):
     """Write the gradients of `linear_forward` into dx, dw and db, each of which may be None.
 
     dx takes w and dw takes x; what is not needed may be None too.
@@ -58,16 +58,16 @@ def linear_backward(dy, x, w, dx, dw, db, Py_ssize_t batch, Py_ssize_t inputs, P
     _check_sizes(batch, inputs, outputs)
     if (dx is not None and w is None) or (dw is not None and x is None):
         raise ValueError("dx takes w, dw takes x")
-    cdef _Runs runs = _Runs(6)
-    cdef const void *gradient = runs.take(dy, False, batch * outputs)
-    cdef const void *images = NULL if x is None else runs.take(x, False, batch * inputs)
-    cdef const void *weights = NULL if w is None else runs.take(w, False, inputs * outputs)
-    cdef void *to_images = NULL if dx is None else runs.take(dx, True, batch * inputs)
-    cdef void *to_weights = NULL if dw is None else runs.take(dw, True, inputs * outputs)
-    cdef void *to_bias = NULL if db is None else runs.take(db, True, outputs)
+    cdef _Arrays arrays = _Arrays(6)
+    cdef const void *gradient = arrays.run("dy", dy, READ, batch * outputs)
+    cdef const void *images = arrays.optional("x", x, READ, batch * inputs)
+    cdef const void *weights = arrays.optional("w", w, READ, inputs * outputs)
+    cdef void *to_images = arrays.optional("dx", dx, WRITTEN, batch * inputs)
+    cdef void *to_weights = arrays.optional("dw", dw, WRITTEN, inputs * outputs)
+    cdef void *to_bias = arrays.optional("db", db, WRITTEN, outputs)
     cdef int done
     with nogil:
-        if runs.is_double:
+        if arrays.is_double:
             done = xpc_linear_backward_f64(
                 batch, inputs, outputs, <const double *> gradient, <const double *> images, <const double *> weights,
                 <double *> to_images, <double *> to_weights, <double *> to_bias)

@@ -25,36 +25,27 @@ cdef extern from "norm.h" nogil:
     int xpc_batch_norm(const xpc_norm *, int)
     int xpc_batch_norm_backward(const xpc_norm *, int)
 
-cdef int _fill_runs(xpc_runs *runs, const real[:, :, :] view, const xpc_runs *like, bint rows) except -1:
+cdef int _fill_runs(
+    xpc_runs *runs, _Arrays arrays, str name, array, bint written, const xpc_runs *like, bint rows
+) except -1:
     cdef int innermost = 1 if rows else 2
-    _check_aligned(<const void *> &view[0, 0, 0], view.shape, view.strides, 3, sizeof(real))
+    cdef const Py_buffer *view = arrays.numbers(name, array, 3, written)
     for axis in range(3):
         if like != NULL and view.shape[axis] != like.shape[axis]:
-            raise ValueError(f"axis {axis} has length {view.shape[axis]}, expected {like.shape[axis]}")
+            raise ValueError(f"{name}: axis {axis} has length {view.shape[axis]}, expected {like.shape[axis]}")
         runs.shape[axis], runs.strides[axis] = view.shape[axis], view.strides[axis]
-    runs.data = <char *> &view[0, 0, 0]
-    if view.shape[0] == 0 or view.shape[1] == 0 or view.shape[2] == 0:  # its strides mean nothing
+    runs.data = <char *> view.buf
+    if view.len == 0:  # its strides mean nothing
         return 0
-    if view.shape[innermost] > 1 and view.strides[innermost] != sizeof(real):
-        raise ValueError(f"axis {innermost} is not contiguous")
+    if view.shape[innermost] > 1 and view.strides[innermost] != view.itemsize:
+        raise ValueError(f"{name}: axis {innermost} is not contiguous")
     _check_positive_product(<double> view.shape[0] * view.shape[1] * view.shape[2])
     return 0
 
 
-cdef void *_channels(const real[::1] vector, Py_ssize_t channels) except? NULL:
-    # the vector may be None
-    if vector is None:
-        return NULL
-    if vector.shape[0] != channels:
-        raise ValueError(f"a vector has length {vector.shape[0]}, expected {channels}")
-    return <void *> &vector[0]
-
-
 def batch_norm(
-    const real[:, :, :] x, const real[:, :, :] residual, real[:, :, :] y, const real[::1] weight,
-    const real[::1] bias, real[::1] mean, real[::1] variance, real[::1] inv_std, const real[::1] old_mean,
-    const real[::1] old_variance, real[::1] new_mean, real[::1] new_variance, double momentum, double eps, bint rows,
-    bint given, bint relu
+    x, residual, y, weight, bias, mean, variance, inv_std, old_mean, old_variance, new_mean, new_variance,
+    double momentum, double eps, bint rows, bint given, bint relu, /
 ):
     """Write y (N, C, L), the moments (C,), which are read where ``given``, and running statistics.
 
@@ -62,58 +53,60 @@ def batch_norm(
     statistics may be None.
     """
     cdef xpc_norm norm
-    cdef Py_ssize_t channels = x.shape[1]
+    cdef _Arrays arrays = _Arrays(12)
     cdef int good
     memset(&norm, 0, sizeof(norm))
-    _fill_runs[real](&norm.x, x, NULL, rows)
-    _fill_runs[real](&norm.y, y, &norm.x, rows)
+    _fill_runs(&norm.x, arrays, "x", x, READ, NULL, rows)
+    cdef Py_ssize_t channels = norm.x.shape[1]
+    _fill_runs(&norm.y, arrays, "y", y, WRITTEN, &norm.x, rows)
     if residual is not None:
-        _fill_runs[real](&norm.residual, residual, &norm.x, rows)
-    norm.weight, norm.bias = _channels[real](weight, channels), _channels[real](bias, channels)
-    norm.mean, norm.variance = _channels[real](mean, channels), _channels[real](variance, channels)
-    norm.inv_std = _channels[real](inv_std, channels)
-    norm.old_mean, norm.new_mean = _channels[real](old_mean, channels), _channels[real](new_mean, channels)
-    norm.old_variance = _channels[real](old_variance, channels)
-    norm.new_variance = _channels[real](new_variance, channels)
+        _fill_runs(&norm.residual, arrays, "residual", residual, READ, &norm.x, rows)
+    norm.weight = arrays.optional("weight", weight, READ, channels)
+    norm.bias = arrays.optional("bias", bias, READ, channels)
+    norm.mean = arrays.run("mean", mean, WRITTEN, channels)
+    norm.variance = arrays.run("variance", variance, WRITTEN, channels)
+    norm.inv_std = arrays.run("inv_std", inv_std, WRITTEN, channels)
+    norm.old_mean = arrays.optional("old_mean", old_mean, READ, channels)
+    norm.old_variance = arrays.optional("old_variance", old_variance, READ, channels)
+    norm.new_mean = arrays.optional("new_mean", new_mean, WRITTEN, channels)
+    norm.new_variance = arrays.optional("new_variance", new_variance, WRITTEN, channels)
     if (old_mean is None) != (new_mean is None) or (old_variance is None) != (new_variance is None):
         raise ValueError("running statistics: expected an old and a new one, or neither")
     norm.momentum, norm.eps, norm.rows, norm.given, norm.relu = momentum, eps, rows, given, relu
     if channels == 0:
         return
     with nogil:
-        good = xpc_batch_norm(&norm, sizeof(real) == sizeof(double))
+        good = xpc_batch_norm(&norm, arrays.is_double)
     if not good:
         raise MemoryError("batch_norm: no working memory")
 
 
-def batch_norm_backward(
-    const real[:, :, :] dy, const real[:, :, :] y, const real[:, :, :] x, real[:, :, :] dx,
-    real[:, :, :] dresidual, const real[::1] weight, const real[::1] mean, const real[::1] inv_std, real[::1] dw,
-    real[::1] db, bint rows, bint given
-):
+def batch_norm_backward(dy, y, x, dx, dresidual, weight, mean, inv_std, dw, db, bint rows, bint given, /):
     """Write dx (N, C, L), dw and db (C,); where there is a y, dy counts where y > 0, and goes to ``dresidual``.
 
     ``given``: mean and inv_std do not depend on x. y, dresidual and weight may be None.
     """
     cdef xpc_norm norm
-    cdef Py_ssize_t channels = x.shape[1]
+    cdef _Arrays arrays = _Arrays(10)
     cdef int good
     memset(&norm, 0, sizeof(norm))
-    _fill_runs[real](&norm.x, x, NULL, rows)
-    _fill_runs[real](&norm.dy, dy, &norm.x, rows)
-    _fill_runs[real](&norm.dx, dx, &norm.x, rows)
+    _fill_runs(&norm.x, arrays, "x", x, READ, NULL, rows)
+    cdef Py_ssize_t channels = norm.x.shape[1]
+    _fill_runs(&norm.dy, arrays, "dy", dy, READ, &norm.x, rows)
+    _fill_runs(&norm.dx, arrays, "dx", dx, WRITTEN, &norm.x, rows)
     if y is not None:
-        _fill_runs[real](&norm.y, y, &norm.x, rows)
+        _fill_runs(&norm.y, arrays, "y", y, READ, &norm.x, rows)
         if dresidual is not None:
-            _fill_runs[real](&norm.dresidual, dresidual, &norm.x, rows)
-    norm.weight = _channels[real](weight, channels)
-    norm.mean, norm.inv_std = _channels[real](mean, channels), _channels[real](inv_std, channels)
-    norm.dw, norm.db = _channels[real](dw, channels), _channels[real](db, channels)
+            _fill_runs(&norm.dresidual, arrays, "dresidual", dresidual, WRITTEN, &norm.x, rows)
+    norm.weight = arrays.optional("weight", weight, READ, channels)
+    norm.mean = arrays.run("mean", mean, READ, channels)
+    norm.inv_std = arrays.run("inv_std", inv_std, READ, channels)
+    norm.dw, norm.db = arrays.run("dw", dw, WRITTEN, channels), arrays.run("db", db, WRITTEN, channels)
     norm.rows, norm.given, norm.relu = rows, given, y is not None
     if channels == 0:
         return
     with nogil:
-        good = xpc_batch_norm_backward(&norm, sizeof(real) == sizeof(double))
+        good = xpc_batch_norm_backward(&norm, arrays.is_double)
     if not good:
         raise MemoryError("batch_norm_backward: no working memory")
 
@@ -137,54 +130,54 @@ cdef extern from "norm.h" nogil:
     void xpc_norm_rows_forward(const xpc_norm_rows *, int)
     int xpc_norm_rows_backward(const xpc_norm_rows *, int)
 
-cdef Py_ssize_t _fill_rows(xpc_norm_rows *norm, const real[:, :, :] x, Py_ssize_t groups, bint layer) except -1:
+cdef Py_ssize_t _fill_rows(
+    xpc_norm_rows *norm, _Arrays arrays, x, Py_ssize_t groups, bint layer
+) except -1:
     # returns the length of the weights
     memset(norm, 0, sizeof(norm[0]))
-    _fill_runs[real](&norm.x, x, NULL, False)
-    if groups < 1 or x.shape[1] % groups or (layer and x.shape[1] != 1):
-        raise ValueError(f"groups: expected a divisor of {x.shape[1]}{', which is to be 1' if layer else ''}, got {groups}")
+    _fill_runs(&norm.x, arrays, "x", x, READ, NULL, False)
+    cdef Py_ssize_t channels = norm.x.shape[1]
+    if groups < 1 or channels % groups or (layer and channels != 1):
+        raise ValueError(f"groups: expected a divisor of {channels}{', which is to be 1' if layer else ''}, got {groups}")
     norm.groups, norm.layer = groups, layer
-    return x.shape[2] if layer else x.shape[1]
+    return norm.x.shape[2] if layer else channels
 
 
-def norm_rows(
-    const real[:, :, :] x, real[:, :, :] y, const real[::1] weight, const real[::1] bias, real[::1] mean,
-    real[::1] inv_std, Py_ssize_t groups, double eps, bint layer
-):
+def norm_rows(x, y, weight, bias, mean, inv_std, Py_ssize_t groups, double eps, bint layer, /):
     """Write y (N, C, L) and the moments (N * groups,) of the groups of channels of each image.
 
     With ``layer`` C is 1 and weight and bias are (L,), else (C,); they may be None. The last axis of arrays is contiguous.
     """
     cdef xpc_norm_rows norm
-    cdef Py_ssize_t weights = _fill_rows[real](&norm, x, groups, layer)
-    _fill_runs[real](&norm.y, y, &norm.x, False)
-    norm.weight, norm.bias = _channels[real](weight, weights), _channels[real](bias, weights)
-    norm.mean = _channels[real](mean, x.shape[0] * groups)
-    norm.inv_std = _channels[real](inv_std, x.shape[0] * groups)
+    cdef _Arrays arrays = _Arrays(6)
+    cdef Py_ssize_t weights = _fill_rows(&norm, arrays, x, groups, layer)
+    cdef Py_ssize_t moments = norm.x.shape[0] * groups
+    _fill_runs(&norm.y, arrays, "y", y, WRITTEN, &norm.x, False)
+    norm.weight = arrays.optional("weight", weight, READ, weights)
+    norm.bias = arrays.optional("bias", bias, READ, weights)
+    norm.mean, norm.inv_std = arrays.run("mean", mean, WRITTEN, moments), arrays.run("inv_std", inv_std, WRITTEN, moments)
     norm.eps = eps
-    if x.shape[0] == 0:
+    if norm.x.shape[0] == 0:
         return
-    if x.shape[1] == 0 or x.shape[2] == 0:
+    if norm.x.shape[1] == 0 or norm.x.shape[2] == 0:
         raise ValueError("x: rows need at least one number")
     with nogil:
-        xpc_norm_rows_forward(&norm, sizeof(real) == sizeof(double))
+        xpc_norm_rows_forward(&norm, arrays.is_double)
 
 
-def norm_rows_backward(
-    const real[:, :, :] dy, const real[:, :, :] x, real[:, :, :] dx, const real[::1] weight, const real[::1] mean,
-    const real[::1] inv_std, real[::1] dw, real[::1] db, Py_ssize_t groups, bint layer
-):
+def norm_rows_backward(dy, x, dx, weight, mean, inv_std, dw, db, Py_ssize_t groups, bint layer, /):
     """Write dx (N, C, L), dw and db like the weights; arguments as for `norm_rows`."""
     cdef xpc_norm_rows norm
-    cdef Py_ssize_t weights = _fill_rows[real](&norm, x, groups, layer)
+    cdef _Arrays arrays = _Arrays(8)
+    cdef Py_ssize_t weights = _fill_rows(&norm, arrays, x, groups, layer)
+    cdef Py_ssize_t moments = norm.x.shape[0] * groups
     cdef int good
-    _fill_runs[real](&norm.dy, dy, &norm.x, False)
-    _fill_runs[real](&norm.dx, dx, &norm.x, False)
-    norm.weight = _channels[real](weight, weights)
-    norm.mean = _channels[real](mean, x.shape[0] * groups)
-    norm.inv_std = _channels[real](inv_std, x.shape[0] * groups)
-    norm.dw, norm.db = _channels[real](dw, weights), _channels[real](db, weights)
+    _fill_runs(&norm.dy, arrays, "dy", dy, READ, &norm.x, False)
+    _fill_runs(&norm.dx, arrays, "dx", dx, WRITTEN, &norm.x, False)
+    norm.weight = arrays.optional("weight", weight, READ, weights)
+    norm.mean, norm.inv_std = arrays.run("mean", mean, READ, moments), arrays.run("inv_std", inv_std, READ, moments)
+    norm.dw, norm.db = arrays.run("dw", dw, WRITTEN, weights), arrays.run("db", db, WRITTEN, weights)
     with nogil:
-        good = xpc_norm_rows_backward(&norm, sizeof(real) == sizeof(double))
+        good = xpc_norm_rows_backward(&norm, arrays.is_double)
     if not good:
         raise MemoryError("norm_rows_backward: no working memory")

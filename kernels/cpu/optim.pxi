@@ -30,7 +30,7 @@ cdef class _Tensors:
 
     cdef xpc_tensor *table
     cdef Py_ssize_t count, chunks
-    cdef _Runs runs
+    cdef _Arrays arrays
 
     def __cinit__(self, list params, list grads, list first, list second):
         """Lists of contiguous arrays; all but the gradients are written, and may be None: not needed."""
@@ -38,21 +38,21 @@ cdef class _Tensors:
         for some in (params, first, second):
             if some is not None and len(some) != self.count:
                 raise ValueError(f"a list has {len(some)} arrays, expected {self.count}")
-        self.runs = _Runs(4 * self.count)
+        self.arrays = _Arrays(4 * self.count)
         self.table = <xpc_tensor *> calloc(max(self.count, 1), sizeof(xpc_tensor))
         if self.table == NULL:
             raise MemoryError()
         cdef xpc_tensor *tensor
         for k in range(self.count):
             tensor = &self.table[k]
-            tensor.grad = self.runs.take(grads[k], False, -1)
-            tensor.count = self.runs.count()
+            tensor.grad = self.arrays.run("gradient", grads[k], READ, -1)
+            tensor.count = self.arrays.count()
             if params is not None:
-                tensor.param = self.runs.take(params[k], True, tensor.count)
+                tensor.param = self.arrays.run("parameter", params[k], WRITTEN, tensor.count)
             if first is not None:
-                tensor.state[0] = self.runs.take(first[k], True, tensor.count)
+                tensor.state[0] = self.arrays.run("state", first[k], WRITTEN, tensor.count)
             if second is not None:
-                tensor.state[1] = self.runs.take(second[k], True, tensor.count)
+                tensor.state[1] = self.arrays.run("state", second[k], WRITTEN, tensor.count)
         self.chunks = xpc_number_chunks(self.table, self.count)
 
     def __dealloc__(self):
@@ -61,7 +61,7 @@ cdef class _Tensors:
 
 def sgd_steps(
     list params not None, list grads not None, list velocities, double lr, double momentum, double dampening,
-    bint nesterov, double weight_decay
+    bint nesterov, double weight_decay, /
 ):
     """Update ``params`` and, where there is momentum, ``velocities``."""
     if momentum != 0 and velocities is None:
@@ -71,7 +71,7 @@ def sgd_steps(
     options.lr, options.momentum, options.dampening, options.weight_decay = lr, momentum, dampening, weight_decay
     options.nesterov = nesterov
     with nogil:
-        if tensors.runs.is_double:
+        if tensors.arrays.is_double:
             xpc_sgd_steps_f64(tensors.table, tensors.count, tensors.chunks, &options)
         else:
             xpc_sgd_steps_f32(tensors.table, tensors.count, tensors.chunks, &options)
@@ -79,7 +79,7 @@ def sgd_steps(
 
 def rmsprop_steps(
     list params not None, list grads not None, list square_avgs not None, list buffers, double lr, double alpha,
-    double eps, double momentum, double weight_decay
+    double eps, double momentum, double weight_decay, /
 ):
     """Update ``params``, ``square_avgs`` and, where there is momentum, ``buffers``."""
     if momentum != 0 and buffers is None:
@@ -89,7 +89,7 @@ def rmsprop_steps(
     options.lr, options.alpha, options.eps, options.momentum = lr, alpha, eps, momentum
     options.weight_decay = weight_decay
     with nogil:
-        if tensors.runs.is_double:
+        if tensors.arrays.is_double:
             xpc_rmsprop_steps_f64(tensors.table, tensors.count, tensors.chunks, &options)
         else:
             xpc_rmsprop_steps_f32(tensors.table, tensors.count, tensors.chunks, &options)
@@ -97,7 +97,7 @@ def rmsprop_steps(
 
 def adam_steps(
     list params not None, list grads not None, list ms not None, list vs not None, double lr, double beta1,
-    double beta2, double eps, double weight_decay, double correction1, double correction2, bint decoupled
+    double beta2, double eps, double weight_decay, double correction1, double correction2, bint decoupled, /
 ):
     """Update ``params``, ``ms`` and ``vs``; the corrections are ``1 - beta**step``."""
     cdef _Tensors tensors = _Tensors(params, grads, ms, vs)
@@ -106,13 +106,13 @@ def adam_steps(
     options.weight_decay, options.decoupled = weight_decay, decoupled
     options.correction1, options.correction2 = correction1, correction2
     with nogil:
-        if tensors.runs.is_double:
+        if tensors.arrays.is_double:
             xpc_adam_steps_f64(tensors.table, tensors.count, tensors.chunks, &options)
         else:
             xpc_adam_steps_f32(tensors.table, tensors.count, tensors.chunks, &options)
 
 
-def squared_norm(list grads not None):
+def squared_norm(list grads not None, /):
     """Sum of the squares of all numbers, in double."""
     cdef _Tensors tensors = _Tensors(None, grads, None, None)
     cdef double *partial = <double *> xpc_arena_take(max(tensors.chunks, 1) * sizeof(double))
@@ -120,7 +120,7 @@ def squared_norm(list grads not None):
     if partial == NULL:
         raise MemoryError()
     with nogil:
-        if tensors.runs.is_double:
+        if tensors.arrays.is_double:
             square = xpc_squared_norm_f64(tensors.table, tensors.count, tensors.chunks, partial)
         else:
             square = xpc_squared_norm_f32(tensors.table, tensors.count, tensors.chunks, partial)

@@ -23,7 +23,10 @@ cdef int _check_pooled(const xpc_array4 *images, const xpc_array4 *pooled, doubl
     return _check_positive_product(taps)
 
 
-cdef int _check_argmax(const xpc_array4 *pooled, const xpc_array4 *argmax) except -1:
+cdef int _check_argmax(const xpc_array4 *pooled, const Py_buffer *argmax) except -1:
+    if _letter(argmax) != c"B" and not _is_integer(argmax, sizeof(int32_t)):
+        raise ValueError(f"argmax: expected uint8 or int32, got format {_format(argmax)!r}")
+    _check_aligned("argmax", argmax)
     for axis in range(4):
         if pooled.shape[axis] != argmax.shape[axis]:
             raise ValueError(f"argmax: axis {axis} has length {argmax.shape[axis]}, expected {pooled.shape[axis]}")
@@ -37,41 +40,43 @@ cdef int _check_kernel(Py_ssize_t kernel_h, Py_ssize_t kernel_w, Py_ssize_t most
 
 
 def max_pool(
-    const real[:, :, :, :] x, real[:, :, :, :] y, tap_index[:, :, :, :] argmax,
-    Py_ssize_t kernel_h, Py_ssize_t kernel_w, Py_ssize_t stride_h, Py_ssize_t stride_w,
-    Py_ssize_t pad_top, Py_ssize_t pad_left, Py_ssize_t dilation_h, Py_ssize_t dilation_w
+    x, y, argmax, Py_ssize_t kernel_h, Py_ssize_t kernel_w, Py_ssize_t stride_h, Py_ssize_t stride_w,
+    Py_ssize_t pad_top, Py_ssize_t pad_left, Py_ssize_t dilation_h, Py_ssize_t dilation_w, /
 ):
     """Write the maxima y (N, C, oh, ow) of the windows of x (N, C, H, W), and the taps that they are at."""
-    _check_kernel(kernel_h, kernel_w, 255 if tap_index is uint8_t else 0x7FFFFFFF)
-    cdef xpc_array4 images = _array4[real](x)
-    cdef xpc_array4 pooled = _array4[real](y)
-    cdef xpc_array4 taps = _array4[tap_index](argmax)
-    cdef xpc_axis vertical = _axis(kernel_h, y.shape[2], stride_h, pad_top, dilation_h)
-    cdef xpc_axis horizontal = _axis(kernel_w, y.shape[3], stride_w, pad_left, dilation_w)
+    cdef _Arrays arrays = _Arrays(3)
+    cdef xpc_array4 images = _array4(arrays.numbers("x", x, 4, READ))
+    cdef xpc_array4 pooled = _array4(arrays.numbers("y", y, 4, WRITTEN))
+    cdef const Py_buffer *indices = arrays.hold("argmax", argmax, 4, WRITTEN)
+    cdef xpc_array4 taps = _array4(indices)
+    _check_kernel(kernel_h, kernel_w, 255 if indices.itemsize == 1 else 0x7FFFFFFF)
+    cdef xpc_axis vertical = _axis(kernel_h, pooled.shape[2], stride_h, pad_top, dilation_h)
+    cdef xpc_axis horizontal = _axis(kernel_w, pooled.shape[3], stride_w, pad_left, dilation_w)
     _check_pooled(&images, &pooled, kernel_h * kernel_w)
-    _check_argmax(&pooled, &taps)
+    _check_argmax(&pooled, indices)
     with nogil:
-        xpc_max_pool(&images, &pooled, &taps, sizeof(tap_index), vertical, horizontal, sizeof(real) == sizeof(double))
+        xpc_max_pool(&images, &pooled, &taps, indices.itemsize, vertical, horizontal, arrays.is_double)
 
 
 def max_pool_backward(
-    const real[:, :, :, :] dy, const tap_index[:, :, :, :] argmax, real[:, :, :, :] dx,
-    Py_ssize_t kernel_h, Py_ssize_t kernel_w, Py_ssize_t stride_h, Py_ssize_t stride_w,
-    Py_ssize_t pad_top, Py_ssize_t pad_left, Py_ssize_t dilation_h, Py_ssize_t dilation_w
+    dy, argmax, dx, Py_ssize_t kernel_h, Py_ssize_t kernel_w, Py_ssize_t stride_h, Py_ssize_t stride_w,
+    Py_ssize_t pad_top, Py_ssize_t pad_left, Py_ssize_t dilation_h, Py_ssize_t dilation_w, /
 ):
     """Write into dx (N, C, H, W) the sums of the dy (N, C, oh, ow) that chose each pixel."""
     cdef int good
     _check_kernel(kernel_h, kernel_w, 0x7FFFFFFF)
-    cdef xpc_array4 images = _array4[real](dx)
-    cdef xpc_array4 pooled = _array4[real](dy)
-    cdef xpc_array4 taps = _array4[tap_index](argmax)
-    cdef xpc_axis vertical = _axis(kernel_h, dy.shape[2], stride_h, pad_top, dilation_h)
-    cdef xpc_axis horizontal = _axis(kernel_w, dy.shape[3], stride_w, pad_left, dilation_w)
+    cdef _Arrays arrays = _Arrays(3)
+    cdef xpc_array4 pooled = _array4(arrays.numbers("dy", dy, 4, READ))
+    cdef const Py_buffer *indices = arrays.hold("argmax", argmax, 4, READ)
+    cdef xpc_array4 taps = _array4(indices)
+    cdef xpc_array4 images = _array4(arrays.numbers("dx", dx, 4, WRITTEN))
+    cdef xpc_axis vertical = _axis(kernel_h, pooled.shape[2], stride_h, pad_top, dilation_h)
+    cdef xpc_axis horizontal = _axis(kernel_w, pooled.shape[3], stride_w, pad_left, dilation_w)
     _check_pooled(&images, &pooled, kernel_h * kernel_w)
-    _check_argmax(&pooled, &taps)
+    _check_argmax(&pooled, indices)
     with nogil:
         good = xpc_max_pool_backward(
-            &pooled, &taps, sizeof(tap_index), &images, vertical, horizontal, sizeof(real) == sizeof(double))
+            &pooled, &taps, indices.itemsize, &images, vertical, horizontal, arrays.is_double)
     if not good:
         raise ValueError("argmax: has an entry that is no tap of its window inside the image")
 
@@ -91,42 +96,42 @@ cdef xpc_counted _counted(
 
 
 def avg_pool(
-    const real[:, :, :, :] x, real[:, :, :, :] y,
-    Py_ssize_t kernel_h, Py_ssize_t kernel_w, Py_ssize_t stride_h, Py_ssize_t stride_w,
+    x, y, Py_ssize_t kernel_h, Py_ssize_t kernel_w, Py_ssize_t stride_h, Py_ssize_t stride_w,
     Py_ssize_t pad_top, Py_ssize_t pad_left, Py_ssize_t dilation_h, Py_ssize_t dilation_w,
-    Py_ssize_t count_top, Py_ssize_t count_bottom, Py_ssize_t count_left, Py_ssize_t count_right
+    Py_ssize_t count_top, Py_ssize_t count_bottom, Py_ssize_t count_left, Py_ssize_t count_right, /
 ):
     """Write the means y (N, C, oh, ow) of the windows of x (N, C, H, W).
 
     The divisor counts the taps in the image and in ``count_top`` and so on pixels of padding around it.
     """
     _check_kernel(kernel_h, kernel_w, 0x7FFFFFFF)
-    cdef xpc_array4 images = _array4[real](x)
-    cdef xpc_array4 pooled = _array4[real](y)
-    cdef xpc_axis vertical = _axis(kernel_h, y.shape[2], stride_h, pad_top, dilation_h)
-    cdef xpc_axis horizontal = _axis(kernel_w, y.shape[3], stride_w, pad_left, dilation_w)
+    cdef _Arrays arrays = _Arrays(2)
+    cdef xpc_array4 images = _array4(arrays.numbers("x", x, 4, READ))
+    cdef xpc_array4 pooled = _array4(arrays.numbers("y", y, 4, WRITTEN))
+    cdef xpc_axis vertical = _axis(kernel_h, pooled.shape[2], stride_h, pad_top, dilation_h)
+    cdef xpc_axis horizontal = _axis(kernel_w, pooled.shape[3], stride_w, pad_left, dilation_w)
     cdef xpc_counted counted = _counted(&images, count_top, count_bottom, count_left, count_right)
     _check_pooled(&images, &pooled, kernel_h * kernel_w)
     with nogil:
-        xpc_avg_pool(&images, &pooled, vertical, horizontal, counted, sizeof(real) == sizeof(double))
+        xpc_avg_pool(&images, &pooled, vertical, horizontal, counted, arrays.is_double)
 
 
 def avg_pool_backward(
-    const real[:, :, :, :] dy, real[:, :, :, :] dx,
-    Py_ssize_t kernel_h, Py_ssize_t kernel_w, Py_ssize_t stride_h, Py_ssize_t stride_w,
+    dy, dx, Py_ssize_t kernel_h, Py_ssize_t kernel_w, Py_ssize_t stride_h, Py_ssize_t stride_w,
     Py_ssize_t pad_top, Py_ssize_t pad_left, Py_ssize_t dilation_h, Py_ssize_t dilation_w,
-    Py_ssize_t count_top, Py_ssize_t count_bottom, Py_ssize_t count_left, Py_ssize_t count_right
+    Py_ssize_t count_top, Py_ssize_t count_bottom, Py_ssize_t count_left, Py_ssize_t count_right, /
 ):
     """Write into dx (N, C, H, W) the shares of dy (N, C, oh, ow); arguments as for `avg_pool`."""
     _check_kernel(kernel_h, kernel_w, 0x7FFFFFFF)
-    cdef xpc_array4 images = _array4[real](dx)
-    cdef xpc_array4 pooled = _array4[real](dy)
-    cdef xpc_axis vertical = _axis(kernel_h, dy.shape[2], stride_h, pad_top, dilation_h)
-    cdef xpc_axis horizontal = _axis(kernel_w, dy.shape[3], stride_w, pad_left, dilation_w)
+    cdef _Arrays arrays = _Arrays(2)
+    cdef xpc_array4 pooled = _array4(arrays.numbers("dy", dy, 4, READ))
+    cdef xpc_array4 images = _array4(arrays.numbers("dx", dx, 4, WRITTEN))
+    cdef xpc_axis vertical = _axis(kernel_h, pooled.shape[2], stride_h, pad_top, dilation_h)
+    cdef xpc_axis horizontal = _axis(kernel_w, pooled.shape[3], stride_w, pad_left, dilation_w)
     cdef xpc_counted counted = _counted(&images, count_top, count_bottom, count_left, count_right)
     _check_pooled(&images, &pooled, kernel_h * kernel_w)
     with nogil:
-        xpc_avg_pool_backward(&pooled, &images, vertical, horizontal, counted, sizeof(real) == sizeof(double))
+        xpc_avg_pool_backward(&pooled, &images, vertical, horizontal, counted, arrays.is_double)
 
 
 cdef int _check_bins(const xpc_array4 *images, const xpc_array4 *pooled) except -1:
@@ -138,19 +143,21 @@ cdef int _check_bins(const xpc_array4 *images, const xpc_array4 *pooled) except 
     return 0
 
 
-def adaptive_avg_pool(const real[:, :, :, :] x, real[:, :, :, :] y):
+def adaptive_avg_pool(x, y, /):
     """Write the means y (N, C, oh, ow) of oh * ow bins of the pixels of x (N, C, H, W)."""
-    cdef xpc_array4 images = _array4[real](x)
-    cdef xpc_array4 pooled = _array4[real](y)
+    cdef _Arrays arrays = _Arrays(2)
+    cdef xpc_array4 images = _array4(arrays.numbers("x", x, 4, READ))
+    cdef xpc_array4 pooled = _array4(arrays.numbers("y", y, 4, WRITTEN))
     _check_bins(&images, &pooled)
     with nogil:
-        xpc_adaptive_avg_pool(&images, &pooled, sizeof(real) == sizeof(double))
+        xpc_adaptive_avg_pool(&images, &pooled, arrays.is_double)
 
 
-def adaptive_avg_pool_backward(const real[:, :, :, :] dy, real[:, :, :, :] dx):
+def adaptive_avg_pool_backward(dy, dx, /):
     """Write into dx (N, C, H, W) the shares of dy (N, C, oh, ow) of the pixels of each bin."""
-    cdef xpc_array4 images = _array4[real](dx)
-    cdef xpc_array4 pooled = _array4[real](dy)
+    cdef _Arrays arrays = _Arrays(2)
+    cdef xpc_array4 pooled = _array4(arrays.numbers("dy", dy, 4, READ))
+    cdef xpc_array4 images = _array4(arrays.numbers("dx", dx, 4, WRITTEN))
     _check_bins(&images, &pooled)
     with nogil:
-        xpc_adaptive_avg_pool_backward(&pooled, &images, sizeof(real) == sizeof(double))
+        xpc_adaptive_avg_pool_backward(&pooled, &images, arrays.is_double)

@@ -20,6 +20,14 @@ cdef _check_in_place(str name, const xpc_array4 *images, Py_ssize_t itemsize):
         raise ValueError(f"planes of {name} must be contiguous, and whole numbers of entries apart")
 
 
+cdef bint _is_of(const Py_ssize_t *shape, Py_ssize_t first, Py_ssize_t second) noexcept:
+    return shape[0] == first and shape[1] == second and shape[2] == 3 and shape[3] == 3
+
+
+cdef tuple _tuple4(const Py_ssize_t *shape):
+    return shape[0], shape[1], shape[2], shape[3]
+
+
 cdef _no_memory():
     raise MemoryError("no working memory for a convolution (Winograd); XPCONV_WORKSPACE_MB sets how much it takes")
 
@@ -50,55 +58,56 @@ cdef xpc_winograd _winograd(
 
 
 def winograd(
-    const real[:, :, :, :] x, const real[:, :, :, ::1] w, const real[::1] b, real[:, :, :, ::1] y, Py_ssize_t pad_top,
-    Py_ssize_t pad_left, int tile, bint rotated, bint relu, size_t most
+    x, w, b, y, Py_ssize_t pad_top, Py_ssize_t pad_left, int tile, bint rotated, bint relu, size_t most, /
 ):
     """Write into y (N, F, oh, ow) the convolution of x (N, C, H, W) with w (F, C, 3, 3), plus b (F,) if not None.
 
     ``rotated``: with w (C, F, 3, 3), turned by half a turn. ``relu``: negative outputs become zero. ``most`` bytes of
-    working memory, if that is possible.
+    working memory, if that is possible. w, b and y are C-contiguous.
     """
-    cdef xpc_array4 images = _array4[real](x), outputs = _array4[real](y)
-    cdef xpc_winograd conv = _winograd(&images, &outputs, pad_top, pad_left, tile, sizeof(real))
+    cdef _Arrays arrays = _Arrays(4)
+    cdef xpc_array4 images = _array4(arrays.numbers("x", x, 4, READ))
+    cdef xpc_array4 outputs = _array4(arrays.block("y", y, 4, WRITTEN))
+    cdef xpc_winograd conv = _winograd(&images, &outputs, pad_top, pad_left, tile, arrays.itemsize)
     cdef Py_ssize_t first = conv.channels if rotated else conv.filters
     cdef Py_ssize_t second = conv.filters if rotated else conv.channels
-    cdef const real *bias = NULL
+    cdef const Py_buffer *weights = arrays.block("w", w, 4, READ)
     cdef int good
-    if w.shape[0] != first or w.shape[1] != second or w.shape[2] != 3 or w.shape[3] != 3:
-        raise ValueError(
-            f"expected weights ({first}, {second}, 3, 3), got ({w.shape[0]}, {w.shape[1]}, {w.shape[2]}, {w.shape[3]})")
-    if b is not None:
-        if b.shape[0] != conv.filters:
-            raise ValueError(f"expected {conv.filters} biases, got {b.shape[0]}")
-        bias = &b[0]
+    if not _is_of(weights.shape, first, second):
+        raise ValueError(f"expected weights ({first}, {second}, 3, 3), got {_tuple4(weights.shape)}")
+    cdef const void *bias = arrays.optional("b", b, READ, conv.filters)
     with nogil:
-        if real is float:
-            good = xpc_winograd_f32(&conv, &images, &w[0, 0, 0, 0], bias, rotated, relu, &y[0, 0, 0, 0], most)
+        if arrays.is_double:
+            good = xpc_winograd_f64(
+                &conv, &images, <const double *> weights.buf, <const double *> bias, rotated, relu,
+                <double *> outputs.data, most)
         else:
-            good = xpc_winograd_f64(&conv, &images, &w[0, 0, 0, 0], bias, rotated, relu, &y[0, 0, 0, 0], most)
+            good = xpc_winograd_f32(
+                &conv, &images, <const float *> weights.buf, <const float *> bias, rotated, relu,
+                <float *> outputs.data, most)
     if not good:
         _no_memory()
 
 
-def winograd_weights(
-    const real[:, :, :, :] dy, const real[:, :, :, :] x, real[:, :, :, ::1] dw, real[::1] db, Py_ssize_t pad_top,
-    Py_ssize_t pad_left, int tile, size_t most
-):
+def winograd_weights(dy, x, dw, db, Py_ssize_t pad_top, Py_ssize_t pad_left, int tile, size_t most, /):
     """Write the gradients dw (F, C, 3, 3) and db (F,) of `winograd`."""
-    cdef xpc_array4 images = _array4[real](x), gradients = _array4[real](dy)
-    cdef xpc_winograd conv = _winograd(&images, &gradients, pad_top, pad_left, tile, sizeof(real))
+    cdef _Arrays arrays = _Arrays(4)
+    cdef xpc_array4 gradients = _array4(arrays.numbers("dy", dy, 4, READ))
+    cdef xpc_array4 images = _array4(arrays.numbers("x", x, 4, READ))
+    cdef xpc_winograd conv = _winograd(&images, &gradients, pad_top, pad_left, tile, arrays.itemsize)
+    cdef const Py_buffer *weights = arrays.block("dw", dw, 4, WRITTEN)
     cdef int good
-    _check_in_place("gradients", &gradients, sizeof(real))
-    if dw.shape[0] != conv.filters or dw.shape[1] != conv.channels or dw.shape[2] != 3 or dw.shape[3] != 3:
+    _check_in_place("gradients", &gradients, arrays.itemsize)
+    if not _is_of(weights.shape, conv.filters, conv.channels):
         raise ValueError(
-            f"expected gradients of weights ({conv.filters}, {conv.channels}, 3, 3), got "
-            f"({dw.shape[0]}, {dw.shape[1]}, {dw.shape[2]}, {dw.shape[3]})")
-    if db.shape[0] != conv.filters:
-        raise ValueError(f"expected {conv.filters} gradients of biases, got {db.shape[0]}")
+            f"expected gradients of weights ({conv.filters}, {conv.channels}, 3, 3), got {_tuple4(weights.shape)}")
+    cdef void *sums = arrays.run("db", db, WRITTEN, conv.filters)
     with nogil:
-        if real is float:
-            good = xpc_winograd_weights_f32(&conv, &gradients, &images, &dw[0, 0, 0, 0], &db[0], most)
+        if arrays.is_double:
+            good = xpc_winograd_weights_f64(
+                &conv, &gradients, &images, <double *> weights.buf, <double *> sums, most)
         else:
-            good = xpc_winograd_weights_f64(&conv, &gradients, &images, &dw[0, 0, 0, 0], &db[0], most)
+            good = xpc_winograd_weights_f32(
+                &conv, &gradients, &images, <float *> weights.buf, <float *> sums, most)
     if not good:
         _no_memory()

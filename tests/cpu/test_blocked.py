@@ -324,7 +324,7 @@ def test_counts_grow_with_the_batch(arguments):
         ({"y": np.zeros((2, 4, 8, 0))}, "sizes must be at least 1"),
         ({"x": np.zeros((2, 3, 8, 16))[..., ::2]}, "x: planes must be contiguous"),
         ({"w": np.zeros((4, 2, 3, 3))}, "expected images"),
-        ({"b": np.zeros(3)}, "expected 4 biases, got 3"),
+        ({"b": np.zeros(3)}, "b: has 3 elements, expected 4"),
         ({"groups": 3}, "3 equal groups"),
     ],
 )

@@ -217,7 +217,7 @@ class TestChoice:
         ({"y": np.zeros((2, 6, 8, 16))[..., ::2]}, "contiguous"),
         ({"w": np.zeros((6, 8))}, "taps"),
         ({"w": np.zeros((5, 9))}, "5 filters are no multiple of 3 channels"),
-        ({"b": np.zeros(3)}, "expected 6 biases, got 3"),
+        ({"b": np.zeros(3)}, "b: has 3 elements, expected 6"),
     ],
 )
 def test_arrays_that_do_not_belong_together(change, message):

@@ -227,7 +227,7 @@ ARRAYS = {"x": (2, 3, 8, 8), "w": (4, 27), "b": (4,), "y": (2, 4, 8, 8)}
         ({"y": np.zeros((2, 4, 8, 16))[..., ::2]}, "contiguous"),
         ({"x": np.zeros((2, 3, 8, 9))[..., :8]}, "contiguous"),
         ({"w": np.zeros((4, 26))}, "taps"),
-        ({"b": np.zeros(3)}, "expected 4 biases, got 3"),
+        ({"b": np.zeros(3)}, "b: has 3 elements, expected 4"),
     ],
 )
 def test_arrays_that_do_not_belong_together(change, message):
@@ -242,7 +242,7 @@ def test_arrays_that_do_not_belong_together(change, message):
         ({"dy": np.zeros((2, 5, 8, 8))}, "expected outputs"),
         ({"dx": np.zeros((2, 3, 8, 9))}, "dx must have the shape of x"),
         ({"dw": np.zeros((4, 26))}, "dw must have the shape of w"),
-        ({"db": np.zeros(5)}, "db must have the length"),
+        ({"db": np.zeros(5)}, "db: has 5 elements, expected 4"),
         ({"x": None}, "dw takes x"),
         ({"w": None}, "dx takes w"),
         ({"dw": None}, "db takes dw"),

@@ -251,7 +251,7 @@ def test_what_it_cannot_do(arguments, reason):
         ({"y": np.zeros((1, 4, 8, 8))}, "inputs are 2 images, outputs 1"),
         ({"x": np.zeros((2, 3, 8, 16))[..., ::2]}, "planes of inputs must be contiguous"),
         ({"w": np.zeros((4, 2, 3, 3))}, r"expected weights \(4, 3, 3, 3\), got \(4, 2, 3, 3\)"),
-        ({"b": np.zeros(3)}, "expected 4 biases, got 3"),
+        ({"b": np.zeros(3)}, "b: has 3 elements, expected 4"),
         ({"x": np.zeros((2, 0, 8, 8))}, "at least 1"),
     ],
 )
@@ -271,7 +271,7 @@ def test_arrays_that_do_not_belong_together(change, message):
     [
         ({"dy": np.zeros((2, 4, 16, 8))[:, :, ::2]}, "planes of gradients must be contiguous"),
         ({"dw": np.zeros((4, 2, 3, 3))}, r"expected gradients of weights \(4, 3, 3, 3\), got \(4, 2, 3, 3\)"),
-        ({"db": np.zeros(5)}, "expected 4 gradients of biases, got 5"),
+        ({"db": np.zeros(5)}, "db: has 5 elements, expected 4"),
     ],
 )
 def test_gradients_that_do_not_belong_together(change, message):

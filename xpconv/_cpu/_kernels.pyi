@@ -32,6 +32,7 @@ def im2col(
     pad_left: int,
     dilation_h: int,
     dilation_w: int,
+    /,
 ) -> None: ...
 def col2im(
     cols: NDArray[Any],
@@ -42,6 +43,7 @@ def col2im(
     pad_left: int,
     dilation_h: int,
     dilation_w: int,
+    /,
     accumulate: bool = False,
 ) -> None: ...
 def max_pool(
@@ -56,6 +58,7 @@ def max_pool(
     pad_left: int,
     dilation_h: int,
     dilation_w: int,
+    /,
 ) -> None: ...
 def max_pool_backward(
     dy: NDArray[Any],
@@ -69,6 +72,7 @@ def max_pool_backward(
     pad_left: int,
     dilation_h: int,
     dilation_w: int,
+    /,
 ) -> None: ...
 def avg_pool(
     x: NDArray[Any],
@@ -85,6 +89,7 @@ def avg_pool(
     count_bottom: int,
     count_left: int,
     count_right: int,
+    /,
 ) -> None: ...
 def avg_pool_backward(
     dy: NDArray[Any],
@@ -101,9 +106,10 @@ def avg_pool_backward(
     count_bottom: int,
     count_left: int,
     count_right: int,
+    /,
 ) -> None: ...
-def adaptive_avg_pool(x: NDArray[Any], y: NDArray[Any]) -> None: ...
-def adaptive_avg_pool_backward(dy: NDArray[Any], dx: NDArray[Any]) -> None: ...
+def adaptive_avg_pool(x: NDArray[Any], y: NDArray[Any], /) -> None: ...
+def adaptive_avg_pool_backward(dy: NDArray[Any], dx: NDArray[Any], /) -> None: ...
 def batch_norm(
     x: NDArray[Any],
     residual: NDArray[Any] | None,
@@ -122,6 +128,7 @@ def batch_norm(
     rows: bool,
     given: bool,
     relu: bool,
+    /,
 ) -> None: ...
 def batch_norm_backward(
     dy: NDArray[Any],
@@ -136,6 +143,7 @@ def batch_norm_backward(
     db: NDArray[Any],
     rows: bool,
     given: bool,
+    /,
 ) -> None: ...
 def norm_rows(
     x: NDArray[Any],
@@ -147,6 +155,7 @@ def norm_rows(
     groups: int,
     eps: float,
     layer: bool,
+    /,
 ) -> None: ...
 def norm_rows_backward(
     dy: NDArray[Any],
@@ -159,6 +168,7 @@ def norm_rows_backward(
     db: NDArray[Any],
     groups: int,
     layer: bool,
+    /,
 ) -> None: ...
 def dropout(
     x: NDArray[Any] | None,
@@ -170,9 +180,10 @@ def dropout(
     block: int,
     threshold: int,
     kept: float,
+    /,
 ) -> None: ...
 def softmax_cross_entropy(
-    scores: NDArray[Any], labels: NDArray[Any], dscores: NDArray[Any], smoothing: float
+    scores: NDArray[Any], labels: NDArray[Any], dscores: NDArray[Any], smoothing: float, /
 ) -> float: ...
 def instruction_sets() -> tuple[str, ...]: ...
 def instruction_set() -> str | None: ...
@@ -195,6 +206,7 @@ def direct_bytes(
     backward: bool,
     itemsize: int,
     most: int,
+    /,
 ) -> int | None: ...
 def direct(
     x: NDArray[Any],
@@ -211,6 +223,7 @@ def direct(
     dilation_w: int,
     relu: bool,
     most: int,
+    /,
 ) -> None: ...
 def direct_backward(
     dy: NDArray[Any],
@@ -228,6 +241,7 @@ def direct_backward(
     dilation_h: int,
     dilation_w: int,
     most: int,
+    /,
 ) -> None: ...
 def depthwise_bytes(
     channels: int,
@@ -246,6 +260,7 @@ def depthwise_bytes(
     dilation_w: int,
     itemsize: int,
     most: int,
+    /,
 ) -> int | None: ...
 def depthwise(
     x: NDArray[Any],
@@ -262,6 +277,7 @@ def depthwise(
     dilation_w: int,
     relu: bool,
     most: int,
+    /,
 ) -> None: ...
 def depthwise_input_gradient(
     dy: NDArray[Any],
@@ -276,6 +292,7 @@ def depthwise_input_gradient(
     dilation_h: int,
     dilation_w: int,
     most: int,
+    /,
 ) -> None: ...
 def depthwise_weight_gradient(
     dy: NDArray[Any],
@@ -291,6 +308,7 @@ def depthwise_weight_gradient(
     dilation_h: int,
     dilation_w: int,
     most: int,
+    /,
 ) -> None: ...
 def blocked_forward(
     x: NDArray[Any],
@@ -306,6 +324,7 @@ def blocked_forward(
     groups: int,
     relu: bool,
     limit: int,
+    /,
 ) -> None: ...
 def blocked_input_gradient(
     dy: NDArray[Any],
@@ -320,6 +339,7 @@ def blocked_input_gradient(
     dilation_w: int,
     groups: int,
     limit: int,
+    /,
 ) -> None: ...
 def blocked_weight_gradient(
     dy: NDArray[Any],
@@ -334,6 +354,7 @@ def blocked_weight_gradient(
     dilation_w: int,
     groups: int,
     limit: int,
+    /,
 ) -> None: ...
 def winograd(
     x: NDArray[Any],
@@ -346,6 +367,7 @@ def winograd(
     rotated: bool,
     relu: bool,
     most: int,
+    /,
 ) -> None: ...
 def winograd_weights(
     dy: NDArray[Any],
@@ -356,6 +378,7 @@ def winograd_weights(
     pad_left: int,
     tile: int,
     most: int,
+    /,
 ) -> None: ...
 
 RELU: int
@@ -373,7 +396,7 @@ SUM: int
 PRODUCT: int
 
 def activate(
-    function: int, kept: NDArray[Any], dy: NDArray[Any] | None, result: NDArray[Any], slope: float = 0
+    function: int, kept: NDArray[Any], dy: NDArray[Any] | None, result: NDArray[Any], slope: float = 0, /
 ) -> None: ...
 def sgd_steps(
     params: list[NDArray[Any]],
@@ -384,6 +407,7 @@ def sgd_steps(
     dampening: float,
     nesterov: bool,
     weight_decay: float,
+    /,
 ) -> None: ...
 def rmsprop_steps(
     params: list[NDArray[Any]],
@@ -395,6 +419,7 @@ def rmsprop_steps(
     eps: float,
     momentum: float,
     weight_decay: float,
+    /,
 ) -> None: ...
 def adam_steps(
     params: list[NDArray[Any]],
@@ -409,10 +434,11 @@ def adam_steps(
     correction1: float,
     correction2: float,
     decoupled: bool,
+    /,
 ) -> None: ...
-def squared_norm(grads: list[NDArray[Any]]) -> float: ...
+def squared_norm(grads: list[NDArray[Any]], /) -> float: ...
 def linear_forward(
-    x: NDArray[Any], w: NDArray[Any], b: NDArray[Any] | None, y: NDArray[Any], batch: int, inputs: int, outputs: int
+    x: NDArray[Any], w: NDArray[Any], b: NDArray[Any] | None, y: NDArray[Any], batch: int, inputs: int, outputs: int, /
 ) -> None: ...
 def linear_backward(
     dy: NDArray[Any],
@@ -424,4 +450,5 @@ def linear_backward(
     batch: int,
     inputs: int,
     outputs: int,
+    /,
 ) -> None: ...
