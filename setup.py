@@ -157,6 +157,7 @@ extension = Extension(
 
 setup(
     packages=[*find_packages(include=["xpconv", "xpconv.*"]), "xpconv._cuda"],
+    py_modules=["_xpconv_launcher"],
     package_dir={"xpconv": "xpconv", "xpconv._cuda": "kernels/cuda"},
     package_data={
         "xpconv": ["py.typed", "**/*.pyi", "data/bundled/**/*", "report/static/*", "testing/cuda_host/*.cuh"],

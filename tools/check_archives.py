@@ -11,11 +11,13 @@ import zipfile
 from pathlib import Path
 
 REQUIRED_IN_WHEEL = (
+    "_xpconv_launcher.py",
     "xpconv/py.typed",
     "xpconv/_cuda/common.cuh",
     "xpconv/data/bundled/",
     "xpconv/report/static/page.js",
 )
+ITS_OWN = ("xpconv/", "xpconv-", "_xpconv_launcher.py")
 FORBIDDEN_IN_WHEEL = (".c", ".h", ".pyx", ".pxi", ".pxd", ".cpp")
 REQUIRED_IN_SDIST = ("setup.py", "pyproject.toml", "kernels/cpu/", "kernels/cuda/", "tests/", "xpconv/data/bundled/")
 INSTALLED_LIMIT = 5_000_000  # bytes
@@ -32,7 +34,7 @@ def wheel_faults(path: Path) -> list[str]:
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
     faults = [f"holds {n}" for n in names if n.endswith(FORBIDDEN_IN_WHEEL)]
-    faults += [f"holds {n} outside the package" for n in names if not n.startswith(("xpconv/", "xpconv-"))]
+    faults += [f"holds {n} outside the package" for n in names if not n.startswith(ITS_OWN)]
     faults += [f"lacks {want}" for want in REQUIRED_IN_WHEEL if not any(n.startswith(want) for n in names)]
     if not any(n.startswith("xpconv/_cpu/") and n.endswith((".so", ".pyd")) for n in names):
         faults.append("lacks compiled kernels")
