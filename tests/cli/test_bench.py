@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from xpconv._bench import cases, peers
+from xpconv.cli import bench, output
 
 pytest.importorskip("threadpoolctl", reason="timings take the extra 'train'")
 
@@ -94,6 +95,28 @@ def test_the_geometric_mean_of_what_was_measured(run, monkeypatch):
     assert status == 0
     assert out.splitlines()[-1] == "xpconv is faster in 2 of 3 cases; the geometric mean of the ratios is 2.00"
     assert "12.3 ms" in out
+
+
+@pytest.mark.parametrize("columns", [80, 77, 40])
+@pytest.mark.parametrize("peer", [True, False])
+def test_the_table_fits_the_terminal(run, monkeypatch, columns, peer):
+    """With the real names; at 80 columns a case is one line."""
+    monkeypatch.undo()
+    times, ratio = cases.Ratio(0.2011, 0.1954, 0.2202), cases.Ratio(17.5, 11.09, 27.28)
+    found = cases.Measurement(times, times if peer else None, ratio if peer else None, 3)
+    monkeypatch.setattr(cases, "measure", lambda *_: found)
+    monkeypatch.setattr(peers, "optional_torch", lambda: Torch if peer else None)
+    for module in (bench, output):
+        monkeypatch.setattr(module, "width_of", lambda stream: columns)
+    status, out, _ = run("bench")
+    assert status == 0
+    lines = out.splitlines()
+    assert max(map(len, lines)) <= columns
+    name = cases.CASES[2].name
+    assert len(name) == max(len(case.name) for case in cases.CASES)
+    (line,) = (line for line in lines if line.startswith(name))
+    assert ("201.1 ms" in line) == (columns == 80 or (not peer and columns == 77))
+    assert ("17.5 (11.1 to 27.3)" in out) == peer
 
 
 def test_results_that_differ_are_status_1(run, monkeypatch):

@@ -41,6 +41,8 @@ FEW_ROUNDS, SLOW_SECONDS = 3, 0.5
 # OpenBLAS' and OpenMP's idle threads spin for up to some 25 ms and would take a core from the next contender.
 REST_SECONDS = 0.04
 
+_LONG = 10  # samples: a call that takes so long is a sample of its own, however much slower the first one was
+
 
 # ---- rounds -------------------------------------------------------------------------------------------------------
 
@@ -101,7 +103,9 @@ def interleave(
             samples[name].append(seconds)
             rounds[name] = 0
             continue
-        calls[name] = max(1, math.ceil(budget.sample / max(_time(function, 1), 1e-7)))
+        if seconds < _LONG * budget.sample:  # the first call is slower, which does not matter to a long one
+            seconds = _time(function, 1)
+        calls[name] = max(1, math.ceil(budget.sample / max(seconds, 1e-7)))
     order = list(contenders)
     collecting = gc.isenabled()
     if budget.rounds > 1:  # a single round says nothing about time, and a collection takes longer than minute arrays

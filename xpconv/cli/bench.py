@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import __version__, get_num_threads
 from .._checks import check_integer, check_number
+from .._text import wrap
 from .output import emit, fill, result, say, show, transient, width_of
 from .status import DONE, FAILED
 
@@ -20,9 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = ["add_command"]
 
-_SECONDS, _QUICK_SECONDS = 25.0, 6.0
+_SECONDS, _QUICK_SECONDS = 20.0, 6.0
 _BUSY = 0.5  # of the cores, on average over the last minute
-_NARROW = 80  # columns: fewer have a line for the name and one for the numbers
+_TIME, _GAP = 10, 2  # columns of a time, and in front of the quartiles
 
 
 def add_command(commands: Any) -> None:
@@ -134,24 +135,32 @@ def _judge(ratios: Sequence[float]) -> None:
         "xpconv is faster",
     )
     faster = sum(value > 1 for value in ratios)
-    result(f"xpconv is faster in {faster} of {len(ratios)} cases; the geometric mean of the ratios is {mean:.2f}")
+    verdict = f"xpconv is faster in {faster} of {len(ratios)} cases; the geometric mean of the ratios is {mean:.2f}"
+    columns = width_of(sys.stdout)
+    result(verdict if columns is None else "\n".join(wrap(verdict, columns)))
     emit("bench", cases=len(ratios), faster=faster, geometric_mean=mean)
 
 
 def _milliseconds(seconds: float) -> str:
-    digits = 1 if seconds >= 0.01 else 2 if seconds >= 0.001 else 3
+    digits = 0 if seconds >= 1 else 1 if seconds >= 0.01 else 2 if seconds >= 0.001 else 3
     return f"{1e3 * seconds:.{digits}f} ms"
+
+
+def _ratio(value: float) -> str:
+    return f"{value:.{2 if value < 10 else 1}f}"
 
 
 class _Table:
     """A line for each case, printed when it is measured; two where the terminal is narrow."""
 
     def __init__(self, cases: Sequence[Case], *, with_peer: bool) -> None:
-        self._width = max(len(text) for case in cases for text in (case.name, case.group)) + 2
+        self._width = max(len(text) for case in cases for text in (case.name, case.group)) + 1
         self._group = ""
         self._with_peer = with_peer
         self._columns = width_of(sys.stdout)
-        self._narrow = self._columns is not None and self._columns < _NARROW
+        times, last = (2, "10.0 (10.0 to 10.0)") if with_peer else (1, "(100.0 ms to 100.0 ms)")
+        needed = self._width + times * _TIME + _GAP + len(last)
+        self._narrow = self._columns is not None and self._columns < needed
 
     def add(self, case: Case, found: Measurement) -> None:
         """Print what has been found."""
@@ -161,7 +170,7 @@ class _Table:
         times = [_milliseconds(found.xpconv.value)]
         if found.pytorch is not None and found.ratio is not None:
             times.append(_milliseconds(found.pytorch.value))
-            last = f"{found.ratio.value:.2f} ({found.ratio.low:.2f} to {found.ratio.high:.2f})"
+            last = f"{_ratio(found.ratio.value)} ({_ratio(found.ratio.low)} to {_ratio(found.ratio.high)})"
         else:
             last = f"({_milliseconds(found.xpconv.low)} to {_milliseconds(found.xpconv.high)})"
         self._line(case.name, times, last)
@@ -181,5 +190,5 @@ class _Table:
             result(name, styled=False)
             result(fill([f"  {times[0]}", *times[1:], last], self._columns), styled=False)
         else:
-            numbers = "".join(f"{text:>12}" for text in times)
-            result(f"{name:<{self._width}}{numbers}   {last}", styled=styled)
+            numbers = "".join(f"{text:>{_TIME}}" for text in times)
+            result(f"{name:<{self._width}}{numbers}{'':{_GAP}}{last}", styled=styled)
