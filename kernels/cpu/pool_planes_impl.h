@@ -306,15 +306,17 @@ INLINE int NAME(are_taps)(const NAME(pool_job) *job, const char *from, ptrdiff_t
     for (ptrdiff_t p = begin; p < end; p++) {
         const uint8_t *index = (const uint8_t *)(from + p * step);
         xpc_range rows = taps_between(v, p, 0, job->image.shape[2]);
-        int clipped = rows.end - rows.begin < v.kernel;
-        for (ptrdiff_t q = 0; q < out_w; q++) {
-            if (!clipped && q == plan->first)
+        if (rows.end - rows.begin < v.kernel)
+            for (ptrdiff_t q = 0; q < out_w; q++)
+                good &= index[q] >= rows.begin * h.kernel && index[q] < rows.end * h.kernel;
+        for (ptrdiff_t q = 0; q < out_w; q++) { /* those whose columns of taps are clipped */
+            if (q == plan->first)
                 q = plan->last;
             if (q >= out_w)
                 break;
             xpc_range columns = taps_between(h, q, 0, job->image.shape[3]);
-            ptrdiff_t i = index[q] / h.kernel, j = index[q] % h.kernel;
-            good &= i >= rows.begin && i < rows.end && j >= columns.begin && j < columns.end;
+            ptrdiff_t j = index[q] % h.kernel;
+            good &= j >= columns.begin && j < columns.end;
         }
     }
     return good && worst < v.kernel * h.kernel;
@@ -407,9 +409,10 @@ INLINE void NAME(give_back)(const NAME(pool_job) *job, ptrdiff_t plane, ptrdiff_
     ptrdiff_t begin = touching.begin, end = touching.end, low = 0, high = 0, held = HELD / pitch;
 
     band.count = 0, band.stream = job->stream;
+    xpc_range all = outputs_touching(v, row_begin, row_end, out_h);
+    held = xpc_min(held, all.end - all.begin);
     NAME(fill)(gradients, held * pitch, 0);
     if (is_max) {
-        xpc_range all = outputs_touching(v, row_begin, row_end, out_h);
         if (!NAME(are_taps)(job, from_index, all.begin, all.end))
             *job->bad_index = 1;
         NAME(fill)(taps, held * pitch, 0);
