@@ -37,27 +37,27 @@ INLINE void NAME(tile_product)(const int rows, const int nv, ptrdiff_t depth, co
                                ptrdiff_t b_step, const REAL *bias, int add, REAL *c, ptrdiff_t c_row)
 {
     VEC sums[NAME(DR)][NAME(NV)];
-    for (int r = 0; r < rows; r++)
-        for (int j = 0; j < nv; j++) {
+    XPC_UNROLL for (int r = 0; r < rows; r++)
+        XPC_UNROLL for (int j = 0; j < nv; j++) {
             sums[r][j] = bias ? LOAD(bias + j * LANES) : SPLAT((REAL)0);
             __builtin_prefetch(c + r * c_row + j * LANES, 1); /* there when the sums are ready */
         }
     for (; depth > 0; depth--, a += NAME(STEP), b += b_step) {
         VEC lanes[NAME(NV)];
-        for (int j = 0; j < nv; j++)
+        XPC_UNROLL for (int j = 0; j < nv; j++)
             lanes[j] = LOAD(b + j * LANES);
-        for (int r = 0; r < rows; r++) {
+        XPC_UNROLL for (int r = 0; r < rows; r++) {
             VEC number = SPLAT(a[r]);
-            for (int j = 0; j < nv; j++)
+            XPC_UNROLL for (int j = 0; j < nv; j++)
                 sums[r][j] = FMA(number, lanes[j], sums[r][j]);
         }
     }
     if (add)
-        for (int r = 0; r < rows; r++)
-            for (int j = 0; j < nv; j++)
+        XPC_UNROLL for (int r = 0; r < rows; r++)
+            XPC_UNROLL for (int j = 0; j < nv; j++)
                 sums[r][j] += LOAD(c + r * c_row + j * LANES);
-    for (int r = 0; r < rows; r++)
-        for (int j = 0; j < nv; j++)
+    XPC_UNROLL for (int r = 0; r < rows; r++)
+        XPC_UNROLL for (int j = 0; j < nv; j++)
             STORE(c + r * c_row + j * LANES, sums[r][j]);
 }
 
@@ -276,30 +276,30 @@ INLINE void NAME(dots)(const int rows, const int columns, ptrdiff_t depth, const
                        const REAL *w, ptrdiff_t w_row, REAL *sums)
 {
     VEC acc[NAME(DOT_ROWS) * NAME(DOT_COLUMNS) + LANES];
-    for (int n = 0; n < rows * columns; n++)
+    XPC_UNROLL for (int n = 0; n < rows * columns; n++)
         acc[n] = SPLAT((REAL)0);
     ptrdiff_t k = 0;
     for (; k + LANES <= depth; k += LANES) {
         VEC right[NAME(DOT_COLUMNS)];
-        for (int c = 0; c < columns; c++)
+        XPC_UNROLL for (int c = 0; c < columns; c++)
             right[c] = LOAD(w + c * w_row + k);
-        for (int r = 0; r < rows; r++) {
+        XPC_UNROLL for (int r = 0; r < rows; r++) {
             VEC left = LOAD(x + r * x_row + k);
-            for (int c = 0; c < columns; c++)
+            XPC_UNROLL for (int c = 0; c < columns; c++)
                 acc[r * columns + c] = FMA(left, right[c], acc[r * columns + c]);
         }
     }
     if (k < depth) {
         MASK some = FIRST((int)(depth - k));
-        for (int r = 0; r < rows; r++) {
+        XPC_UNROLL for (int r = 0; r < rows; r++) {
             VEC left = LOAD_FIRST(some, x + r * x_row + k);
-            for (int c = 0; c < columns; c++)
+            XPC_UNROLL for (int c = 0; c < columns; c++)
                 acc[r * columns + c] = FMA(left, LOAD_FIRST(some, w + c * w_row + k), acc[r * columns + c]);
         }
     }
     for (int n = rows * columns; n % LANES; n++)
         acc[n] = SPLAT((REAL)0);
-    for (int n = 0; n < rows * columns; n += LANES)
+    XPC_UNROLL for (int n = 0; n < rows * columns; n += LANES)
         STORE(sums + n, NAME(sums_of)(acc + n));
 }
 
