@@ -20,6 +20,7 @@ def softmax_cross_entropy(scores, labels, dscores, double smoothing, /):
     cdef Py_ssize_t rows = indices.shape[0]
     if not _is_integer(indices, 8) or not PyBuffer_IsContiguous(<Py_buffer *> indices, c"C"):
         raise ValueError(f"labels: expected contiguous int64, got format {_format(indices)!r}")
+    _check_aligned("labels", indices)
     if rows == 0 or count == 0 or count % rows:
         raise ValueError(f"{rows} labels do not belong to {count} scores")
     cdef double *losses = <double *> xpc_arena_take(rows * sizeof(double))
