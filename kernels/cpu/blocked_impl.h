@@ -192,10 +192,14 @@ INLINE VEC NAME(turn)(const REAL *from, ptrdiff_t plane, ptrdiff_t planes, ptrdi
             for (int l = 0; l < LANES; l++)
                 rows[l] = LOAD(from + l * plane + at);
             NAME(transpose)(rows);
-            for (int l = 0; l < LANES; l++) {
+            for (int l = 0; l < LANES; l++)
                 STORE(to + (at + l) * row, rows[l]);
-                sum += rows[l];
-            }
+            XPC_UNROLL
+            for (int half = LANES / 2; half > 0; half /= 2) /* one after the other they would wait for each other */
+                XPC_UNROLL
+                for (int l = 0; l < half; l++)
+                    rows[l] += rows[l + half];
+            sum += rows[0];
         } else {
             for (int l = 0; l < LANES; l++)
                 rows[l] = l < planes ? LOAD_FIRST(FIRST(count), from + l * plane + at) : SPLAT((REAL)0);
@@ -804,6 +808,8 @@ static int NAME(input_gradient)(const xpc_blocked *conv, xpc_planes dy, const RE
 typedef struct {
     ptrdiff_t images, rows, columns;
     ptrdiff_t x_image, x_row, x_column, dy_image, dy_row;
+    xpc_ahead *next; /* what will be turned next: some lines with each row, as memory gives no more at once */
+    int lines;
 } NAME(walk);
 
 /* sums[c, lane] += sum over outputs of x[output, c] * dy[output, lane]; channels, and filters, lie side by side. */
@@ -811,27 +817,40 @@ INLINE void NAME(walk_product)(const int channels, const int nv, const NAME(walk
                                REAL *sums)
 {
     VEC acc[NAME(DR)][NAME(DV)];
+    XPC_UNROLL
     for (int c = 0; c < channels; c++)
+        XPC_UNROLL
         for (int j = 0; j < nv; j++) {
             acc[c][j] = SPLAT((REAL)0);
             __builtin_prefetch(sums + (c * nv + j) * LANES, 1); /* there when the sums are ready */
         }
     ptrdiff_t x_column = walk->x_column;
+    xpc_ahead *next = walk->next;
     for (ptrdiff_t n = 0; n < walk->images; n++)
         for (ptrdiff_t r = 0; r < walk->rows; r++) {
             const REAL *a = x + n * walk->x_image + r * walk->x_row, *b = dy + n * walk->dy_image + r * walk->dy_row;
+            for (int lines = walk->lines; next->left > 0;) {
+                xpc_fetch(next, 1);
+                if (--lines <= 0)
+                    break;
+            }
             for (ptrdiff_t left = walk->columns; left > 0; left--, a += x_column, b += nv * LANES) {
                 VEC lanes[NAME(DV)];
+                XPC_UNROLL
                 for (int j = 0; j < nv; j++)
                     lanes[j] = LOAD(b + j * LANES);
+                XPC_UNROLL
                 for (int c = 0; c < channels; c++) {
                     VEC number = SPLAT(a[c]);
+                    XPC_UNROLL
                     for (int j = 0; j < nv; j++)
                         acc[c][j] = FMA(number, lanes[j], acc[c][j]);
                 }
             }
         }
+    XPC_UNROLL
     for (int c = 0; c < channels; c++)
+        XPC_UNROLL
         for (int j = 0; j < nv; j++) {
             REAL *sum = sums + (c * nv + j) * LANES;
             STORE(sum, LOAD(sum) + acc[c][j]);
@@ -861,6 +880,8 @@ typedef struct {
     ptrdiff_t groups, group; /* of channels: how many, and channels of one */
     ptrdiff_t shares;        /* of the pieces */
     ptrdiff_t lanes;         /* filters, rounded up to vectors */
+    int folded;              /* whether the taps of a row of the kernel are rows of tiles too */
+    ptrdiff_t pitch;         /* pixels from row to row of the images that are turned */
     ptrdiff_t depth, sums;   /* taps of a group, and numbers of its sums: those of db follow those of dw */
     ptrdiff_t gradient, bytes; /* place in a slot's memory, after the images, and all of it */
     REAL *all;
@@ -873,12 +894,51 @@ INLINE xpc_range NAME(channels_of)(ptrdiff_t channels, ptrdiff_t panels, ptrdiff
     return (xpc_range){channels * number / panels, channels * (number + 1) / panels};
 }
 
+/* Some planes, a constant few, into [pixel][plane]: compilers make vectors of it. */
+INLINE void NAME(interleave)(const int planes, const REAL *restrict from, ptrdiff_t plane, ptrdiff_t pixels,
+                             REAL *restrict to)
+{
+    for (ptrdiff_t q = 0; q < pixels; q++)
+        for (ptrdiff_t c = 0; c < planes; c++)
+            to[q * planes + c] = from[c * plane + q];
+}
+
+/* Rows [top, bottom) of the images of a piece, as [pixel][channels], with zeros for the padding on both sides. */
+TARGET static void NAME(turn_padded)(const NAME(gradient_job) *job, const piece *it, xpc_range rows, ptrdiff_t first,
+                                     ptrdiff_t channels, REAL *to)
+{
+    const plan *p = job->p;
+    ptrdiff_t before = xpc_min(p->h.pad, job->pitch), known = xpc_min(job->pitch - before, p->h.size);
+    for (ptrdiff_t n = 0; n < it->images; n++)
+        for (ptrdiff_t r = rows.begin; r < rows.end; r++) {
+            const REAL *from = (const REAL *)job->x.data + (it->image + n) * job->x.image +
+                               first * job->x.channel + r * p->h.size;
+            NAME(zero)(to, before * channels);
+            to += before * channels;
+            if (channels == 3)
+                NAME(interleave)(3, from, job->x.channel, known, to);
+            else if (channels == 1)
+                NAME(interleave)(1, from, job->x.channel, known, to);
+            else
+                for (ptrdiff_t part = (channels - 1) / LANES * LANES; part >= 0; part -= LANES)
+                    NAME(turn)(from + part * job->x.channel, job->x.channel, channels - part, known, to + part,
+                               channels, SPLAT((REAL)0));
+            to += known * channels;
+            NAME(zero)(to, (job->pitch - before - known) * channels);
+            to += (job->pitch - before - known) * channels;
+        }
+}
+
 /* Rows [top, bottom) of the images of a piece, in panels [pixel][channels]. Whole vectors are stored: what is behind a
  * panel's last channel is overwritten by what comes there later, so that the last channels go first. */
 TARGET static void NAME(turn_images)(const NAME(gradient_job) *job, const piece *it, xpc_range rows, ptrdiff_t first,
                                      ptrdiff_t channels, REAL *to)
 {
     const plan *p = job->p;
+    if (job->folded) {
+        NAME(turn_padded)(job, it, rows, first, channels, to);
+        return;
+    }
     ptrdiff_t panels = xpc_ceil_div(channels, NAME(DR)), pixels = (rows.end - rows.begin) * p->h.size;
     for (ptrdiff_t number = 0; number < panels; number++) {
         xpc_range panel = NAME(channels_of)(channels, panels, number);
@@ -918,38 +978,42 @@ TARGET static void NAME(gradient_of_piece)(const NAME(gradient_job) *job, const 
                                            xpc_ahead *next, xpc_ahead *next_gradient)
 {
     const plan *p = job->p;
-    ptrdiff_t taps_v = p->v.first[1], taps_h = p->h.first[1], panels = xpc_ceil_div(channels, NAME(DR));
-    ptrdiff_t depth = channels * taps_v * taps_h, pixels = (seen.end - seen.begin) * p->h.size;
-    ptrdiff_t calls = panels * taps_v * xpc_ceil_div(job->lanes, NAME(DV) * LANES);
-    int lines = (int)(next->left * next->length / LINE / calls) + 1;
-    int gradient_lines = (int)(next_gradient->left * next_gradient->length / LINE / calls) + 1;
+    ptrdiff_t taps_v = p->v.first[1], taps_h = job->folded ? 1 : p->h.first[1];
+    ptrdiff_t height = job->folded ? channels * p->h.first[1] : channels; /* rows of sums for a tap that is walked */
+    ptrdiff_t panels = xpc_ceil_div(height, NAME(DR)), depth = height * taps_v * taps_h;
+    ptrdiff_t pixels = (seen.end - seen.begin) * job->pitch;
+    ptrdiff_t calls = panels * taps_v * taps_h * xpc_ceil_div(job->lanes, NAME(DV) * LANES);
+    ptrdiff_t fetched = (next->left * next->length + next_gradient->left * next_gradient->length) / LINE;
+    int lines = (int)(fetched / (calls * it->images * it->rows)) + 1;
     for (ptrdiff_t number = 0; number < panels; number++) {
-        xpc_range panel = NAME(channels_of)(channels, panels, number);
-        ptrdiff_t width = panel.end - panel.begin;
+        xpc_range panel = NAME(channels_of)(height, panels, number);
+        ptrdiff_t width = job->folded ? channels : panel.end - panel.begin; /* numbers of a pixel */
+        const REAL *turned = images + (job->folded ? panel.begin : panel.begin * it->images * pixels);
         for (ptrdiff_t f = 0; f < job->lanes; f += NAME(DV) * LANES) {
             int nv = (int)xpc_min((job->lanes - f) / LANES, NAME(DV));
             for (ptrdiff_t i = 0; i < taps_v; i++) {
                 xpc_range rows = outputs_seeing(&p->v, i, it->row, it->row + it->rows);
-                xpc_fetch(next, lines);
-                xpc_fetch(next_gradient, gradient_lines);
                 for (ptrdiff_t j = 0; j < taps_h; j++) {
-                    xpc_range columns = outputs_seeing(&p->h, j, 0, p->h.outputs);
+                    xpc_range columns = {0, p->h.outputs};
+                    if (!job->folded)
+                        columns = outputs_seeing(&p->h, j, 0, p->h.outputs);
                     if (rows.begin == rows.end || columns.begin == columns.end)
                         continue;
-                    NAME(walk) walk = {.images = it->images, .rows = rows.end - rows.begin};
+                    ptrdiff_t column = job->folded ? 0 : position(&p->h, j, columns.begin);
+                    NAME(walk) walk = {.images = it->images, .rows = rows.end - rows.begin, .lines = lines};
+                    walk.next = next->left > 0 ? next : next_gradient;
                     walk.columns = columns.end - columns.begin;
                     walk.x_column = p->h.split * width;
-                    walk.x_row = p->v.split * p->h.size * width;
+                    walk.x_row = p->v.split * job->pitch * width;
                     walk.x_image = pixels * width;
                     walk.dy_row = p->h.outputs * nv * LANES;
                     walk.dy_image = it->rows * walk.dy_row;
-                    const REAL *x = images + panel.begin * it->images * pixels +
-                                    ((position(&p->v, i, rows.begin) - seen.begin) * p->h.size +
-                                     position(&p->h, j, columns.begin)) * width;
+                    const REAL *x =
+                        turned + ((position(&p->v, i, rows.begin) - seen.begin) * job->pitch + column) * width;
                     const REAL *dy = gradient + f * it->outputs + (rows.begin - it->row) * walk.dy_row +
                                      columns.begin * nv * LANES;
-                    REAL *sum = sums + f * depth + ((i * taps_h + j) * channels + panel.begin) * nv * LANES;
-                    NAME(walk_tile)((int)width, nv, &walk, x, dy, sum);
+                    REAL *sum = sums + f * depth + ((i * taps_h + j) * height + panel.begin) * nv * LANES;
+                    NAME(walk_tile)((int)(panel.end - panel.begin), nv, &walk, x, dy, sum);
                 }
             }
         }
@@ -1039,11 +1103,17 @@ static int NAME(gradient_of_group)(plan *p, xpc_planes dy, xpc_planes x, REAL *d
     job.all = NULL;
     job.memory = NULL;
     p->in_place = 0; /* everything is turned */
+    /* few channels make small tiles: with the taps of a row of the kernel, side by side in memory too, they are larger */
+    ptrdiff_t reach = p->h.first[1] - 1;
+    job.folded = reach > 0 && position(&p->h, reach, 0) - position(&p->h, 0, 0) == reach && job.group <= NAME(DR) / 2;
+    if (job.folded)
+        outputs = xpc_max(outputs, FOLDED_BYTES / (job.lanes * size));
+    job.pitch = job.folded ? (p->h.outputs - 1) * p->h.split + reach + 1 : p->h.size;
     for (;;) {
         cut(p, job.group, x, size, band, outputs);
         job.shares = xpc_min(shares, p->pieces);
         ptrdiff_t rows = xpc_min((p->rows + p->v.more) * p->v.split, p->v.size);
-        job.gradient = round_up(p->images * rows * p->h.size * job.group + LANES, LINE / size);
+        job.gradient = round_up(p->images * rows * job.pitch * job.group + LANES, LINE / size);
         job.bytes = (job.gradient + round_up(p->images * p->rows * p->h.outputs * job.lanes, LINE / size)) * size;
         ptrdiff_t items = job.groups * job.shares, cost = pixels / job.shares * job.depth / 16 * p->outputs;
         slots = xpc_max(xpc_min(xpc_slots(items, cost), (limit - one * job.shares) / job.bytes), 1);
