@@ -17,7 +17,7 @@ enum {
     PART = 384,              /* of a long sum: parts round less than one sum after the other */
     PIECE_OUTPUTS = 1024,    /* about: enough that the weights are not read too often */
     GRADIENT_OUTPUTS = 256,  /* about, for the gradient to the weights: a panel of filters in a near cache */
-    FOLDED_BYTES = 256 << 10, /* but so many bytes where images have few channels: more rows see the same ones */
+    GRADIENT_BYTES = 512 << 10, /* but so much of dy where few taps walk over it: longer runs of memory are read */
     SHARE_BYTES = 1 << 20,   /* sums of a share of dw: they stay in the second-level cache */
     SHARES = 16
 };

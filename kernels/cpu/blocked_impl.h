@@ -182,16 +182,14 @@ TARGET static void NAME(gather)(const plan *p, const REAL *band, const ptrdiff_t
 
 /* Some pixels of up to LANES planes, filters or images, into [pixel][lane], `row` numbers apart; 0 in other lanes.
  * Returns `sum` plus the sums over the pixels. */
-INLINE VEC NAME(turn)(const REAL *from, ptrdiff_t plane, ptrdiff_t planes, ptrdiff_t pixels, REAL *to, ptrdiff_t row,
-                       VEC sum)
+TARGET static XPC_NOINLINE VEC NAME(turn)(const REAL *from, ptrdiff_t plane, ptrdiff_t planes, ptrdiff_t pixels,
+                                            REAL *to, ptrdiff_t row, VEC sum)
 {
     for (ptrdiff_t at = 0; at < pixels; at += LANES) {
         int count = (int)xpc_min(pixels - at, LANES);
         VEC rows[LANES];
         if (planes >= LANES && count == LANES) {
-            for (int l = 0; l < LANES; l++)
-                rows[l] = LOAD(from + l * plane + at);
-            NAME(transpose)(rows);
+            NAME(load_transposed)(from + at, plane, rows);
             for (int l = 0; l < LANES; l++)
                 STORE(to + (at + l) * row, rows[l]);
             XPC_UNROLL
@@ -985,12 +983,12 @@ TARGET static void NAME(gradient_of_piece)(const NAME(gradient_job) *job, const 
     ptrdiff_t calls = panels * taps_v * taps_h * xpc_ceil_div(job->lanes, NAME(DV) * LANES);
     ptrdiff_t fetched = (next->left * next->length + next_gradient->left * next_gradient->length) / LINE;
     int lines = (int)(fetched / (calls * it->images * it->rows)) + 1;
-    for (ptrdiff_t number = 0; number < panels; number++) {
-        xpc_range panel = NAME(channels_of)(height, panels, number);
-        ptrdiff_t width = job->folded ? channels : panel.end - panel.begin; /* numbers of a pixel */
-        const REAL *turned = images + (job->folded ? panel.begin : panel.begin * it->images * pixels);
-        for (ptrdiff_t f = 0; f < job->lanes; f += NAME(DV) * LANES) {
-            int nv = (int)xpc_min((job->lanes - f) / LANES, NAME(DV));
+    for (ptrdiff_t f = 0; f < job->lanes; f += NAME(DV) * LANES) { /* its gradient stays in the first-level cache */
+        int nv = (int)xpc_min((job->lanes - f) / LANES, NAME(DV));
+        for (ptrdiff_t number = 0; number < panels; number++) {
+            xpc_range panel = NAME(channels_of)(height, panels, number);
+            ptrdiff_t width = job->folded ? channels : panel.end - panel.begin; /* numbers of a pixel */
+            const REAL *turned = images + (job->folded ? panel.begin : panel.begin * it->images * pixels);
             for (ptrdiff_t i = 0; i < taps_v; i++) {
                 xpc_range rows = outputs_seeing(&p->v, i, it->row, it->row + it->rows);
                 for (ptrdiff_t j = 0; j < taps_h; j++) {
@@ -1106,8 +1104,8 @@ static int NAME(gradient_of_group)(plan *p, xpc_planes dy, xpc_planes x, REAL *d
     /* few channels make small tiles: with the taps of a row of the kernel, side by side in memory too, they are larger */
     ptrdiff_t reach = p->h.first[1] - 1;
     job.folded = reach > 0 && position(&p->h, reach, 0) - position(&p->h, 0, 0) == reach && job.group <= NAME(DR) / 2;
-    if (job.folded)
-        outputs = xpc_max(outputs, FOLDED_BYTES / (job.lanes * size));
+    if (job.folded || (p->taps == p->channels && p->v.split == 1 && p->h.split == 1))
+        outputs = xpc_max(outputs, GRADIENT_BYTES / (job.lanes * size));
     job.pitch = job.folded ? (p->h.outputs - 1) * p->h.split + reach + 1 : p->h.size;
     for (;;) {
         cut(p, job.group, x, size, band, outputs);

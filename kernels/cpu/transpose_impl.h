@@ -63,6 +63,23 @@
 #define HIGH(a, b) ((VEC){(a)[1], (b)[1]})
 #endif
 
+/* Vectors of blocks of 128 bits, `step` numbers apart in memory. */
+#if ISA == XPC_AVX512 && !DOUBLE
+#define LOAD_BLOCKS(from, step) \
+    _mm512_insertf32x4(_mm512_insertf32x4(_mm512_insertf32x4(_mm512_castps128_ps512(_mm_loadu_ps(from)), \
+        _mm_loadu_ps((from) + (step)), 1), _mm_loadu_ps((from) + 2 * (step)), 2), _mm_loadu_ps((from) + 3 * (step)), 3)
+#elif ISA == XPC_AVX512
+#define LOAD_BLOCKS(from, step) \
+    _mm512_insertf64x2(_mm512_insertf64x2(_mm512_insertf64x2(_mm512_castpd128_pd512(_mm_loadu_pd(from)), \
+        _mm_loadu_pd((from) + (step)), 1), _mm_loadu_pd((from) + 2 * (step)), 2), _mm_loadu_pd((from) + 3 * (step)), 3)
+#elif ISA == XPC_AVX2 && !DOUBLE
+#define LOAD_BLOCKS(from, step) _mm256_loadu2_m128((from) + (step), from)
+#elif ISA == XPC_AVX2
+#define LOAD_BLOCKS(from, step) _mm256_loadu2_m128d((from) + (step), from)
+#else
+#define LOAD_BLOCKS(from, step) LOAD(from)
+#endif
+
 enum { NAME(BLOCK) = 16 / sizeof(REAL), NAME(BLOCKS) = LANES / NAME(BLOCK) }; /* numbers in a block, blocks in a vector */
 
 INLINE void NAME(transpose)(VEC rows[LANES])
@@ -101,6 +118,31 @@ INLINE void NAME(transpose)(VEC rows[LANES])
     }
 }
 
+/* LANES rows from memory, `row` numbers apart. Blocks come from memory to where they belong, which leaves only the half
+ * of the shuffles that is within blocks: all of them take turns at one port. */
+INLINE void NAME(load_transposed)(const REAL *from, ptrdiff_t row, VEC rows[LANES])
+{
+    XPC_UNROLL
+    for (int b = 0; b < LANES; b += NAME(BLOCK)) {
+        VEC parts[NAME(BLOCK)];
+        XPC_UNROLL
+        for (int i = 0; i < NAME(BLOCK); i++)
+            parts[i] = LOAD_BLOCKS(from + i * row + b, NAME(BLOCK) * row);
+#if DOUBLE
+        rows[b] = LOW(parts[0], parts[1]);
+        rows[b + 1] = HIGH(parts[0], parts[1]);
+#else
+        VEC a = LOW(parts[0], parts[1]), c = HIGH(parts[0], parts[1]);
+        VEC d = LOW(parts[2], parts[3]), e = HIGH(parts[2], parts[3]);
+        rows[b] = LOW_PAIR(a, d);
+        rows[b + 1] = HIGH_PAIR(a, d);
+        rows[b + 2] = LOW_PAIR(c, e);
+        rows[b + 3] = HIGH_PAIR(c, e);
+#endif
+    }
+}
+
+#undef LOAD_BLOCKS
 #undef LOW
 #undef HIGH
 #undef LOW_PAIR
