@@ -33,6 +33,14 @@
  *     . o o o o      those marked '.' would meet padding. A row of o is a run in both: the sums, DR by 2 vectors,
  *     . o o o o      stay in registers for all rows and images of the piece.
  *
+ *
+ * With few channels that would make small tiles, whose sums wait for each other. There the taps of a row of the kernel are
+ * rows of tiles, too: what they see lies side by side in an image that is padded on both sides.
+ *
+ *     r g b  r g b  r g b  r g b  r g b      pixels of a row, of three channels; 3 taps, stride 2: the rows of a tile
+ *     |___ output 0 ____|                    are nine numbers, for the next output they begin six numbers later
+ *                   |___ output 1 ____|
+ *
  * The sums of a share of the pieces stay in the second-level cache; the number of shares depends on the shape alone,
  * and so do the results.
  */

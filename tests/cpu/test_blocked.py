@@ -52,6 +52,10 @@ SHAPES = {
     "one image, stride and dilation": ((1, 3, 9, 8), (8, 3, 2, 3), {"stride": (2, 1), "dilation": 2, "padding": 1}),
     "one image, one tap, groups": ((1, 8, 4, 5), (32, 4, 1, 1), {"groups": 2}),
     "panels of channels": ((5, 31, 6, 5), (21, 31, 3, 2), {"stride": (1, 2), "padding": (1, 2)}),
+    # few channels: taps of a row of the kernel are rows of tiles, too
+    "three channels": ((9, 3, 40, 37), (33, 3, 7, 7), {"stride": 2, "padding": 3}),
+    "one channel": ((40, 1, 12, 11), (6, 1, 5, 5), {"padding": ((0, 2), (4, 1))}),
+    "seven channels": ((3, 7, 9, 8), (17, 7, 3, 5), {"padding": 2}),
     "groups": ((3, 6, 8, 9), (9, 2, 3, 3), {"groups": 3, "stride": 2, "padding": 1}),
     # results of more than 2 MiB go past the caches where lines are whole
     "large, one tap": ((6, 12, 32, 32), (97, 12, 1, 1), {}),
