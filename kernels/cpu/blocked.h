@@ -33,7 +33,6 @@
  *     . o o o o      those marked '.' would meet padding. A row of o is a run in both: the sums, DR by 2 vectors,
  *     . o o o o      stay in registers for all rows and images of the piece.
  *
- *
  * With few channels that would make small tiles, whose sums wait for each other. There the taps of a row of the kernel are
  * rows of tiles, too: what they see lies side by side in an image that is padded on both sides.
  *

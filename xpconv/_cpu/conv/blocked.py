@@ -54,12 +54,15 @@ def features(operation: str, geometry: ConvGeometry, lanes: int) -> tuple[float,
     else:
         across, read, written = float(window.out_w * window.kernel_w), channels, filters
     if operation == "weight_gradient":
-        # panels of channels by vectors of filters; each tap goes through the rows of the outputs that it sees
-        panels, vectors = -(-channels // 14), -(-filters // lanes)
+        # panels of rows by vectors of filters; each tap goes through the rows of the outputs that it sees
+        height, walked, seen = channels, window.kernel_w, columns
+        if channels <= 7 and window.dilation_w == 1:  # a row of taps at once, over all outputs
+            height, walked, seen = channels * window.kernel_w, 1, window.out_w
+        panels, vectors = -(-height // 14), -(-filters // lanes)
         pairs = panels * -(-vectors // 2)
-        products = max(channels * vectors, 8 * pairs) * lanes  # fewer than eight sums wait for each other
+        products = max(height * vectors, 8 * pairs) * lanes  # fewer than eight sums wait for each other
         walks = groups * batch * rows
-        return 1.0, walks * columns * products, walks * window.kernel_w * pairs, numbers, weights
+        return 1.0, walks * seen * products, walks * walked * pairs, numbers, weights
     # fewer than four sums side by side leave multiply-adds waiting for each other
     sums = max(written, 4)
     # what one pixel costs with images as lanes, and with pixels
