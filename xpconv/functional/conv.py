@@ -145,16 +145,16 @@ def _convolve(
     check_layout("weight_layout", weight_layout, ("OIHW", "HWIO"))
     check_dimensions("x", x, 4, "(N, C, H, W)" if layout == "NCHW" else "(N, H, W, C)")
     check_dimensions("w", w, 4, "(F, C/groups, kh, kw)" if weight_layout == "OIHW" else "(kh, kw, C/groups, F)")
-    x = permuted(backend.xp, x, TO_NCHW[layout])
-    w = permuted(backend.xp, w, TO_OIHW[weight_layout])
-    geometry = conv_geometry(
-        tuple(x.shape), tuple(w.shape), stride=stride, padding=padding, dilation=dilation, groups=groups
-    )
+    if layout != "NCHW":
+        x = permuted(backend.xp, x, TO_NCHW[layout])
+    if weight_layout != "OIHW":
+        w = permuted(backend.xp, w, TO_OIHW[weight_layout])
+    geometry = conv_geometry(x.shape, w.shape, stride=stride, padding=padding, dilation=dilation, groups=groups)
     if b is not None:
         check_shape("b", b, (geometry.out_channels,), "(F,)")
     y = run(backend, operator, x, w, b, geometry=geometry)
     cache = Conv2dCache(x, w, b is not None, geometry, layout, weight_layout)
-    return permuted(backend.xp, y, FROM_NCHW[layout]), cache
+    return y if layout == "NCHW" else permuted(backend.xp, y, FROM_NCHW[layout]), cache
 
 
 def conv2d_backward(dy: Array, cache: Conv2dCache, *, need_dx: bool = True) -> tuple[Array | None, Array, Array | None]:
