@@ -2,8 +2,8 @@
 
 `conv2d`: one small convolution, (1, 1, 4, 4) with one filter 3x3: what is timed is the way to the kernel. `kernel` is
 the compiled function with the arguments that it gets, `engine` the same call below checks and dispatch; PyTorch's is
-its functional form without gradients. `import`: the statement in a fresh interpreter, which times it itself, in turn with
-the others; the files are in the page cache. `installed`: the files of a package, and with all packages that it needs.
+its functional form without gradients. `import`: the statement in a fresh interpreter, which times it itself, in turn
+with the others; the files are in the page cache. `installed`: the files of a package, and with all that it needs.
 """
 
 from __future__ import annotations
