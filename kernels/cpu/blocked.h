@@ -12,6 +12,10 @@
  *       weights          columns of a tile
  *     [ K ][ MR ]  x     [ K ][ NV vectors ]     MR * NV sums stay in registers while the chunk of K goes by
  *
+ * Where the outputs of a tile are whole vectors of the band's rows, gathering waits for nothing: the first MR filters take
+ * their columns from the band and leave a copy. The images of the next piece are fetched meanwhile, a few lines for each
+ * stretch of K.
+ *
  * Weights are packed for it, except where one image has only a tile or two of outputs: there the rows of w are read
  * where they lie.
  *

@@ -12,9 +12,17 @@ enum { NAME(MR) = 4, NAME(DR) = 6 };
 enum {
     NAME(NV) = 3,     /* vectors of outputs; `tile` knows this number */
     NAME(DV) = 2,     /* vectors of filters; `walk_tile` knows this number */
+    NAME(STRETCH) = 16, /* of K: lines for the next piece are fetched in between */
     NAME(CHUNK) = 1024 / (int)sizeof(REAL), /* of K: the columns of a tile stay in the first-level cache */
     NAME(WHOLE_LINES) = LANES * (int)sizeof(REAL) == LINE /* a tile's row is of whole lines, wherever it ends */
 };
+
+/* Before loops over sums, which GCC keeps on the stack around the loop over K otherwise. */
+#if ISA != XPC_BASELINE || REGISTERS >= 32
+#define STRAIGHT XPC_UNROLL
+#else
+#define STRAIGHT
+#endif
 
 /* max(least, v); NaN stays */
 #if ISA == XPC_BASELINE
@@ -35,44 +43,62 @@ typedef struct {
     ptrdiff_t partial_row, row;
     int relu;
     int streamed; /* past the caches: rows are of whole lines */
+    xpc_ahead *next; /* what is fetched meanwhile, `lines` for each STRETCH of k */
+    int lines;
 } NAME(result);
 
-/* sums[r, lane] = sum over n of a[r, n] * b[n, lane], and so on. */
+/* Where the columns of a tile of whole runs are in the band: vector j of row k at from[j] + tab[k]. */
+typedef struct {
+    const REAL *from[NAME(NV)];
+    const ptrdiff_t *tab;
+} NAME(source);
+
+/* sums[r, lane] = sum over n of a[r, n] * b[n, lane], and so on; with a source b is copied from there on the way. */
 INLINE void NAME(product)(const int mr, const int nv, ptrdiff_t n, const REAL *a, const ptrdiff_t a_row,
-                          const ptrdiff_t a_step, const REAL *b, const NAME(result) *to)
+                          const ptrdiff_t a_step, REAL *b, const NAME(source) *source, const NAME(result) *to)
 {
-    VEC acc[NAME(DR)][NAME(NV)], least = SPLAT(to->relu ? (REAL)0 : (REAL)-INFINITY);
-    REAL *sums = to->sums;
-    ptrdiff_t row = to->row;
-    for (int m = 0; m < mr; m++)
-        for (int j = 0; j < nv; j++)
+    VEC acc[NAME(DR)][NAME(NV)];
+    STRAIGHT for (int m = 0; m < mr; m++)
+        STRAIGHT for (int j = 0; j < nv; j++)
             acc[m][j] = SPLAT(to->bias ? to->bias[m] : (REAL)0);
     if (!to->streamed)
         for (int m = 0; m < mr; m++)
             for (int j = 0; j < nv; j++)
-                __builtin_prefetch(sums + m * row + j * LANES, 1); /* there when the sums are ready */
-    for (; n > 0; n--, a += a_step, b += nv * LANES) {
-        VEC lanes[NAME(NV)];
-        for (int j = 0; j < nv; j++)
-            lanes[j] = LOAD(b + j * LANES);
-        for (int m = 0; m < mr; m++) {
-            VEC number = SPLAT(a[m * a_row]);
-            for (int j = 0; j < nv; j++)
-                acc[m][j] = FMA(number, lanes[j], acc[m][j]);
+                __builtin_prefetch(to->sums + m * to->row + j * LANES, 1); /* there when the sums are ready */
+    for (ptrdiff_t k = 0; k < n;) {
+        /* not all at once: the processor waits for memory when some ten lines are under way */
+        ptrdiff_t end = mr == NAME(MR) ? xpc_min(k + NAME(STRETCH), n) : n;
+        if (mr == NAME(MR))
+            xpc_fetch(to->next, to->lines);
+        for (; k < end; k++, a += a_step, b += nv * LANES) {
+            VEC lanes[NAME(NV)];
+            STRAIGHT for (int j = 0; j < nv; j++) {
+                lanes[j] = LOAD(source ? source->from[j] + source->tab[k] : b + j * LANES);
+                if (source)
+                    STORE(b + j * LANES, lanes[j]);
+            }
+            STRAIGHT for (int m = 0; m < mr; m++) {
+                VEC number = SPLAT(a[m * a_row]);
+                STRAIGHT for (int j = 0; j < nv; j++)
+                    acc[m][j] = FMA(number, lanes[j], acc[m][j]);
+            }
         }
     }
+    __asm__("" ::: "memory"); /* nothing for the end is made before the loop, which needs all registers */
+    VEC least = SPLAT(to->relu ? (REAL)0 : (REAL)-INFINITY);
+    REAL *sums = to->sums;
     if (to->partial)
-        for (int m = 0; m < mr; m++)
-            for (int j = 0; j < nv; j++)
+        STRAIGHT for (int m = 0; m < mr; m++)
+            STRAIGHT for (int j = 0; j < nv; j++)
                 acc[m][j] += LOAD(to->partial + m * to->partial_row + j * LANES);
     if (NAME(WHOLE_LINES) && to->streamed)
-        for (int m = 0; m < mr; m++)
-            for (int j = 0; j < nv; j++)
-                STREAM(sums + m * row + j * LANES, AT_LEAST(least, acc[m][j]));
+        STRAIGHT for (int m = 0; m < mr; m++)
+            STRAIGHT for (int j = 0; j < nv; j++)
+                STREAM(sums + m * to->row + j * LANES, AT_LEAST(least, acc[m][j]));
     else
-        for (int m = 0; m < mr; m++)
-            for (int j = 0; j < nv; j++)
-                STORE(sums + m * row + j * LANES, AT_LEAST(least, acc[m][j]));
+        STRAIGHT for (int m = 0; m < mr; m++)
+            STRAIGHT for (int j = 0; j < nv; j++)
+                STORE(sums + m * to->row + j * LANES, AT_LEAST(least, acc[m][j]));
 }
 
 /* ---- the band --------------------------------------------------------------------------------------------------- */
@@ -85,43 +111,51 @@ INLINE void NAME(zero)(REAL *to, ptrdiff_t count)
         STORE_FIRST(to, FIRST((int)count), SPLAT((REAL)0));
 }
 
-/* One row of the input into those of its phases that are read, `plane` numbers apart, with zeros; NULL is padding. */
-INLINE void NAME(fill_row)(const axis_plan *axis, const REAL *from, REAL *to, ptrdiff_t plane, ptrdiff_t pitch)
+/* The same in [at, end) by whole vectors, so that some may follow. */
+INLINE void NAME(zero_vectors)(REAL *to, ptrdiff_t at, ptrdiff_t end)
 {
-    for (ptrdiff_t p = 0; p < axis->phases; p++, to += plane) {
-        if (!from) {
-            NAME(zero)(to, pitch);
+    for (; at < end; at += LANES)
+        STORE(to + at, SPLAT((REAL)0));
+}
+
+/* Rows of one phase of a channel of the input, `pitch` numbers apart, with zeros around the pixels. What vectors write
+ * beyond a row is overwritten by the next one, or by the next phase or channel. */
+INLINE void NAME(fill_plane)(const plan *p, const piece *it, const REAL *from, ptrdiff_t a, ptrdiff_t b, REAL *to)
+{
+    const axis_plan *v = &p->v, *h = &p->h;
+    ptrdiff_t size = h->size, split = h->split, pitch = p->pitch;
+    ptrdiff_t begin = h->known[b].begin, count = h->known[b].end - begin, first = begin * split + h->phase[b] - h->pad;
+    int odd = split == 2 && first % 2 != 0;
+    for (ptrdiff_t r = 0; r < it->rows + v->more; r++, to += pitch) {
+        ptrdiff_t row = (it->row + r) * v->split + v->phase[a] - v->pad, e = 0;
+        if (row < 0 || row >= v->size || count == 0) {
+            NAME(zero_vectors)(to, 0, pitch);
             continue;
         }
-        ptrdiff_t split = axis->split, begin = axis->known[p].begin, end = axis->known[p].end, e = 0;
-        const REAL *source = from + begin * split + axis->phase[p] - axis->pad;
-        REAL *target = to + begin;
-        ptrdiff_t count = end - begin;
-        NAME(zero)(to, begin);
-        if (split == 1) {
-            for (; e + LANES <= count; e += LANES)
-                STORE(target + e, LOAD(source + e));
-            if (e < count) {
-                MASK last = FIRST((int)(count - e));
-                STORE_FIRST(target + e, last, LOAD_FIRST(last, source + e));
-            }
-        } else {
-            if (split == 2) {
-                for (; e + LANES < count; e += LANES)
-                    STORE(target + e, EVEN(LOAD(source + 2 * e), LOAD(source + 2 * e + LANES)));
-                if (e < count) { /* what follows the last number may not exist */
-                    ptrdiff_t span = 2 * (count - e) - 1;
-                    VEC low = LOAD_FIRST(FIRST((int)xpc_min(span, LANES)), source + 2 * e), high = SPLAT((REAL)0);
-                    if (span > LANES)
-                        high = LOAD_FIRST(FIRST((int)(span - LANES)), source + 2 * e + LANES);
-                    STORE_FIRST(target + e, FIRST((int)(count - e)), EVEN(low, high));
-                    e = count;
+        const REAL *source = from + row * size + first;
+        NAME(zero_vectors)(to, 0, begin);
+        if (split == 1)
+            for (; e < count; e += LANES)
+                STORE(to + begin + e, e + LANES <= count ? LOAD(source + e)
+                                                         : LOAD_FIRST(FIRST((int)(count - e)), source + e));
+        else if (split == 2)
+            for (; e < count; e += LANES) {
+                const REAL *pair = source - odd + 2 * e;
+                ptrdiff_t left = size - (first - odd) - 2 * e; /* what is behind the last pixel may not exist */
+                VEC low, high;
+                if (left >= 2 * LANES) {
+                    low = LOAD(pair);
+                    high = LOAD(pair + LANES);
+                } else {
+                    low = LOAD_FIRST(FIRST((int)xpc_min(left, LANES)), pair);
+                    high = left > LANES ? LOAD_FIRST(FIRST((int)(left - LANES)), pair + LANES) : SPLAT((REAL)0);
                 }
+                STORE(to + begin + e, odd ? ODD(low, high) : EVEN(low, high));
             }
+        else
             for (; e < count; e++)
-                target[e] = source[e * split];
-        }
-        NAME(zero)(to + end, pitch - end);
+                to[begin + e] = source[e * split];
+        NAME(zero_vectors)(to, begin + e, pitch);
     }
 }
 
@@ -133,12 +167,9 @@ TARGET static void NAME(fill_band)(const plan *p, const piece *it, const xpc_pla
             const REAL *from =
                 (const REAL *)x->data + (it->image + n) * x->image + (first_channel + c) * x->channel;
             REAL *to = band + n * p->image + c * p->channel;
-            for (ptrdiff_t a = 0; a < p->v.phases; a++, to += p->h.phases * p->plane)
-                for (ptrdiff_t r = 0; r < it->rows + p->v.more; r++) {
-                    ptrdiff_t row = (it->row + r) * p->v.split + p->v.phase[a] - p->v.pad;
-                    NAME(fill_row)(&p->h, row >= 0 && row < p->v.size ? from + row * p->h.size : NULL,
-                                   to + r * p->pitch, p->plane, p->pitch);
-                }
+            for (ptrdiff_t a = 0; a < p->v.phases; a++)
+                for (ptrdiff_t b = 0; b < p->h.phases; b++, to += p->plane)
+                    NAME(fill_plane)(p, it, from, a, b, to);
         }
 }
 
@@ -231,11 +262,11 @@ static int NAME(panel)(ptrdiff_t left)
     return size;
 }
 
-TARGET static void NAME(tile)(int mr, int nv, ptrdiff_t n, const REAL *w, const REAL *columns, const NAME(result) *to)
+TARGET static void NAME(tile)(int mr, int nv, ptrdiff_t n, const REAL *w, REAL *columns, const NAME(result) *to)
 {
 #define XPC_TILE(m, v) \
     if (mr == m && nv == v) { \
-        NAME(product)(m, v, n, w, 1, m, columns, to); \
+        NAME(product)(m, v, n, w, 1, m, columns, NULL, to); \
         return; \
     }
     EACH_TILE(XPC_TILE)
@@ -243,15 +274,30 @@ TARGET static void NAME(tile)(int mr, int nv, ptrdiff_t n, const REAL *w, const 
 }
 
 /* The same for MR rows of weights that are read where they lie, `w_row` numbers apart. */
-TARGET static void NAME(tile_of_rows)(int nv, ptrdiff_t n, const REAL *w, ptrdiff_t w_row, const REAL *columns,
+TARGET static void NAME(tile_of_rows)(int nv, ptrdiff_t n, const REAL *w, ptrdiff_t w_row, REAL *columns,
                                       const NAME(result) *to)
 {
     if (nv == 3)
-        NAME(product)(NAME(MR), 3, n, w, w_row, 1, columns, to);
+        NAME(product)(NAME(MR), 3, n, w, w_row, 1, columns, NULL, to);
     else if (nv == 2)
-        NAME(product)(NAME(MR), 2, n, w, w_row, 1, columns, to);
+        NAME(product)(NAME(MR), 2, n, w, w_row, 1, columns, NULL, to);
     else
-        NAME(product)(NAME(MR), 1, n, w, w_row, 1, columns, to);
+        NAME(product)(NAME(MR), 1, n, w, w_row, 1, columns, NULL, to);
+}
+
+/* The same for MR rows and columns that are not there yet. Only of float, as all of this is code once more. */
+TARGET static void NAME(tile_of_band)(int nv, ptrdiff_t n, const REAL *w, REAL *columns, const NAME(source) *source,
+                                      const NAME(result) *to)
+{
+#if !DOUBLE
+    NAME(source) it = *source;
+    if (nv == 3)
+        NAME(product)(NAME(MR), 3, n, w, 1, NAME(MR), columns, &it, to);
+    else
+        NAME(product)(NAME(MR), 2, n, w, 1, NAME(MR), columns, &it, to);
+#else
+    (void)nv, (void)n, (void)w, (void)columns, (void)source, (void)to;
+#endif
 }
 
 typedef struct {
@@ -346,7 +392,7 @@ INLINE xpc_ahead NAME(look_ahead)(const plan *p, ptrdiff_t number, const xpc_pla
  * or has to be woven, into `sums` [channel][output]. */
 TARGET static void NAME(phase_of_piece)(const NAME(forward_job) *job, const piece *it, ptrdiff_t a, ptrdiff_t b,
                                         ptrdiff_t before, ptrdiff_t first_m, ptrdiff_t last_m, const REAL *band,
-                                        REAL *columns, REAL *sums, xpc_ahead *next)
+                                        REAL *columns, REAL *sums, xpc_ahead *next, double pace)
 {
     const plan *p = job->p;
     int weaves = p->v.weave * p->h.weave > 1;
@@ -375,13 +421,20 @@ TARGET static void NAME(phase_of_piece)(const NAME(forward_job) *job, const piec
             int streamed = NAME(WHOLE_LINES) && job->streamed && straight && (size_t)y % LINE == 0;
             if (n == 0 && part > 0 && !((job->relu || streamed) && last))
                 continue;
+            NAME(source) source = {.tab = p->tab + before + low};
+            int copied = 1;
             if (n > 0) {
                 ptrdiff_t found = find_runs(p, it, begin, count, LANES, runs);
-                NAME(gather)(p, band, p->tab + before + low, n, runs, found, columns, nv * LANES);
+                copied = DOUBLE || !job->packed || nv == 1 || found != nv || last_m - first_m < NAME(MR);
+                for (ptrdiff_t j = 0; j < nv && !copied; j++) {
+                    copied = runs[j].count < LANES;
+                    source.from[j] = band + runs[j].from;
+                }
+                if (copied)
+                    NAME(gather)(p, band, source.tab, n, runs, found, columns, nv * LANES);
             }
             for (ptrdiff_t m = first_m, mr; m < last_m; m += mr) {
                 mr = NAME(panel)(last_m - m);
-                xpc_fetch(next, (int)(n * nv / 32) + 1); /* some lines for some hundred cycles of work */
                 REAL *kept = sums + (m - first_m) * job->pitch + begin;
                 NAME(result) to = {.bias = part == 0 && job->b ? job->b + m : NULL, .relu = job->relu && last};
                 to.sums = straight && (last || !streamed) ? y + m * size : kept;
@@ -389,6 +442,14 @@ TARGET static void NAME(phase_of_piece)(const NAME(forward_job) *job, const piec
                 to.partial = part == 0 ? NULL : streamed ? kept : to.sums;
                 to.partial_row = to.partial == kept ? job->pitch : size;
                 to.streamed = streamed && last;
+                to.next = next;
+                to.lines = (int)(pace * (double)(NAME(STRETCH) * nv)) + 1;
+                if (!copied) {
+                    NAME(tile_of_band)((int)nv, n, job->packed + before * p->outputs + m * depth + low * mr, columns,
+                                       &source, &to);
+                    copied = 1;
+                    continue;
+                }
                 if (job->packed) {
                     NAME(tile)((int)mr, (int)nv, n, job->packed + before * p->outputs + m * depth + low * mr, columns,
                                &to);
@@ -482,11 +543,15 @@ TARGET static void NAME(forward_items)(const void *argument, ptrdiff_t begin, pt
         filled = item / job->parts;
         ptrdiff_t before = 0, step = job->part * job->pitch, phase = 0;
         xpc_ahead next = {0};
-        if (item + 1 < end && (item + 1) / job->parts != filled)
+        double pace = 0; /* lines to fetch for each k and vector of a panel */
+        if (item + 1 < end && (item + 1) / job->parts != filled) {
             next = NAME(look_ahead)(p, filled + 1, &job->x, 0, p->channels);
+            double steps = (double)xpc_ceil_div(last - first, NAME(MR)) * p->taps * xpc_ceil_div(it.outputs, LANES);
+            pace = (double)(next.left * xpc_ceil_div(next.length, LINE)) / steps;
+        }
         for (ptrdiff_t a = 0; a < p->v.weave; a++)
             for (ptrdiff_t b = 0; b < p->h.weave; b++, phase++) {
-                NAME(phase_of_piece)(job, &it, a, b, before, first, last, band, columns, sums + phase * step, &next);
+                NAME(phase_of_piece)(job, &it, a, b, before, first, last, band, columns, sums + phase * step, &next, pace);
                 before += (p->v.first[a + 1] - p->v.first[a]) * (p->h.first[b + 1] - p->h.first[b]) * p->channels;
             }
         if (phase > 1)
@@ -1155,6 +1220,7 @@ static int NAME(weight_gradient)(const xpc_blocked *conv, xpc_planes dy, xpc_pla
 }
 
 #undef AT_LEAST
+#undef STRAIGHT
 #undef EACH_WIDTH
 #undef EACH_SMALL
 #undef EACH_TILE

@@ -39,6 +39,8 @@ SHAPES = {
     "stride 2, one tap": ((3, 5, 9, 8), (6, 5, 1, 1), {"stride": 2}),
     "stride 3, leftovers": ((2, 2, 12, 20), (6, 2, 2, 4), {"stride": (3, 3), "padding": ((0, 1), (2, 0))}),
     "kernel below the stride": ((2, 2, 9, 10), (7, 2, 1, 2), {"stride": (2, 4)}),
+    "stride 2, rows of whole vectors": ((3, 40, 20, 64), (19, 40, 3, 3), {"stride": 2, "padding": 1}),
+    "stride 2, more padding than a vector": ((2, 3, 5, 38), (8, 3, 3, 3), {"stride": 2, "padding": 19}),
     "dilation": ((2, 2, 14, 13), (4, 2, 3, 2), {"dilation": (3, 2), "stride": (2, 3), "padding": 2}),
     "mostly padding": ((3, 4, 5, 4), (18, 4, 7, 7), {"padding": 3}),
     "padding beyond the image": ((1, 1, 2, 3), (3, 1, 2, 2), {"padding": ((4, 3), (5, 2))}),
