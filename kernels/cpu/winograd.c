@@ -203,9 +203,10 @@ static layout lay_out_weights(const xpc_winograd *conv, int lanes, int itemsize,
     plan.parts = xpc_min(xpc_ceil_div(threads, plan.shares), plan.pass);
     plan.group = xpc_ceil_div(plan.pass, plan.parts);
     ptrdiff_t tile = plan.points * itemsize * (channels + plan.group * lanes);
+    /* each block reads and writes all sums, so it has SOME tiles at least, beyond the cache if need be */
     ptrdiff_t tiles = xpc_max((BLOCK_BYTES - sums * plan.group) / tile, xpc_min(CACHE / tile, SOME));
     if (tiles < FEW)
-        tiles = MANY;
+        tiles = SOME;
     plan.slots = (int)xpc_min(threads, plan.shares * plan.parts);
     for (;;) {
         cut(conv, &plan, tiles);
