@@ -17,7 +17,9 @@ enum {
     PART = 384,              /* of a long sum: parts round less than one sum after the other */
     PIECE_OUTPUTS = 1024,    /* about: enough that the weights are not read too often */
     GRADIENT_OUTPUTS = 256,  /* about, for the gradient to the weights: a panel of filters in a near cache */
-    GRADIENT_BYTES = 512 << 10, /* but so much of dy where few taps walk over it: longer runs of memory are read */
+    /* but so much of dy where few taps walk over it, so that longer runs of memory are read; no more than PIECE_OUTPUTS, as
+     * they are one sum, and long ones round more */
+    GRADIENT_BYTES = 512 << 10,
     SHARE_BYTES = 1 << 20,   /* sums of a share of dw: they stay in the second-level cache */
     SHARES = 16
 };

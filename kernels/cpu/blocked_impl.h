@@ -1170,7 +1170,7 @@ static int NAME(gradient_of_group)(plan *p, xpc_planes dy, xpc_planes x, REAL *d
     ptrdiff_t reach = p->h.first[1] - 1;
     job.folded = reach > 0 && position(&p->h, reach, 0) - position(&p->h, 0, 0) == reach && job.group <= NAME(DR) / 2;
     if (job.folded || (p->taps == p->channels && p->v.split == 1 && p->h.split == 1))
-        outputs = xpc_max(outputs, GRADIENT_BYTES / (job.lanes * size));
+        outputs = xpc_max(outputs, xpc_min(GRADIENT_BYTES / (job.lanes * size), PIECE_OUTPUTS));
     job.pitch = job.folded ? (p->h.outputs - 1) * p->h.split + reach + 1 : p->h.size;
     for (;;) {
         cut(p, job.group, x, size, band, outputs);
