@@ -1,7 +1,9 @@
 # From Python's arrays to C: their memory, by the buffer protocol, and checks that no size overflows. Typed memoryviews
 # would do it too, in ten times as much machine code, and take microseconds to find theirs among fused types.
 
-from cpython.buffer cimport PyBUF_FORMAT, PyBUF_STRIDES, PyBuffer_IsContiguous, PyBuffer_Release, PyObject_GetBuffer
+from cpython.buffer cimport (
+    PyBUF_FORMAT, PyBUF_STRIDES, PyBuffer_IsContiguous, PyBuffer_Release, PyObject_CheckBuffer, PyObject_GetBuffer
+)
 from libc.stdlib cimport calloc, free
 
 cdef extern from "geometry.h":
@@ -79,6 +81,8 @@ cdef class _Arrays:
         """The memory of ``array``, which has ``ndim`` axes, or any number if that is below 0."""
         if self.taken == self.room:
             raise ValueError("more arrays than there is room for")
+        if not PyObject_CheckBuffer(array):
+            raise TypeError(f"{name}: expected an array, got {type(array).__name__}")
         cdef Py_buffer *view = &self.views[self.taken]
         PyObject_GetBuffer(array, view, PyBUF_FORMAT | PyBUF_STRIDES)
         self.taken += 1
@@ -157,7 +161,8 @@ cdef xpc_axis _axis(
     cdef xpc_axis axis
     if stride < 1 or dilation < 1:
         raise ValueError(f"stride and dilation must be at least 1, got {stride} and {dilation}")
-    _check_positive_product(<double> out * stride + <double> kernel * dilation + <double> (pad if pad > 0 else -pad))
+    cdef double beyond = pad  # -pad may overflow as an integer
+    _check_positive_product(<double> out * stride + <double> kernel * dilation + (beyond if pad > 0 else -beyond))
     axis.kernel, axis.stride, axis.pad, axis.dilation = kernel, stride, pad, dilation
     return axis
 

@@ -24,6 +24,7 @@ def depthwise_bytes(
     cdef xpc_direct conv = _direct(
         channels, filters, height, width, _axis(kernel_h, out_h, stride_h, pad_top, dilation_h),
         _axis(kernel_w, out_w, stride_w, pad_left, dilation_w), out_h, out_w)
+    _check_itemsize(itemsize)
     cdef Py_ssize_t size = xpc_depthwise_bytes(&conv, itemsize, most)
     return None if size < 0 else size
 

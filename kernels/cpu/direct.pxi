@@ -19,6 +19,11 @@ cdef extern from "direct.h" nogil:
         const xpc_direct *, const xpc_array4 *, const xpc_array4 *, const double *, const xpc_array4 *, double *,
         double *, Py_ssize_t)
 
+cdef Py_ssize_t _reach(const xpc_axis *axis, Py_ssize_t out) noexcept:
+    """How many pixels all windows together span, and some more."""
+    return out * axis.stride + axis.kernel * axis.dilation
+
+
 cdef xpc_direct _direct(
     Py_ssize_t channels, Py_ssize_t filters, Py_ssize_t height, Py_ssize_t width, xpc_axis vertical,
     xpc_axis horizontal, Py_ssize_t out_h, Py_ssize_t out_w
@@ -28,9 +33,17 @@ cdef xpc_direct _direct(
         raise ValueError("sizes must be at least 1")
     if vertical.pad < 0 or horizontal.pad < 0:
         raise ValueError("padding must be at least 0")
+    if vertical.pad > _reach(&vertical, out_h) or horizontal.pad > _reach(&horizontal, out_w):
+        raise ValueError("padding is wider than all windows together")
     conv.channels, conv.filters, conv.height, conv.width = channels, filters, height, width
     conv.vertical, conv.horizontal, conv.out_h, conv.out_w = vertical, horizontal, out_h, out_w
     return conv
+
+
+cdef int _check_itemsize(int itemsize) except -1:
+    if itemsize != sizeof(float) and itemsize != sizeof(double):
+        raise ValueError(f"itemsize: expected 4 or 8 bytes, got {itemsize}")
+    return 0
 
 
 def direct_bytes(
@@ -43,6 +56,7 @@ def direct_bytes(
     cdef xpc_direct conv = _direct(
         channels, filters, height, width, _axis(kernel_h, out_h, stride_h, pad_top, dilation_h),
         _axis(kernel_w, out_w, stride_w, pad_left, dilation_w), out_h, out_w)
+    _check_itemsize(itemsize)
     cdef Py_ssize_t size = xpc_direct_bytes(&conv, backward, itemsize, most)
     return None if size < 0 else size
 

@@ -203,7 +203,8 @@ def test_other_types_are_refused(kernel, name):
 
 @pytest.mark.parametrize(("kernel", "name"), EVERY)
 def test_what_is_no_array_is_refused(kernel, name):
-    refused(kernel, name, calls()[kernel][0][name].tolist(), "bytes-like object", TypeError)
+    refused(kernel, name, calls()[kernel][0][name].tolist(), f"{name}: expected an array, got list", TypeError)
+    refused(kernel, name, "four", f"{name}: expected an array, got str", TypeError)
 
 
 @pytest.mark.parametrize(("kernel", "name"), EVERY)
@@ -244,6 +245,41 @@ def test_arrays_are_released(kernel):
     gc.collect()
     for array in arrays.values():
         array.resize((array.size + 1,), refcheck=False)
+
+
+@pytest.mark.parametrize("pad", [2**63 - 1, 2**62, -(2**62), -(2**63)])
+@pytest.mark.parametrize(
+    "kernel", ["im2col", "col2im", "max_pool", "max_pool_backward", "avg_pool", "avg_pool_backward"]
+)
+def test_padding_beyond_the_address_space_is_refused(kernel, pad):
+    """-2**63 is the number that has no negative."""
+    arrays, numbers, _ = calls()[kernel]
+    at = 2 if "2" in kernel else 4  # after the strides, and the sizes of a pooling window
+    with pytest.raises(ValueError, match="sizes exceed the address space"):
+        getattr(_kernels, kernel)(*arrays.values(), *numbers[:at], pad, *numbers[at + 1 :])
+
+
+@pytest.mark.parametrize(
+    "kernel", ["direct", "direct_backward", "depthwise", "depthwise_input_gradient", "depthwise_weight_gradient"]
+)
+def test_padding_that_no_window_crosses_is_refused(kernel):
+    """All windows would lie in the padding, however far from the image; they did not all look before they read."""
+    arrays, numbers, _ = calls()[kernel]
+    if not _kernels.instruction_sets():
+        pytest.skip("the kernels were built by a compiler without vectors")
+    for at in (4, 5):
+        with pytest.raises(ValueError, match="padding is wider than all windows together"):
+            getattr(_kernels, kernel)(*arrays.values(), *numbers[:at], 2**40, *numbers[at + 1 :])
+
+
+@pytest.mark.parametrize("itemsize", [0, -4, 2, 16])
+def test_sizes_of_other_numbers_are_refused(itemsize):
+    """A size of 0 would be divided by."""
+    window = (1, 1, 5, 5, 3, 3, 3, 3, *STEPS)
+    with pytest.raises(ValueError, match=f"itemsize: expected 4 or 8 bytes, got {itemsize}"):
+        _kernels.direct_bytes(*window, False, itemsize, 1 << 20)
+    with pytest.raises(ValueError, match=f"itemsize: expected 4 or 8 bytes, got {itemsize}"):
+        _kernels.depthwise_bytes(*window, itemsize, 1 << 20)
 
 
 def test_single_entries_may_be_any_number_of_bytes_apart():
