@@ -12,10 +12,10 @@
 
 enum {
     BAND_BYTES = 65536, /* of what a thread lays out at once */
-    GROUP = 9,          /* taps whose sums are in registers at once */
     LINES = 4,          /* output rows whose sums are */
     SHARES = 8,         /* of the batch times channels, at least, for the threads to share the gradient of the weights, */
-    SHARE_COST = 16384  /* unless one would touch fewer numbers than this */
+    SHARE_COST = 16384, /* unless one would touch fewer numbers than this */
+    AHEAD = 4096        /* bytes, how long before they are read planes are asked for */
 };
 
 /* How a call is cut, and where things lie in the working memory of a thread. */
@@ -35,15 +35,16 @@ typedef struct {
 typedef struct {
     const xpc_direct *conv;
     const layout *plan;
-    const xpc_array4 *x, *y; /* x is dx in the gradient of the image, y is dy in both */
+    const xpc_array4 *x, *y, *dx; /* x is dx in the gradient of the image, y is dy in both; dx where it comes along */
     const void *w, *b;
     void *dw, *db;
-    int relu;
+    int relu, turned; /* turned: dy is seen by the taps, x by none, in the gradient of the weights */
     ptrdiff_t bands, shares;
     void *partial; /* dw and db of each share of the batch, where there are several */
     const ptrdiff_t *tab;   /* where the taps begin */
     const ptrdiff_t *first; /* for dx, which of them belong to each phase */
     const ptrdiff_t *order; /* and which weight each has */
+    const void *zeros, *seen; /* for planes that are read where they lie: a row, and the lanes that each tap sees */
     char *memory, *ready;   /* plan->bytes for each slot; which slots are set up */
 } call;
 
@@ -147,6 +148,20 @@ static int is_dense(const xpc_direct *conv, ptrdiff_t size)
     return 1;
 }
 
+#ifdef XPC_HAS_X86
+typedef struct {
+    int begin, end;
+} span;
+
+/* Of `lanes` results from column q on, those for which tap column j sees a pixel of its row. */
+static span lanes_seen(const xpc_direct *conv, ptrdiff_t q, ptrdiff_t j, ptrdiff_t lanes)
+{
+    ptrdiff_t at = q + j - conv->horizontal.pad; /* what the first lane sees */
+    ptrdiff_t end = xpc_min(xpc_min(conv->width - at, conv->out_w - q), lanes);
+    return (span){(int)xpc_min(xpc_max(-at, 0), lanes), (int)xpc_max(end, 0)};
+}
+#endif
+
 #define XPC_SOURCE "depthwise_impl.h"
 #include "instances.h"
 
@@ -188,14 +203,14 @@ int xpc_depthwise_dx_f64(const xpc_direct *conv, const xpc_array4 *dy, const dou
     CALL(image_gradient, f64, conv, dy, w, dx, most);
 }
 
-int xpc_depthwise_dw_f32(const xpc_direct *conv, const xpc_array4 *dy, const xpc_array4 *x, float *dw, float *db,
-                         ptrdiff_t most)
+int xpc_depthwise_gradients_f32(const xpc_direct *conv, const xpc_array4 *dy, const xpc_array4 *x, const float *w,
+                                const xpc_array4 *dx, float *dw, float *db, ptrdiff_t most)
 {
-    CALL(weight_gradient, f32, conv, dy, x, dw, db, most);
+    CALL(gradients, f32, conv, dy, x, w, dx, dw, db, most);
 }
 
-int xpc_depthwise_dw_f64(const xpc_direct *conv, const xpc_array4 *dy, const xpc_array4 *x, double *dw, double *db,
-                         ptrdiff_t most)
+int xpc_depthwise_gradients_f64(const xpc_direct *conv, const xpc_array4 *dy, const xpc_array4 *x, const double *w,
+                                const xpc_array4 *dx, double *dw, double *db, ptrdiff_t most)
 {
-    CALL(weight_gradient, f64, conv, dy, x, dw, db, most);
+    CALL(gradients, f64, conv, dy, x, w, dx, dw, db, most);
 }

@@ -8,10 +8,12 @@ cdef extern from "depthwise.h" nogil:
         const xpc_direct *, const xpc_array4 *, const double *, const double *, int, const xpc_array4 *, Py_ssize_t)
     int xpc_depthwise_dx_f32(const xpc_direct *, const xpc_array4 *, const float *, const xpc_array4 *, Py_ssize_t)
     int xpc_depthwise_dx_f64(const xpc_direct *, const xpc_array4 *, const double *, const xpc_array4 *, Py_ssize_t)
-    int xpc_depthwise_dw_f32(
-        const xpc_direct *, const xpc_array4 *, const xpc_array4 *, float *, float *, Py_ssize_t)
-    int xpc_depthwise_dw_f64(
-        const xpc_direct *, const xpc_array4 *, const xpc_array4 *, double *, double *, Py_ssize_t)
+    int xpc_depthwise_gradients_f32(
+        const xpc_direct *, const xpc_array4 *, const xpc_array4 *, const float *, const xpc_array4 *, float *, float *,
+        Py_ssize_t)
+    int xpc_depthwise_gradients_f64(
+        const xpc_direct *, const xpc_array4 *, const xpc_array4 *, const double *, const xpc_array4 *, double *,
+        double *, Py_ssize_t)
 
 
 def depthwise_bytes(
@@ -105,31 +107,54 @@ def depthwise_input_gradient(
     _direct_memory(failed)
 
 
-def depthwise_weight_gradient(
-    dy, x, dw, db, Py_ssize_t kernel_h, Py_ssize_t kernel_w, Py_ssize_t stride_h, Py_ssize_t stride_w,
+def depthwise_gradients(
+    dy, x, w, dx, dw, db, Py_ssize_t kernel_h, Py_ssize_t kernel_w, Py_ssize_t stride_h, Py_ssize_t stride_w,
     Py_ssize_t pad_top, Py_ssize_t pad_left, Py_ssize_t dilation_h, Py_ssize_t dilation_w, Py_ssize_t most, /
 ):
-    """Write the gradients of `depthwise` to w into dw (F, kh * kw), and to b into db (F,) unless that is None."""
-    cdef _Arrays arrays = _Arrays(4)
+    """Write the gradients of `depthwise` to w into dw (F, kh * kw), to b into db (F,), to x into dx from w.
+
+    db, and w with dx, may be None.
+    """
+    cdef _Arrays arrays = _Arrays(6)
+    cdef xpc_array4 to
     cdef xpc_array4 gradients = _array4(arrays.numbers("dy", dy, 4, READ))
     cdef xpc_array4 images = _array4(arrays.numbers("x", x, 4, READ))
-    cdef const Py_buffer *weights = arrays.block("dw", dw, 2, WRITTEN)
-    cdef void *to_weights = weights.buf
-    cdef void *to_bias = arrays.optional("db", db, WRITTEN, weights.shape[0])
+    cdef const Py_buffer *like = arrays.block("dw", dw, 2, WRITTEN)
+    cdef const Py_buffer *weights = NULL
+    cdef void *to_weights = like.buf
+    cdef void *to_bias = arrays.optional("db", db, WRITTEN, like.shape[0])
+    cdef const xpc_array4 *to_images = NULL
+    cdef const void *from_weights = NULL
     cdef xpc_direct conv
     cdef int failed
+    if (dx is None) != (w is None):
+        raise ValueError("dx takes w, and w is for dx")
     if db is not None:
-        memset(to_bias, 0, weights.shape[0] * weights.itemsize)
+        memset(to_bias, 0, like.shape[0] * like.itemsize)
+    if dx is not None:
+        weights = arrays.block("w", w, 2, READ)
+        to = _array4(arrays.numbers("dx", dx, 4, WRITTEN))
+        if weights.shape[0] != like.shape[0] or weights.shape[1] != like.shape[1]:
+            raise ValueError("dw must have the shape of w")
+        for axis in range(4):
+            if to.shape[axis] != images.shape[axis]:
+                raise ValueError("dx must have the shape of x")
+        from_weights, to_images = weights.buf, &to
     if images.shape[0] == 0:
-        memset(to_weights, 0, weights.len)
+        memset(to_weights, 0, like.len)
         return
     conv = _checked_depthwise(
-        &images, &gradients, weights.shape[0], weights.shape[1], kernel_h, kernel_w, stride_h, stride_w, pad_top,
-        pad_left, dilation_h, dilation_w, arrays.itemsize)
+        &images, &gradients, like.shape[0], like.shape[1], kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left,
+        dilation_h, dilation_w, arrays.itemsize)
+    if dx is not None:
+        _check_planes(&to, arrays.itemsize)
     with nogil:
         if arrays.is_double:
-            failed = xpc_depthwise_dw_f64(
-                &conv, &gradients, &images, <double *> to_weights, <double *> to_bias, most)
+            failed = xpc_depthwise_gradients_f64(
+                &conv, &gradients, &images, <const double *> from_weights, to_images, <double *> to_weights,
+                <double *> to_bias, most)
         else:
-            failed = xpc_depthwise_dw_f32(&conv, &gradients, &images, <float *> to_weights, <float *> to_bias, most)
+            failed = xpc_depthwise_gradients_f32(
+                &conv, &gradients, &images, <const float *> from_weights, to_images, <float *> to_weights,
+                <float *> to_bias, most)
     _direct_memory(failed)

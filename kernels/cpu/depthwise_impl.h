@@ -15,17 +15,17 @@ typedef struct {
     int streamed; /* whether each vector of the results is a line that is written past the caches */
 } NAME(slide);
 
-INLINE void NAME(put)(const NAME(slide) *job, const int block, const VEC *sums, ptrdiff_t r, ptrdiff_t q)
+/* Vectors of some rows of results, `to_row` apart; past the caches where `streamed`. */
+INLINE void NAME(put)(const int block, const VEC *sums, int relu, int streamed, REAL *to, ptrdiff_t to_row, ptrdiff_t left)
 {
-    for (int line = 0; line < block; line++) {
-        VEC sum = job->relu ? POSITIVE(sums[line]) : sums[line];
-        REAL *to = job->to + (r + line) * job->to_row + q;
-        if (job->streamed)
+    for (int line = 0; line < block; line++, to += to_row) {
+        VEC sum = relu ? POSITIVE(sums[line]) : sums[line];
+        if (streamed)
             STREAM(to, sum);
-        else if (q + LANES <= job->width)
+        else if (left >= LANES)
             STORE(to, sum);
         else
-            STORE_FIRST(to, FIRST((int)(job->width - q)), sum);
+            STORE_FIRST(to, FIRST((int)left), sum);
     }
 }
 
@@ -43,11 +43,12 @@ INLINE ptrdiff_t NAME(slide_any)(const NAME(slide) *job, const int block, ptrdif
                 for (int line = 0; line < block; line++)
                     sums[line] = FMA(weight, LOAD(from + line * job->pitch + job->tab[t]), sums[line]);
             }
-            NAME(put)(job, block, sums, r, q);
+            NAME(put)(block, sums, job->relu, job->streamed, job->to + r * job->to_row + q, job->to_row, job->width - q);
         }
     return r;
 }
 
+#if ISA == XPC_BASELINE
 /* The same for kernels of `size` by `size` taps side by side, the first at tab[0]. */
 INLINE ptrdiff_t NAME(slide_dense)(const NAME(slide) *job, const int size, const int block, ptrdiff_t r, ptrdiff_t rows)
 {
@@ -68,7 +69,7 @@ INLINE ptrdiff_t NAME(slide_dense)(const NAME(slide) *job, const int size, const
                         if (row >= line && row - line < size)
                             sums[line] = FMA(weights[(row - line) * size + j], seen, sums[line]);
                 }
-            NAME(put)(job, block, sums, r, q);
+            NAME(put)(block, sums, job->relu, job->streamed, job->to + r * job->to_row + q, job->to_row, job->width - q);
         }
     return r;
 }
@@ -83,6 +84,8 @@ TARGET static void NAME(slide_5)(const NAME(slide) *job, ptrdiff_t rows)
     NAME(slide_dense)(job, 5, 1, NAME(slide_dense)(job, 5, LINES, 0, rows), rows);
 }
 
+#endif
+
 TARGET static void NAME(slide_all)(const NAME(slide) *job, ptrdiff_t rows)
 {
     NAME(slide_any)(job, 1, NAME(slide_any)(job, LINES, 0, rows), rows);
@@ -91,18 +94,169 @@ TARGET static void NAME(slide_all)(const NAME(slide) *job, ptrdiff_t rows)
 /* `dense` is the size of kernels with taps side by side, else 0. */
 static void NAME(run)(const NAME(slide) *job, int dense, ptrdiff_t rows)
 {
-    if (dense == 3)
+#if ISA == XPC_BASELINE
+    if (dense == 3) {
         NAME(slide_3)(job, rows);
-    else if (dense == 5)
+        return;
+    }
+    if (dense == 5) {
         NAME(slide_5)(job, rows);
-    else
-        NAME(slide_all)(job, rows);
+        return;
+    }
+#endif
+    (void)dense;
+    NAME(slide_all)(job, rows);
 }
 
 static int NAME(dense)(const xpc_direct *conv)
 {
     return is_dense(conv, 3) ? 3 : is_dense(conv, 5) ? 5 : 0;
 }
+
+/* The same, 0 too where planes have to be laid out. */
+static int NAME(is_swept)(const xpc_direct *conv)
+{
+    return ISA == XPC_BASELINE ? 0 : NAME(dense)(conv);
+}
+
+#if ISA != XPC_BASELINE /* where lanes can be left out of loads at full speed */
+/* ---- what sweeps ------------------------------------------------------------------------------------------------- */
+
+/* A plane under a kernel of `size` by `size` taps side by side, read where it lies: rows beyond it are a row of zeros, and
+ * columns beyond it are lanes that are not loaded. With s[r, q] what tap (0, 0) sees from entry (r, q) of the results,
+ *
+ *     to[r, q] = b + sum over i, j of w[i, j] s[r + i, q + j]
+ *     sums[i, j] += sum over r, q of centre[r, q] s[r + i, q + j], lane by lane, and behind them those of dy by itself
+ *
+ * which is the convolution with from = x and its gradient with from = dy and the taps from the last to the first, or the
+ * gradient of the weights with x and dy either way round. */
+typedef struct {
+    const REAL *from, *zeros;
+    ptrdiff_t from_height, from_width, above, left; /* the padding before the plane, also negative */
+    const MASK *seen;                               /* for each vector of a row, for each j: the lanes in the plane */
+    const REAL *w;
+    REAL b, *to;
+    const REAL *centre;
+    REAL *sums;
+    ptrdiff_t width;                   /* of rows of the results and of the centre */
+    ptrdiff_t from_ahead, centre_ahead; /* how far away what is read next lies */
+    int turned;                         /* whether dy is seen, and not the centre */
+    int relu, streamed;
+} NAME(sweep);
+
+/* `block` rows from row r on: rows[row] is what tap (0, 0) sees of them, one row after the other. */
+INLINE void NAME(sweep_block)(const NAME(sweep) *job, const int size, const int block, const int results,
+                              const int products, const REAL *const *rows, ptrdiff_t r, const VEC *weights, VEC *acc,
+                              VEC *total)
+{
+    const REAL *soon = job->from + r * job->from_width + job->from_ahead;
+    const REAL *centre = products ? job->centre + r * job->width : NULL;
+    const MASK *seen = job->seen;
+    for (ptrdiff_t q = 0; q < job->width; q += LANES, seen += size) {
+        VEC sums[LINES], centres[LINES];
+        MASK inside = FIRST((int)xpc_min(job->width - q, LANES));
+        for (int line = 0; line < block; line++) {
+            XPC_SOON(soon + line * job->from_width + q);
+            if (results)
+                sums[line] = SPLAT(job->b);
+            if (products) {
+                centres[line] = LOAD_FIRST(inside, centre + line * job->width + q);
+                XPC_SOON(centre + line * job->width + q + job->centre_ahead);
+                if (!results && !job->turned)
+                    *total += centres[line];
+            }
+        }
+        XPC_UNROLL for (int row = 0; row < size + block - 1; row++)
+            XPC_UNROLL for (int j = 0; j < size; j++)
+            {
+                VEC pixels = LOAD_FIRST(seen[j], rows[row] + q + j);
+                XPC_UNROLL for (int line = 0; line < block; line++)
+                    if (row >= line && row - line < size) {
+                        const int t = (row - line) * size + j;
+                        if (results)
+                            sums[line] = FMA(weights[t], pixels, sums[line]);
+                        if (products)
+                            acc[t] = FMA(centres[line], pixels, acc[t]);
+                    }
+                if (products && size == 3 && j == 1 && row >= 1 && row <= block && (results || job->turned))
+                    *total += pixels;
+            }
+        if (results)
+            NAME(put)(block, sums, job->relu, job->streamed, job->to + r * job->width + q, job->width, job->width - q);
+    }
+}
+
+/* Rows [begin, end), in blocks of `lines` where these see no row beyond the plane. With `results`, w is used; with
+ * `products`, centre is. */
+INLINE void NAME(sweep_rows)(const NAME(sweep) *given, const int size, const int lines, const int results,
+                             const int products, ptrdiff_t begin, ptrdiff_t end)
+{
+    const NAME(sweep) job = *given; /* which no store can change, as far as a compiler sees */
+    VEC weights[25], acc[25], total = SPLAT((REAL)0);
+    XPC_UNROLL for (int i = 0; i < size; i++)
+        XPC_UNROLL for (int j = 0; j < size; j++)
+        {
+            if (results)
+                weights[i * size + j] = SPLAT(job.w[i * size + j]);
+            acc[i * size + j] = SPLAT((REAL)0);
+        }
+    for (ptrdiff_t r = begin; r < end;) {
+        const REAL *rows[LINES + 4], *first = job.from + (r - job.above) * job.from_width - job.left;
+        if (r >= job.above && r + lines <= end && r + lines + size - 1 - job.above <= job.from_height) {
+            XPC_UNROLL for (int row = 0; row < size + lines - 1; row++) rows[row] = first + row * job.from_width;
+            NAME(sweep_block)(&job, size, lines, results, products, rows, r, weights, acc, &total);
+            r += lines;
+        } else {
+            XPC_UNROLL for (int row = 0; row < size; row++)
+            {
+                ptrdiff_t at = r + row - job.above;
+                rows[row] = at >= 0 && at < job.from_height ? first + row * job.from_width : job.zeros - job.left;
+            }
+            NAME(sweep_block)(&job, size, 1, results, products, rows, r, weights, acc, &total);
+            r++;
+        }
+    }
+    if (!products)
+        return;
+    /* rows by themselves first, so that rounding grows with their number plus that of calls, not with the product */
+    XPC_UNROLL for (int i = 0; i < size; i++)
+        XPC_UNROLL for (int j = 0; j < size; j++)
+        {
+            REAL *sum = job.sums + (i * size + j) * LANES;
+            STORE(sum, LOAD(sum) + acc[i * size + j]);
+        }
+    STORE(job.sums + size * size * LANES, LOAD(job.sums + size * size * LANES) + total);
+}
+
+TARGET static void NAME(sweep_3)(const NAME(sweep) *job, ptrdiff_t begin, ptrdiff_t end)
+{
+    NAME(sweep_rows)(job, 3, LINES, 1, 0, begin, end);
+}
+
+TARGET static void NAME(sweep_5)(const NAME(sweep) *job, ptrdiff_t begin, ptrdiff_t end)
+{
+    NAME(sweep_rows)(job, 5, REGISTERS >= 32 ? LINES : 2, 1, 0, begin, end);
+}
+
+TARGET static void NAME(sweep_products_3)(const NAME(sweep) *job, ptrdiff_t begin, ptrdiff_t end)
+{
+    NAME(sweep_rows)(job, 3, LINES, 0, 1, begin, end);
+}
+
+#if !DOUBLE /* too rare to be worth the code */
+TARGET static void NAME(sweep_both_3)(const NAME(sweep) *job, ptrdiff_t begin, ptrdiff_t end)
+{
+    NAME(sweep_rows)(job, 3, LINES, 1, 1, begin, end);
+}
+#endif
+
+#if REGISTERS >= 32
+TARGET static void NAME(sweep_products_5)(const NAME(sweep) *job, ptrdiff_t begin, ptrdiff_t end)
+{
+    NAME(sweep_rows)(job, 5, 2, 0, 1, begin, end);
+}
+#endif
+#endif
 
 /* ---- memory ------------------------------------------------------------------------------------------------------ */
 
@@ -116,6 +270,18 @@ static char *NAME(slot)(const call *job, int slot)
     return memory;
 }
 
+#if ISA != XPC_BASELINE
+/* Which lanes each tap of a row sees: in the plane, and not behind the results. */
+TARGET static void NAME(fill_seen)(const xpc_direct *conv, MASK *seen)
+{
+    ptrdiff_t taps = conv->horizontal.kernel, count = xpc_ceil_div(conv->out_w, LANES) * taps;
+    for (ptrdiff_t k = 0; k < count; k++) {
+        span of = lanes_seen(conv, k / taps * LANES, k % taps, LANES);
+        seen[k] = (MASK)(FIRST(of.end) & ~FIRST(of.begin));
+    }
+}
+#endif
+
 /* Start a call: `tab` and so on are set up in memory for all slots. Returns that memory, NULL where there is none. */
 static char *NAME(start)(call *job, const xpc_direct *conv, const layout *plan, int image, ptrdiff_t most, int *slots)
 {
@@ -124,6 +290,9 @@ static char *NAME(start)(call *job, const xpc_direct *conv, const layout *plan, 
     ptrdiff_t tab = take(&shared, weights * index), order = take(&shared, weights * index);
     ptrdiff_t first = take(&shared, (conv->vertical.stride * conv->horizontal.stride + 1) * index);
     ptrdiff_t ready = take(&shared, *slots);
+    ptrdiff_t swept = NAME(is_swept)(conv), vectors = xpc_ceil_div(conv->out_w, LANES);
+    ptrdiff_t zeros = take(&shared, swept ? conv->width * (ptrdiff_t)sizeof(REAL) : 0);
+    ptrdiff_t seen = take(&shared, swept * vectors * (ptrdiff_t)sizeof(MASK));
     char *memory = take_slots(shared.bytes, plan->bytes, most, slots);
     if (!memory)
         return NULL;
@@ -138,11 +307,20 @@ static char *NAME(start)(call *job, const xpc_direct *conv, const layout *plan, 
     job->first = (ptrdiff_t *)(memory + first);
     job->ready = memset(memory + ready, 0, (size_t)*slots);
     job->memory = memory + shared.bytes;
+#if ISA != XPC_BASELINE
+    if (swept) {
+        job->zeros = memset(memory + zeros, 0, (size_t)conv->width * sizeof(REAL));
+        job->seen = memory + seen;
+        NAME(fill_seen)(conv, (MASK *)(memory + seen));
+    }
+#else
+    (void)zeros, (void)seen;
+#endif
     return memory;
 }
 
 /* What output rows [begin, end) see of one plane of the image, into its phases. */
-INLINE void NAME(split_plane)(const call *job, const REAL *plane, ptrdiff_t begin, ptrdiff_t end, REAL *phases)
+TARGET static void NAME(split_plane)(const call *job, const REAL *plane, ptrdiff_t begin, ptrdiff_t end, REAL *phases)
 {
     const xpc_direct *conv = job->conv;
     const layout *plan = job->plan;
@@ -168,6 +346,17 @@ static const REAL *NAME(plane_of)(const xpc_array4 *images, ptrdiff_t n, ptrdiff
     return (const REAL *)(images->data + n * images->strides[0] + c * images->strides[1]);
 }
 
+#if ISA != XPC_BASELINE
+/* A sweep over a plane of the image; the one after it in memory comes next, unless told otherwise. */
+static NAME(sweep) NAME(sweep_of)(const call *job, const REAL *from)
+{
+    const xpc_direct *conv = job->conv;
+    return (NAME(sweep)){.from = from, .zeros = job->zeros, .from_height = conv->height, .from_width = conv->width,
+                         .above = conv->vertical.pad, .left = conv->horizontal.pad, .seen = job->seen,
+                         .width = conv->out_w, .from_ahead = AHEAD / (ptrdiff_t)sizeof(REAL)};
+}
+#endif
+
 /* ---- forward ----------------------------------------------------------------------------------------------------- */
 
 /* Items are bands of channels of images. */
@@ -176,14 +365,31 @@ TARGET static void NAME(forward_items)(const void *argument, ptrdiff_t begin, pt
     const call *job = argument;
     const xpc_direct *conv = job->conv;
     const layout *plan = job->plan;
-    REAL *image = (REAL *)(NAME(slot)(job, slot) + plan->image);
-    int dense = NAME(dense)(conv), streamed = NAME(is_in_lines)(job->y);
+    int dense = NAME(dense)(conv), swept = NAME(is_swept)(conv), streamed = NAME(is_in_lines)(job->y);
+    REAL *image = swept ? NULL : (REAL *)(NAME(slot)(job, slot) + plan->image);
     for (; begin < end; begin++) {
         ptrdiff_t band = begin % job->bands, c = begin / job->bands % conv->channels;
         ptrdiff_t n = begin / job->bands / conv->channels;
         ptrdiff_t first = band * plan->band, last = xpc_min(first + plan->band, conv->out_h);
-        NAME(split_plane)(job, NAME(plane_of)(job->x, n, c), first, last, image);
+        const REAL *x = NAME(plane_of)(job->x, n, c);
+        if (!swept)
+            NAME(split_plane)(job, x, first, last, image);
         for (ptrdiff_t f = c * plan->multiplier; f < (c + 1) * plan->multiplier; f++) {
+#if ISA != XPC_BASELINE
+            if (swept) {
+                NAME(sweep) sweep = NAME(sweep_of)(job, x);
+                sweep.w = (const REAL *)job->w + f * plan->taps;
+                sweep.b = job->b ? ((const REAL *)job->b)[f] : 0;
+                sweep.to = (REAL *)NAME(plane_of)(job->y, n, f);
+                sweep.relu = job->relu;
+                sweep.streamed = streamed;
+                if (swept == 3)
+                    NAME(sweep_3)(&sweep, first, last);
+                else
+                    NAME(sweep_5)(&sweep, first, last);
+                continue;
+            }
+#endif
             NAME(slide) slide = {.from = image, .tab = job->tab, .w = (const REAL *)job->w + f * plan->taps,
                                  .b = job->b ? ((const REAL *)job->b)[f] : 0,
                                  .to = (REAL *)NAME(plane_of)(job->y, n, f) + first * conv->out_w,
@@ -263,7 +469,7 @@ TARGET static void NAME(image_items)(const void *argument, ptrdiff_t begin, ptrd
     char *memory = NAME(slot)(job, slot);
     REAL *gradient = (REAL *)(memory + plan->gradient) + plan->lead, *weights = (REAL *)(memory + plan->sums);
     ptrdiff_t count = plan->multiplier * plan->taps;
-    int dense = plan->multiplier == 1 ? NAME(dense)(conv) : 0;
+    int dense = plan->multiplier == 1 && !NAME(is_swept)(conv) ? NAME(dense)(conv) : 0;
     NAME(pixels) pixels = NAME(pixels_of)(rows, conv->out_w, plan->pitch);
     for (; begin < end; begin++) {
         ptrdiff_t band = begin % job->bands, c = begin / job->bands % conv->channels;
@@ -290,9 +496,31 @@ TARGET static void NAME(image_items)(const void *argument, ptrdiff_t begin, ptrd
     }
 }
 
+/* The same where planes are swept: the convolution of dy with the taps from the last to the first. */
+static int NAME(turned_forward)(const xpc_direct *conv, const xpc_array4 *dy, const REAL *w, const xpc_array4 *dx,
+                                ptrdiff_t most)
+{
+    xpc_direct turned = {conv->channels, conv->filters, conv->out_h, conv->out_w, conv->height, conv->width,
+                         conv->vertical, conv->horizontal};
+    turned.vertical.pad = conv->vertical.kernel - 1 - conv->vertical.pad;
+    turned.horizontal.pad = conv->horizontal.kernel - 1 - conv->horizontal.pad;
+    ptrdiff_t taps = conv->vertical.kernel * conv->horizontal.kernel;
+    REAL *weights = xpc_arena_take((size_t)(conv->filters * taps) * sizeof(REAL));
+    if (!weights)
+        return -1;
+    for (ptrdiff_t f = 0; f < conv->filters; f++)
+        for (ptrdiff_t t = 0; t < taps; t++)
+            weights[f * taps + t] = w[(f + 1) * taps - 1 - t];
+    int failed = NAME(forward)(&turned, dy, weights, NULL, 0, dx, most);
+    xpc_arena_give(weights);
+    return failed;
+}
+
 static int NAME(image_gradient)(const xpc_direct *conv, const xpc_array4 *dy, const REAL *w, const xpc_array4 *dx,
                                 ptrdiff_t most)
 {
+    if (NAME(is_swept)(conv) && conv->filters == conv->channels)
+        return NAME(turned_forward)(conv, dy, w, dx, most);
     layout plan = lay_out(conv, IMAGE, sizeof(REAL), 0);
     call job = {.x = dx, .y = dy, .w = w, .bands = xpc_ceil_div(conv->out_h + plan.below, plan.band)};
     ptrdiff_t items = dy->shape[0] * conv->channels * job.bands;
@@ -313,7 +541,7 @@ static int NAME(image_gradient)(const xpc_direct *conv, const xpc_array4 *dy, co
 INLINE void NAME(dot_any)(const int taps, ptrdiff_t rows, ptrdiff_t width, const REAL *dy, ptrdiff_t dy_row,
                           const REAL *x, ptrdiff_t pitch, const ptrdiff_t *tab, REAL *sums)
 {
-    VEC acc[GROUP];
+    VEC acc[9];
     SIEVE lanes[2] = {SIEVE_FIRST(LANES), SIEVE_FIRST((int)((width - 1) % LANES + 1))};
     ptrdiff_t vectors = (width - 1) / LANES + 1, count = rows * vectors, column = 0;
     for (int t = 0; t < taps; t++)
@@ -333,6 +561,7 @@ INLINE void NAME(dot_any)(const int taps, ptrdiff_t rows, ptrdiff_t width, const
         STORE(sums + t * LANES, LOAD(sums + t * LANES) + acc[t]);
 }
 
+#if ISA == XPC_BASELINE
 /* The same for kernels of `size` by `size` taps side by side, for blocks of rows; returns how many rows it did. */
 INLINE ptrdiff_t NAME(dot_dense)(const int size, const int block, ptrdiff_t rows, ptrdiff_t width, const REAL *dy,
                                  ptrdiff_t dy_row, const REAL *x, ptrdiff_t pitch, REAL *sums)
@@ -382,25 +611,19 @@ TARGET static void NAME(dots_5)(ptrdiff_t rows, ptrdiff_t width, const REAL *dy,
 }
 #endif
 
-TARGET static void NAME(dots)(int taps, ptrdiff_t rows, ptrdiff_t width, const REAL *dy, ptrdiff_t dy_row,
+#endif
+
+/* The same for all taps, in groups whose sums stay in registers. */
+TARGET static void NAME(dots)(ptrdiff_t taps, ptrdiff_t rows, ptrdiff_t width, const REAL *dy, ptrdiff_t dy_row,
                               const REAL *x, ptrdiff_t pitch, const ptrdiff_t *tab, REAL *sums)
 {
-#define XPC_CASE(t) \
-    case t: \
-        NAME(dot_any)(t, rows, width, dy, dy_row, x, pitch, tab, sums); \
-        break
-    switch (taps) {
-        XPC_CASE(1);
-        XPC_CASE(2);
-        XPC_CASE(3);
-        XPC_CASE(4);
-        XPC_CASE(5);
-        XPC_CASE(6);
-        XPC_CASE(7);
-        XPC_CASE(8);
-        XPC_CASE(9);
-    }
-#undef XPC_CASE
+    ptrdiff_t t = 0;
+    for (; taps - t >= 9; t += 9)
+        NAME(dot_any)(9, rows, width, dy, dy_row, x, pitch, tab + t, sums + t * LANES);
+    for (; taps - t >= 3; t += 3)
+        NAME(dot_any)(3, rows, width, dy, dy_row, x, pitch, tab + t, sums + t * LANES);
+    for (; t < taps; t++)
+        NAME(dot_any)(1, rows, width, dy, dy_row, x, pitch, tab + t, sums + t * LANES);
 }
 
 /* Rows of one filter's dy, filled up with zeros to whole vectors; sum += their sum, lane by lane. */
@@ -422,17 +645,75 @@ INLINE void NAME(copy_rows)(const REAL *dy, ptrdiff_t rows, ptrdiff_t width, REA
     STORE(sum, LOAD(sum) + total);
 }
 
+#if ISA != XPC_BASELINE
+/* How far away the next plane is that is read, or memory that is read soon where planes are large. */
+static ptrdiff_t NAME(ahead)(const REAL *plane, const REAL *next, ptrdiff_t numbers)
+{
+    return numbers * (ptrdiff_t)sizeof(REAL) > 4 * AHEAD ? AHEAD / (ptrdiff_t)sizeof(REAL) : next - plane;
+}
+
+/* Channel c of image n, into dw and db of its filters lane by lane, and dx if that is wanted; image `next` is the next. */
+static void NAME(sweep_weights)(const call *job, ptrdiff_t n, ptrdiff_t c, ptrdiff_t next, REAL *all)
+{
+    const xpc_direct *conv = job->conv;
+    ptrdiff_t taps = job->plan->taps, size = conv->height * conv->width, out_size = conv->out_h * conv->out_w;
+    const REAL *x = NAME(plane_of)(job->x, n, c);
+    REAL turned[9];
+    for (ptrdiff_t f = 0; f < job->plan->multiplier; f++) {
+        ptrdiff_t number = c * job->plan->multiplier + f;
+        const REAL *dy = NAME(plane_of)(job->y, n, number);
+        NAME(sweep) sweep = NAME(sweep_of)(job, x);
+        sweep.centre = dy;
+        sweep.from_ahead = NAME(ahead)(x, NAME(plane_of)(job->x, next, c), size);
+        sweep.centre_ahead = NAME(ahead)(dy, NAME(plane_of)(job->y, next, number), out_size);
+        sweep.sums = all + f * (taps + 1) * LANES;
+        if (job->turned) {
+            ptrdiff_t ahead = sweep.from_ahead;
+            sweep.from = dy;
+            sweep.centre = x;
+            sweep.from_ahead = sweep.centre_ahead;
+            sweep.centre_ahead = ahead;
+            sweep.turned = 1;
+        }
+        if (job->dx) {
+            sweep.to = (REAL *)NAME(plane_of)(job->dx, n, c);
+            sweep.streamed = NAME(is_in_lines)(job->dx);
+            for (int t = 0; t < 9; t++)
+                turned[t] = ((const REAL *)job->w)[number * 9 + 8 - t];
+            sweep.w = turned;
+        }
+        for (ptrdiff_t first = 0; first < conv->out_h; first += job->plan->band) {
+            ptrdiff_t last = xpc_min(first + job->plan->band, conv->out_h);
+#if !DOUBLE
+            if (job->dx) {
+                NAME(sweep_both_3)(&sweep, first, last);
+                continue;
+            }
+#endif
+#if REGISTERS >= 32
+            if (conv->vertical.kernel == 5)
+                NAME(sweep_products_5)(&sweep, first, last);
+            else
+#endif
+                NAME(sweep_products_3)(&sweep, first, last);
+        }
+    }
+}
+#endif
+
 /* Items are shares of the batch of one channel after the other. */
 TARGET static void NAME(weight_items)(const void *argument, ptrdiff_t begin, ptrdiff_t end, int slot)
 {
     const call *job = argument;
     const xpc_direct *conv = job->conv;
     const layout *plan = job->plan;
-    char *memory = NAME(slot)(job, slot);
+    int dense = NAME(dense)(conv), swept = NAME(is_swept)(conv);
+    if (swept == 5 && REGISTERS < 32)
+        swept = 0;
+    char *memory = swept ? job->memory + slot * plan->bytes : NAME(slot)(job, slot);
     REAL *image = (REAL *)(memory + plan->image), *gradient = (REAL *)(memory + plan->gradient);
     REAL *all = (REAL *)(memory + plan->sums);
-    ptrdiff_t taps = plan->taps, groups = xpc_ceil_div(taps, GROUP), width = conv->out_w;
-    int dense = NAME(dense)(conv);
+    ptrdiff_t taps = plan->taps, width = conv->out_w;
     for (ptrdiff_t item = begin; item < end; item++) {
         ptrdiff_t c = item / job->shares, share = item % job->shares, batch = job->x->shape[0];
         REAL *dw = job->dw, *db = job->db;
@@ -441,7 +722,12 @@ TARGET static void NAME(weight_items)(const void *argument, ptrdiff_t begin, ptr
             db = dw + conv->filters * taps;
         }
         memset(all, 0, (size_t)(plan->multiplier * (taps + 1) * LANES) * sizeof(REAL));
-        for (ptrdiff_t n = batch * share / job->shares; n < batch * (share + 1) / job->shares; n++)
+        xpc_range images = panel(batch, job->shares, share);
+#if ISA != XPC_BASELINE
+        for (ptrdiff_t n = images.begin; swept && n < images.end; n++)
+            NAME(sweep_weights)(job, n, c, n + 1 < images.end ? n + 1 : images.begin, all);
+#endif
+        for (ptrdiff_t n = images.begin; !swept && n < images.end; n++)
             for (ptrdiff_t first = 0; first < conv->out_h; first += plan->band) {
                 ptrdiff_t rows = xpc_min(plan->band, conv->out_h - first);
                 NAME(split_plane)(job, NAME(plane_of)(job->x, n, c), first, first + rows, image);
@@ -449,6 +735,7 @@ TARGET static void NAME(weight_items)(const void *argument, ptrdiff_t begin, ptr
                     REAL *sums = all + f * (taps + 1) * LANES;
                     const REAL *dy = NAME(plane_of)(job->y, n, c * plan->multiplier + f) + first * width;
                     NAME(copy_rows)(dy, rows, width, gradient, plan->width, sums + taps * LANES);
+#if ISA == XPC_BASELINE
                     if (dense == 3) {
                         NAME(dots_3)(rows, width, gradient, plan->width, image, plan->pitch, sums);
                         continue;
@@ -459,21 +746,22 @@ TARGET static void NAME(weight_items)(const void *argument, ptrdiff_t begin, ptr
                         continue;
                     }
 #endif
-                    for (ptrdiff_t g = 0; g < groups; g++) {
-                        xpc_range t = panel(taps, groups, g);
-                        NAME(dots)((int)(t.end - t.begin), rows, width, gradient, plan->width, image, plan->pitch,
-                                   job->tab + t.begin, sums + t.begin * LANES);
-                    }
+#else
+                    (void)dense;
+#endif
+                    NAME(dots)(taps, rows, width, gradient, plan->width, image, plan->pitch, job->tab, sums);
                 }
             }
         for (ptrdiff_t f = 0; f < plan->multiplier; f++) {
             const REAL *sums = all + f * (taps + 1) * LANES;
             for (ptrdiff_t t = 0; t < taps; t++)
-                dw[(c * plan->multiplier + f) * taps + t] = SUM(LOAD(sums + t * LANES));
+                dw[(c * plan->multiplier + f) * taps + t] = SUM(LOAD(sums + (job->turned ? taps - 1 - t : t) * LANES));
             if (db)
                 db[c * plan->multiplier + f] = SUM(LOAD(sums + taps * LANES));
         }
     }
+    if (job->dx)
+        NAME(end_of_stream)();
 }
 
 /* dw and db are the sums over the shares, always in the same order. */
@@ -489,11 +777,24 @@ static void NAME(add_shares)(const call *job)
         memcpy(db, sums + weights, (size_t)filters * sizeof(REAL));
 }
 
-static int NAME(weight_gradient)(const xpc_direct *conv, const xpc_array4 *dy, const xpc_array4 *x, REAL *dw, REAL *db,
-                                 ptrdiff_t most)
+/* Whether one sweep does for all gradients: results as large as the image. */
+static int NAME(is_one_sweep)(const xpc_direct *conv)
 {
+    return !DOUBLE && NAME(is_swept)(conv) == 3 && conv->filters == conv->channels && conv->vertical.pad == 1 &&
+           conv->horizontal.pad == 1 && conv->out_h == conv->height && conv->out_w == conv->width;
+}
+
+static int NAME(gradients)(const xpc_direct *conv, const xpc_array4 *dy, const xpc_array4 *x, const REAL *w,
+                           const xpc_array4 *dx, REAL *dw, REAL *db, ptrdiff_t most)
+{
+    if (dx && !NAME(is_one_sweep)(conv)) {
+        if (NAME(image_gradient)(conv, dy, w, dx, most))
+            return -1;
+        dx = NULL;
+    }
     layout plan = lay_out(conv, WEIGHTS, sizeof(REAL), 0);
-    call job = {.x = x, .y = dy, .dw = dw, .db = db};
+    /* with or without dx, so that it makes no difference to dw */
+    call job = {.x = x, .y = dy, .w = w, .dx = dx, .dw = dw, .db = db, .turned = NAME(is_one_sweep)(conv)};
     ptrdiff_t batch = x->shape[0], each = plan.multiplier * conv->out_h * conv->out_w * (plan.taps / 16 + 2);
     /* by the shape alone, so that results do not depend on the number of threads */
     job.shares = xpc_min(xpc_ceil_div(SHARES, conv->channels), batch);

@@ -51,6 +51,7 @@ SHAPES = {
     "three channels, the batch in shares": ((5, 3, 40, 37), (3, 3), 2, {"padding": 1}),
     "narrow": ((2, 5, 7, 7), (3, 3), 1, {"padding": 1}),
     "large, whole lines go past the caches": ((1, 21, 257, 256), (3, 3), 4, {"padding": 1}),
+    "large, and so for the gradient of the image": ((1, 65, 257, 256), (3, 3), 1, {"padding": 1}),
     "no images": ((0, 3, 6, 7), (3, 3), 1, {}),
 }
 
@@ -145,9 +146,15 @@ def test_nothing_outside_is_touched(generic_results, isa, dtype, rng, kernel, st
     np.testing.assert_array_equal(dx, expected[1])
     assert whole(margin, dx)
     dw, db = np.empty_like(matrix), np.empty_like(b)
-    _kernels.depthwise_weight_gradient(gradient, inside, dw, db, *numbers, 1 << 20)
+    _kernels.depthwise_gradients(gradient, inside, None, None, dw, db, *numbers, 1 << 20)
     np.testing.assert_array_equal(dw.reshape(w.shape), expected[2])
     np.testing.assert_array_equal(db, expected[3])
+    margin, dx = apart(np.zeros_like(x))
+    dw, db = np.empty_like(matrix), np.empty_like(b)
+    _kernels.depthwise_gradients(gradient, inside, matrix, dx, dw, db, *numbers, 1 << 20)
+    for mine, want in zip((dx, dw.reshape(w.shape), db), expected[1:], strict=True):
+        np.testing.assert_array_equal(mine, want)
+    assert whole(margin, dx)
 
 
 def test_arrays_in_any_memory(engine_results, generic_results, isa, rng, scattered):

@@ -294,9 +294,11 @@ def depthwise_input_gradient(
     most: int,
     /,
 ) -> None: ...
-def depthwise_weight_gradient(
+def depthwise_gradients(
     dy: NDArray[Any],
     x: NDArray[Any],
+    w: NDArray[Any] | None,
+    dx: NDArray[Any] | None,
     dw: NDArray[Any],
     db: NDArray[Any] | None,
     kernel_h: int,

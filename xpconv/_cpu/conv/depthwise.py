@@ -15,7 +15,7 @@ from .._memory import empty
 from .._planes import planes
 from ..columns import steps
 
-__all__ = ["features", "forward", "input_gradient", "possible", "weight_gradient"]
+__all__ = ["features", "forward", "gradients", "input_gradient", "possible", "weight_gradient"]
 
 _CACHE_BYTES = 2 << 20  # a thread's working memory for one row: a core's second-level cache
 _ITEMSIZE = {"float32": 4, "float64": 8}
@@ -73,10 +73,19 @@ def weight_gradient(
     dy: np.ndarray, x: np.ndarray, geometry: ConvGeometry, need_db: bool
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Dw (F, 1, kh, kw), and db (F,) if it is needed."""
-    window, f = geometry.window, geometry.out_channels
+    return gradients(dy, x, None, geometry, need_db)[1:]
+
+
+def gradients(
+    dy: np.ndarray, x: np.ndarray, w: np.ndarray | None, geometry: ConvGeometry, need_db: bool
+) -> tuple[np.ndarray | None, np.ndarray, np.ndarray | None]:
+    """Dx (N, C, H, W), dw and db, in one pass where the kernels can; without w no dx."""
+    window, c, f = geometry.window, geometry.in_channels, geometry.out_channels
+    dx = None if w is None else empty((geometry.batch, c, window.height, window.width), dy.dtype)
     dw = np.empty((f, window.taps), dy.dtype)
     db = np.empty(f, dy.dtype) if need_db else None
-    _kernels.depthwise_weight_gradient(
-        planes(dy), planes(x), dw, db, window.kernel_h, window.kernel_w, *steps(window), get_workspace_mb() << 20
-    )
-    return dw.reshape(f, 1, window.kernel_h, window.kernel_w), db
+    _kernels.depthwise_gradients(
+        planes(dy), planes(x), None if w is None else _matrix(w), dx, dw, db, window.kernel_h, window.kernel_w,
+        *steps(window), get_workspace_mb() << 20,
+    )  # fmt: skip
+    return dx, dw.reshape(f, 1, window.kernel_h, window.kernel_w), db
