@@ -397,7 +397,7 @@ def conv_geometry(
         Naming the argument that is wrong, what it is and what it must be.
     """
     if type(stride) is type(padding) is type(dilation) is type(groups) is int:
-        return _conv_geometry_of_integers(x_shape, w_shape, stride, padding, dilation, groups)
+        return _conv_geometry_of_integers(tuple(x_shape), tuple(w_shape), stride, padding, dilation, groups)
     return _checked_conv_geometry(x_shape, w_shape, stride, padding, dilation, groups)
 
 

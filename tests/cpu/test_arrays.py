@@ -50,10 +50,17 @@ def calls():
             (3, 3, *STEPS, 1 << 20),
             ("dx",),
         ),
-        "depthwise_weight_gradient": (
-            {"dy": depth, "x": images(), "dw": np.zeros((3, 9)), "db": np.zeros(3)},
+        "depthwise_gradients": (
+            {
+                "dy": depth,
+                "x": images(),
+                "w": np.zeros((3, 9)),
+                "dx": images(),
+                "dw": np.zeros((3, 9)),
+                "db": np.zeros(3),
+            },
             (3, 3, *STEPS, 1 << 20),
-            ("dw", "db"),
+            ("dx", "dw", "db"),
         ),
         "winograd": (
             {"x": images(), "w": np.zeros((4, 3, 3, 3)), "b": np.zeros(4), "y": y},
@@ -260,7 +267,7 @@ def test_padding_beyond_the_address_space_is_refused(kernel, pad):
 
 
 @pytest.mark.parametrize(
-    "kernel", ["direct", "direct_backward", "depthwise", "depthwise_input_gradient", "depthwise_weight_gradient"]
+    "kernel", ["direct", "direct_backward", "depthwise", "depthwise_input_gradient", "depthwise_gradients"]
 )
 def test_padding_that_no_window_crosses_is_refused(kernel):
     """All windows would lie in the padding, however far from the image; they did not all look before they read."""
