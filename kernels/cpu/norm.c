@@ -11,8 +11,6 @@
 
 enum {
     GROUP = 64,           /* channels at most that are worked on side by side */
-    SAMPLES = 8,          /* places of a channel that are looked at for a value near its mean, */
-    SAMPLE = 32,          /* and how many numbers there */
     AHEAD = 1024,         /* bytes of the next image that are asked for early: a new page, where nobody guesses */
     COPIED = 512 << 10,   /* bytes of an array that are copied to be read again: the copy stays in the second-level cache, */
     MOST_COPIED = 1280 << 10, /* where the original at a large power of two from image to image would not */

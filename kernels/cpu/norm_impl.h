@@ -27,26 +27,6 @@ INLINE REAL *NAME(run)(const xpc_runs *array, ptrdiff_t n, ptrdiff_t c)
 
 /* ---- moments ---------------------------------------------------------------------------------------------------- */
 
-/* A number near the mean of runs of `length` numbers `step` bytes apart: exactly theirs if they are all the same. */
-TARGET static REAL NAME(guess)(const char *x, ptrdiff_t runs, ptrdiff_t step, ptrdiff_t length)
-{
-    double total = (double)runs * (double)length;
-    if (total == 0)
-        return 0;
-    REAL first = *(const REAL *)x;
-    NAME(lanes) lanes = {SPLAT(0), SPLAT(0)};
-    ptrdiff_t seen = 0;
-    for (int place = 0; place < SAMPLES; place++) {
-        ptrdiff_t n = runs < SAMPLES ? place * runs / SAMPLES : runs / SAMPLES * place;
-        ptrdiff_t k = runs < SAMPLES ? length / SAMPLES * place : 0;
-        ptrdiff_t count = xpc_min(SAMPLE, length - k);
-        NAME(add_moments)((const REAL *)(x + n * step) + k, count, first, NULL, &lanes);
-        seen += count;
-    }
-    REAL found = first + (REAL)(WIDE_SUM(lanes.first) / (double)seen);
-    return isfinite(found) ? found : first;
-}
-
 /* The running statistic behind one batch. */
 INLINE void NAME(keep_running)(const xpc_norm *norm, ptrdiff_t c, double mean, double variance)
 {
@@ -79,14 +59,14 @@ INLINE void NAME(apply_run)(REAL *y, const REAL *x, const REAL *residual, ptrdif
                             int stream)
 {
     switch ((residual ? 4 : 0) + (relu ? 2 : 0) + (stream ? 1 : 0)) {
-    case 0: NAME(apply)(y, x, x, count, f, 0, 0, 0); break;
-    case 1: NAME(apply)(y, x, x, count, f, 0, 0, 1); break;
-    case 2: NAME(apply)(y, x, x, count, f, 0, 1, 0); break;
-    case 3: NAME(apply)(y, x, x, count, f, 0, 1, 1); break;
-    case 4: NAME(apply)(y, x, residual, count, f, 1, 0, 0); break;
-    case 5: NAME(apply)(y, x, residual, count, f, 1, 0, 1); break;
-    case 6: NAME(apply)(y, x, residual, count, f, 1, 1, 0); break;
-    default: NAME(apply)(y, x, residual, count, f, 1, 1, 1);
+    case 0: NAME(apply)(y, x, x, count, f, 0, 0, 0, NULL); break;
+    case 1: NAME(apply)(y, x, x, count, f, 0, 0, 1, NULL); break;
+    case 2: NAME(apply)(y, x, x, count, f, 0, 1, 0, NULL); break;
+    case 3: NAME(apply)(y, x, x, count, f, 0, 1, 1, NULL); break;
+    case 4: NAME(apply)(y, x, residual, count, f, 1, 0, 0, NULL); break;
+    case 5: NAME(apply)(y, x, residual, count, f, 1, 0, 1, NULL); break;
+    case 6: NAME(apply)(y, x, residual, count, f, 1, 1, 0, NULL); break;
+    default: NAME(apply)(y, x, residual, count, f, 1, 1, 1, NULL);
     }
 }
 
@@ -264,6 +244,26 @@ INLINE void NAME(add_run)(const NAME(norm_job) *job, ptrdiff_t n, ptrdiff_t c, p
         NAME(add_gradients)(x, dy, y, beside, NULL, NULL, count, mean, scale, 1, job->stream, lanes);
 }
 
+/* dx of channels [c0, c0 + width) of image n. */
+TARGET static void NAME(spread_image)(const NAME(norm_job) *job, const REAL *copies, ptrdiff_t n, ptrdiff_t c0,
+                                      ptrdiff_t width, const NAME(slopes) *slopes)
+{
+    const xpc_norm *norm = &job->norm;
+    ptrdiff_t length = norm->x.shape[2];
+    for (ptrdiff_t c = 0; c < width; c++) {
+        REAL *dx = NAME(run)(&norm->dx, n, c0 + c);
+        const REAL *x = NAME(run)(&norm->x, n, c0 + c), *dy = NAME(run)(&norm->dy, n, c0 + c);
+        if (copies)
+            NAME(spread_copy)(dx, copies + 2 * (n * job->width + c) * job->pitch, length, slopes[c], job->stream);
+        else if (norm->relu)
+            NAME(spread_run)(dx, x, dy, NAME(run)(&norm->y, n, c0 + c), length, slopes[c], 1, job->stream);
+        else
+            NAME(spread_run)(dx, x, dy, x, length, slopes[c], 0, job->stream);
+    }
+}
+
+/* Where groups are copied, dx of a group is written while the next is summed: its copy goes where that of the former was,
+ * image by image. */
 TARGET static void NAME(backward_groups)(const void *argument, ptrdiff_t begin, ptrdiff_t end, int slot)
 {
     const NAME(norm_job) *job = argument;
@@ -271,12 +271,12 @@ TARGET static void NAME(backward_groups)(const void *argument, ptrdiff_t begin, 
     ptrdiff_t batch = norm->x.shape[0], channels = norm->x.shape[1], length = norm->x.shape[2];
     ptrdiff_t part = 2 * LANES * FLUSH;
     REAL *copies = job->copied ? job->copies + slot * job->copied : NULL;
+    NAME(slopes) slopes[GROUP];
 
-    for (ptrdiff_t group = begin; group < end; group++) {
-        ptrdiff_t c0 = group * job->width, width = xpc_min(job->width, channels - c0), since = 0;
+    for (ptrdiff_t group = begin; group <= end; group++) {
+        ptrdiff_t c0 = group * job->width, width = group < end ? xpc_min(job->width, channels - c0) : 0, since = 0;
         NAME(lanes) lanes[GROUP];
         NAME(sums) sums[GROUP] = {{0, 0}};
-        NAME(slopes) slopes[GROUP];
         REAL scales[GROUP];
         for (ptrdiff_t c = 0; c < width; c++) {
             lanes[c].first = lanes[c].second = SPLAT(0);
@@ -286,10 +286,13 @@ TARGET static void NAME(backward_groups)(const void *argument, ptrdiff_t begin, 
             NAME(look_ahead)(&norm->x, n + 1, c0, width);
             NAME(look_ahead)(&norm->dy, n + 1, c0, width);
             NAME(look_ahead)(&norm->y, n + 1, c0, width);
-            for (ptrdiff_t k = 0; k < length; k += part) {
+            if (group > begin && copies)
+                NAME(spread_image)(job, copies, n, c0 - job->width, xpc_min(job->width, channels - c0 + job->width),
+                                   slopes);
+            for (ptrdiff_t k = 0; k < length && width > 0; k += part) {
                 ptrdiff_t count = xpc_min(part, length - k);
                 for (ptrdiff_t c = 0; c < width; c++) {
-                    REAL *copy = copies ? copies + 2 * ((n * width + c) * job->pitch + k) : NULL;
+                    REAL *copy = copies ? copies + 2 * ((n * job->width + c) * job->pitch + k) : NULL;
                     NAME(add_run)(job, n, c0 + c, k, count, copy, scales[c], &lanes[c]);
                 }
                 since += 2 * NAME(depth)(count);
@@ -304,24 +307,11 @@ TARGET static void NAME(backward_groups)(const void *argument, ptrdiff_t begin, 
             NAME(flush)(&lanes[c], &sums[c]);
             slopes[c] = NAME(settle_gradient)(norm, c0 + c, sums[c]);
         }
-        if (norm->given)
-            continue;
-        for (ptrdiff_t n = 0; n < batch; n++) {
-            if (!copies) {
-                NAME(look_ahead)(&norm->x, n + 1, c0, width);
-                NAME(look_ahead)(&norm->dy, n + 1, c0, width);
-                NAME(look_ahead)(&norm->y, n + 1, c0, width);
-            }
-            for (ptrdiff_t c = 0; c < width; c++) {
-                REAL *dx = NAME(run)(&norm->dx, n, c0 + c);
-                const REAL *x = NAME(run)(&norm->x, n, c0 + c), *dy = NAME(run)(&norm->dy, n, c0 + c);
-                if (copies)
-                    NAME(spread_copy)(dx, copies + 2 * (n * width + c) * job->pitch, length, slopes[c], job->stream);
-                else if (norm->relu)
-                    NAME(spread_run)(dx, x, dy, NAME(run)(&norm->y, n, c0 + c), length, slopes[c], 1, job->stream);
-                else
-                    NAME(spread_run)(dx, x, dy, x, length, slopes[c], 0, job->stream);
-            }
+        for (ptrdiff_t n = 0; n < batch && !copies && !norm->given && width > 0; n++) {
+            NAME(look_ahead)(&norm->x, n + 1, c0, width);
+            NAME(look_ahead)(&norm->dy, n + 1, c0, width);
+            NAME(look_ahead)(&norm->y, n + 1, c0, width);
+            NAME(spread_image)(job, NULL, n, c0, width, slopes);
         }
     }
     FENCE();

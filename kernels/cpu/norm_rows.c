@@ -1,7 +1,10 @@
-/* Layer norm and group norm: a row is read from memory once, then from the cache.
+/* Layer norm and group norm: a row is read from memory once, then from the cache, piece by piece in turn with the next.
  *
- *     forward     mean --> mean of the squares about it --> y
- *     backward    sums of the gradients and of their products with x - mean --> dx
+ *     forward      piece of row r + 1: sums of values and of squares, from memory    piece of row r: y
+ *     backward     sums of gradients and of their products with x - mean             dx; dw and db of layer norm
+ *
+ * Backward, layer norm works on seven rows at a time, w, dw and db among them: with 65536 numbers that is all of a
+ * second-level cache of 2 MiB. So it goes to and fro: each row begins where the row before it ended.
  */
 #include <math.h>
 #include <string.h>
@@ -14,8 +17,11 @@
 #include "threads.h"
 
 enum {
-    ROWS_A_SHARE = 32, /* at least, so that the memory for sums of their own is little beside them */
-    ROW_SHARES = 32    /* at most, with sums of their own */
+    SHORT = 4096,       /* numbers of a row: up to here its mean is guessed from the first of them, */
+    SHORT_SAMPLE = 128, /* so many */
+    PIECE = 4096,       /* bytes of a row that are worked on at a time: they stay in the first-level cache */
+    ROWS_A_SHARE = 32,  /* with sums of their own: at least, so that the memory for these is little beside them */
+    ROW_SHARES = 32     /* at most, unless they are so large that sums in REAL lose digits */
 };
 
 #define XPC_SOURCE "norm_rows_impl.h"

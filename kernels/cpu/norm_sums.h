@@ -6,6 +6,8 @@
 
 enum {
     FLUSH = 64,   /* vectors that are added in the lanes of REAL before the sum goes on in double */
+    SAMPLES = 8,  /* places of a channel that are looked at for a value near its mean, */
+    SAMPLE = 32,  /* and how many numbers there */
     LANE_SUMS = 8 /* sums side by side where all is in double */
 };
 

@@ -77,6 +77,32 @@ INLINE void NAME(add_moments)(const REAL *x, ptrdiff_t count, REAL centre, REAL 
     lanes->second = (aa + bb) + (cc + dd);
 }
 
+/* The same without a copy, called and not repeated in place. */
+TARGET static void NAME(add_part)(const REAL *x, ptrdiff_t count, REAL centre, NAME(lanes) *lanes)
+{
+    NAME(add_moments)(x, count, centre, NULL, lanes);
+}
+
+/* A number near the mean of runs of `length` numbers `step` bytes apart: exactly theirs if they are all the same. */
+TARGET static REAL NAME(guess)(const char *x, ptrdiff_t runs, ptrdiff_t step, ptrdiff_t length)
+{
+    double total = (double)runs * (double)length;
+    if (total == 0)
+        return 0;
+    REAL first = *(const REAL *)x;
+    NAME(lanes) lanes = {SPLAT(0), SPLAT(0)};
+    ptrdiff_t seen = 0;
+    for (int place = 0; place < SAMPLES; place++) {
+        ptrdiff_t n = runs < SAMPLES ? place * runs / SAMPLES : runs / SAMPLES * place;
+        ptrdiff_t k = runs < SAMPLES ? length / SAMPLES * place : 0;
+        ptrdiff_t count = xpc_min(SAMPLE, length - k);
+        NAME(add_part)((const REAL *)(x + n * step) + k, count, first, &lanes);
+        seen += count;
+    }
+    REAL found = first + (REAL)(WIDE_SUM(lanes.first) / (double)seen);
+    return isfinite(found) ? found : first;
+}
+
 /* All in double: sums of x - mean and of its square over one run. */
 INLINE void NAME(add_wide)(const REAL *restrict x, ptrdiff_t count, double mean, double *restrict first,
                            double *restrict second)
@@ -137,16 +163,20 @@ INLINE VEC NAME(normalised)(VEC x, VEC centre, VEC scale, VEC shift, VEC residua
     return relu ? POSITIVE(value) : value;
 }
 
-/* The flags are constants at each call, so that each becomes a loop without branches. */
+/* The flags are constants at each call, so that each becomes a loop without branches. Memory from `soon` on is asked
+ * for, if that is not NULL. */
 INLINE void NAME(apply)(REAL *y, const REAL *x, const REAL *residual, ptrdiff_t count, NAME(factors) f, int add,
-                        int relu, int stream)
+                        int relu, int stream, const REAL *soon)
 {
     VEC centre = SPLAT(f.centre), scale = SPLAT(f.scale), shift = SPLAT(f.shift);
     ptrdiff_t k = 0;
-    for (; k + LANES <= count; k += LANES)
+    for (; k + LANES <= count; k += LANES) {
+        if (soon)
+            XPC_SOON(soon + k);
         NAME(store)(y + k,
                     NAME(normalised)(LOAD(x + k), centre, scale, shift, add ? LOAD(residual + k) : centre, add, relu),
                     stream);
+    }
     if (k < count) {
         MASK some = FIRST(count - k);
         VEC beside = add ? LOAD_FIRST(some, residual + k) : centre;
