@@ -4,15 +4,17 @@
 #include "arena.h"
 #include "geometry.h"
 #include "isa.h"
+#include "stream.h"
 #include "threads.h"
 
 #ifdef XPC_HAS_VECTORS
 
 enum {
     LINE = 64,              /* bytes; alignment of everything in working memory, and the widest vector */
-    CHUNK = 320,            /* terms of a sum at a time: a panel of b stays in the nearest caches */
+    CHUNK = 192,            /* terms of a sum at a time: a panel of b and a tile of a in the first-level cache */
+    STRETCH = 8,            /* terms; between them a few lines of what comes next are asked for */
     PANELS = 4,             /* of b side by side, at most */
-    GROUP_BYTES = 256 << 10, /* of a, for all panels in turn: a part of the second-level cache */
+    GROUP_BYTES = 160 << 10, /* of a, for all panels in turn: a part of the second-level cache */
     ROWS = 2048,            /* of a at a time */
     PACKED_BYTES = 8 << 20, /* about, of a at a time */
     LONG_SUM = 192,         /* terms: from here on they are the lanes, */

@@ -11,6 +11,11 @@
  *     [ depth ][ up to DR ]   x   [ CHUNK ][ 2 vectors ]     DR * 2 sums stay in registers
  *     second-level cache           first-level cache
  *
+ * Where b lies in memory as it is read, the first tile copies it on its way. What comes next is fetched between the
+ * products of a tile, a few lines at a time. A thread that is alone lays out one chunk of a at a time; several of them do
+ * so for all chunks at once, to wait for one another less often. Results of one chunk that are larger than the caches are
+ * stored past them.
+ *
  * Results do not depend on the number of threads: no sum is split between them.
  */
 #ifndef XPC_LINEAR_H

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import xpconv
 import xpconv.functional as F
 from xpconv._cpu import _kernels, linear
 from xpconv.backends import load_backend, serving
@@ -12,10 +13,10 @@ pytestmark = pytest.mark.skipif(
 )
 
 # (batch, inputs, outputs): around tiles, vectors and panels of every instruction set, around chunks of a sum, few rows
-# or columns with long and short sums
+# or columns with long and short sums, a gradient to the weights that is written past the caches
 SHAPES = [
     (1, 1, 1), (1, 300, 5), (1, 40, 33), (2, 700, 64), (3, 7, 31), (5, 321, 16), (14, 320, 32), (15, 641, 33),
-    (16, 191, 10), (17, 192, 10), (29, 65, 97), (130, 33, 7), (257, 9, 130),
+    (16, 191, 10), (17, 192, 10), (29, 65, 97), (130, 33, 7), (257, 9, 130), (40, 193, 64), (13, 512, 1024),
 ]  # fmt: skip
 
 
@@ -45,6 +46,22 @@ def test_products_of_whole_numbers_are_exact(isa, threads, shape, dtype, rng):
     assert dx is None
     assert db is None
     np.testing.assert_array_equal(dw, dy.T @ x)
+
+
+@pytest.mark.skipif(not _kernels.THREADED, reason="the kernels were built without threads")
+def test_results_do_not_depend_on_the_number_of_threads(isa, rng):
+    """One thread lays out a part of a matrix at a time, several lay out all of it."""
+    x, w, b, dy = (rng.standard_normal(shape, np.float32) for shape in [(300, 700), (130, 700), (130,), (300, 130)])
+    before, found = xpconv.get_num_threads(), []
+    try:
+        for number in (1, 2, 3):
+            xpconv.set_num_threads(number)
+            found.append(results(dy, x, w, b))
+    finally:
+        xpconv.set_num_threads(before)
+    for other in found[1:]:
+        for actual, expected in zip(other, found[0], strict=True):
+            np.testing.assert_array_equal(actual, expected)
 
 
 def test_nothing_is_written_beyond_the_results(isa, rng):
