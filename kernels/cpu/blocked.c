@@ -21,7 +21,8 @@ enum {
      * they are one sum, and long ones round more */
     GRADIENT_BYTES = 512 << 10,
     SHARE_BYTES = 1 << 20,   /* sums of a share of dw: they stay in the second-level cache */
-    SHARES = 16
+    SHARES = 16,
+    STRIDED_TAPS = 3 /* of a row of the kernel, where columns are gathered from the input itself */
 };
 
 /* One tap along one axis: entry o + entry of a phase (in the list of those that are read) is what output o sees. */
@@ -59,6 +60,9 @@ typedef struct {
     ptrdiff_t images, rows;             /* of a piece */
     ptrdiff_t cuts, pieces;             /* pieces of one image if it is cut, and all */
     int in_place;                       /* the input is read where it lies */
+    int strided;                        /* columns are gathered from there; there is no band */
+    int apart;                          /* rows or columns of the input do not lie side by side */
+    ptrdiff_t origin, row_step, column_step, row; /* its begin in a plane, its steps, numbers of a row of the plane */
     ptrdiff_t pitch, plane, channel, image; /* steps in the band, of rows, phases, channels and images */
     ptrdiff_t *tab;                     /* in the band, for every k */
     place *places;                      /* of every tap */
@@ -173,6 +177,9 @@ static int make_plan(plan *p, const xpc_blocked *conv, int backward)
     p->weight_channel = backward ? conv->channels * taps : taps;
     p->kernel_w = h.kernel;
     p->taps = p->channels * taps;
+    p->strided = p->apart = 0;
+    p->origin = 0;
+    p->column_step = 1;
     char *memory = p->tables = xpc_arena_take(table_bytes(conv, p->channels));
     if (!memory)
         return 0;
@@ -196,10 +203,33 @@ static int make_plan(plan *p, const xpc_blocked *conv, int backward)
     }
     find_known(&p->v);
     find_known(&p->h);
+    p->row_step = p->row = p->h.size;
     p->result = conv->groups * p->outputs * p->v.total * p->h.total;
     p->in_place = taps == 1 && p->v.split == 1 && p->h.split == 1 && p->v.weave == 1 && p->h.weave == 1 &&
                   p->v.pad == 0 && p->h.pad == 0 && p->v.size == p->v.outputs && p->h.size == p->h.outputs;
     return 1;
+}
+
+static ptrdiff_t leave_out_axis(axis_plan *axis)
+{
+    ptrdiff_t first = axis->known[0].begin * axis->split + axis->phase[0] - axis->pad;
+    axis->size = axis->known[0].end - axis->known[0].begin;
+    axis->pad = axis->known[0].begin;
+    axis->split = 1;
+    axis->phase[0] = 0;
+    return first;
+}
+
+/* Of a single tap a stride leaves out rows and columns: what remains is an input of stride 1, apart in memory. */
+static void leave_out(plan *p)
+{
+    p->apart = 1;
+    ptrdiff_t down = p->v.split, across = p->h.split;
+    p->origin = leave_out_axis(&p->v) * p->row;
+    p->origin += leave_out_axis(&p->h);
+    /* strides beyond the image may be any */
+    p->row_step = p->v.size > 1 ? down * p->row : p->row;
+    p->column_step = p->h.size > 1 ? across : 1;
 }
 
 /* Steps in the band of a piece of `rows` rows; in place those of the input. */
@@ -209,13 +239,15 @@ static void lay_out_band(plan *p, ptrdiff_t channels, ptrdiff_t rows, xpc_planes
     p->pitch = p->h.outputs + p->h.more;
     p->plane = (rows + p->v.more) * p->pitch;
     p->channel = p->in_place ? x.channel : odd_lines(p->v.phases * p->h.phases * p->plane, itemsize);
+    if (p->strided) /* both what is read now and what is fetched for later */
+        p->channel = 2 * p->v.size * p->h.size;
     p->image = p->in_place ? x.image : channels * p->channel;
 }
 
 /* Numbers in the band of a piece; vectors may be loaded from its last number on. */
 static ptrdiff_t band_size(const plan *p, ptrdiff_t itemsize)
 {
-    return p->in_place ? 0 : p->images * p->image + 2 * LINE / itemsize;
+    return p->in_place || p->strided ? 0 : p->images * p->image + 2 * LINE / itemsize;
 }
 
 /* Cut the work into pieces: as many images as fit into the band and make enough outputs, else equal bands of rows. */
@@ -335,6 +367,38 @@ static xpc_range rows_seen(const plan *p, const piece *it)
     rows.end = xpc_min((it->row + it->rows + p->v.more) * p->v.split - p->v.pad, p->v.size);
     rows.end = xpc_max(rows.end, rows.begin);
     return rows;
+}
+
+/* The input of piece `number`. */
+static xpc_ahead look_ahead(const plan *p, ptrdiff_t number, const xpc_planes *x, ptrdiff_t first, ptrdiff_t channels,
+                            ptrdiff_t itemsize)
+{
+    piece it = piece_of(p, number);
+    xpc_range rows = rows_seen(p, &it);
+    ptrdiff_t step = p->row_step, count = rows.end - rows.begin;
+    if (p->v.phases == 1 && p->v.split > 1) { /* rows between those of the one phase are not read */
+        ptrdiff_t past = (rows.begin + p->v.pad - p->v.phase[0]) % p->v.split;
+        rows.begin = xpc_min(rows.begin + (past > 0 ? p->v.split - past : -past), rows.end);
+        count = xpc_ceil_div(rows.end - rows.begin, p->v.split);
+        if (count > 1) /* strides beyond the image may be any */
+            step *= p->v.split;
+    }
+    xpc_ahead next;
+    next.from = (const char *)x->data +
+                (it.image * x->image + first * x->channel + p->origin + rows.begin * p->row_step) * itemsize;
+    next.left = channels;
+    next.at = 0;
+    if (step > p->row && step * count == x->channel) {
+        next.left *= count;
+        next.channel = step * itemsize;
+        next.length = p->row * itemsize;
+    } else {
+        next.channel = x->channel * itemsize;
+        next.length = count * step * itemsize;
+    }
+    if (channels * x->channel == x->image) /* the next image begins where this one ends */
+        next.left *= it.images;
+    return next;
 }
 
 /* The outputs of [first, last) of an axis that see a pixel, not padding, through tap number `k`. */

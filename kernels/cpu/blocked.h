@@ -14,14 +14,16 @@
  *
  * Where the outputs of a tile are whole vectors of the band's rows, gathering waits for nothing: the first MR filters take
  * their columns from the band and leave a copy. The images of the next piece are fetched meanwhile, a few lines for each
- * stretch of K.
+ * stretch of K. With stride 2, whole vectors of outputs in a row and up to three taps there, a band would be written and
+ * read for little: columns are every other number of the images themselves.
  *
  * Weights are packed for it, except where one image has only a tile or two of outputs: there the rows of w are read
  * where they lie.
  *
  * The gradient to the image is the same with the gradient of the outputs for images, filters for channels and the taps
  * turned round. With a stride its pixels fall into phases that see different taps; each is a convolution of stride 1 of
- * its own, and they are woven together at the end.
+ * its own, and they are woven together: as soon as both phases of a tile are there, where rows are of whole vectors and
+ * the stride is 2, so that products go on while results are written; else at the end of a piece.
  *
  * Where planes are small and there are many images, these are the lanes instead: the band is [C][H][W][images] without
  * padding, columns are its rows, and every pixel leaves out the taps that it does not see.
@@ -29,6 +31,7 @@
  * Gradient to the weights. The sums run over pixels: some channels as rows, vectors of filters as lanes. Images and
  * the gradient of the outputs are turned for it, so that the channels of a pixel, and the filters of an output, lie
  * side by side. Nothing is gathered: each tap walks over the outputs that see a pixel through it, and leaves out the others.
+ * A kernel of one tap with a stride sees some pixels only, which are picked out of the images first.
  *
  *       image of a piece                       gradient of its outputs
  *     [ pixels ][ up to DR channels ]   x    [ outputs ][ 2 vectors of filters ]

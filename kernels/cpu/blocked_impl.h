@@ -14,6 +14,8 @@ enum {
     NAME(DV) = 2,     /* vectors of filters; `walk_tile` knows this number */
     NAME(STRETCH) = 16, /* of K: lines for the next piece are fetched in between */
     NAME(CHUNK) = 1024 / (int)sizeof(REAL), /* of K: the columns of a tile stay in the first-level cache */
+    /* whether what a stride leaves out is left out on the way: more code, for the sets and the type that most use */
+    NAME(STRIDED) = !DOUBLE && (ISA != XPC_BASELINE || REGISTERS >= 32),
     NAME(WHOLE_LINES) = LANES * (int)sizeof(REAL) == LINE /* a tile's row is of whole lines, wherever it ends */
 };
 
@@ -177,6 +179,8 @@ TARGET static void NAME(fill_band)(const plan *p, const piece *it, const xpc_pla
 TARGET static const REAL *NAME(band_of)(const plan *p, const piece *it, const xpc_planes *x, ptrdiff_t first_channel,
                                         ptrdiff_t channels, REAL *band)
 {
+    if (p->strided)
+        return NULL;
     if (p->in_place)
         return (const REAL *)x->data + it->image * x->image + first_channel * x->channel + it->row * p->h.size;
     NAME(fill_band)(p, it, x, first_channel, channels, band);
@@ -211,6 +215,74 @@ TARGET static void NAME(gather)(const plan *p, const REAL *band, const ptrdiff_t
             }
 }
 
+/* What a vector of outputs in one row sees through a tap of stride 2: every other number of the input's row from `first`
+ * on, in lanes [begin, begin + count); padding in the others. */
+typedef struct {
+    ptrdiff_t first, begin;
+    int whole;
+    MASK count;
+} NAME(sight);
+
+INLINE NAME(sight) NAME(sight_of)(const axis_plan *h, ptrdiff_t tap, ptrdiff_t output)
+{
+    ptrdiff_t at = position(h, tap, output), begin = at < 0 ? xpc_min((1 - at) / 2, LANES) : 0;
+    ptrdiff_t count = xpc_max(xpc_min(xpc_ceil_div(h->size - at, 2), LANES) - begin, 0);
+    return (NAME(sight)){at + 2 * begin, begin, count == LANES, FIRST((int)count)};
+}
+
+/* Rows [low, high) of the columns of `nv` whole vectors of outputs from `begin` on, with stride 2, from the input itself:
+ * with few taps a band would be written and read for little. */
+TARGET static XPC_NOINLINE void NAME(gather_strided)(const plan *p, const piece *it, const xpc_planes *x, ptrdiff_t low,
+                                                     ptrdiff_t high, ptrdiff_t begin, ptrdiff_t nv, REAL *columns)
+{
+    ptrdiff_t width = p->h.outputs, across = p->h.first[1], line = across * p->channels, size = p->h.size;
+    ptrdiff_t step = nv * LANES;
+    NAME(sight) sights[STRIDED_TAPS];
+    for (ptrdiff_t v = 0; v < nv; v++) {
+        ptrdiff_t output = begin + v * LANES, row = output / width, most = 0;
+        const REAL *image = (const REAL *)x->data + (it->image + row / it->rows) * x->image;
+        REAL *to = columns + v * LANES;
+        for (ptrdiff_t j = 0; j < across; j++) {
+            sights[j] = NAME(sight_of)(&p->h, j, output % width);
+            most = xpc_max(most, sights[j].first);
+        }
+        row = it->row + row % it->rows;
+        for (ptrdiff_t k = low; k < high;) {
+            ptrdiff_t i = k / line, c = k % line / across, end = xpc_min((i + 1) * line, high);
+            ptrdiff_t at = position(&p->v, i, row), rest = (p->v.size - at) * size;
+            if (at < 0 || rest <= 0) {
+                for (; k < end; k++, to += step)
+                    STORE(to, SPLAT((REAL)0));
+                continue;
+            }
+            const REAL *from = image + c * x->channel + at * size;
+            int inside = rest - most >= 2 * LANES; /* what is behind the last pixel may not exist */
+            for (ptrdiff_t j = k % across; k < end; j = 0, from += x->channel) {
+                __builtin_prefetch(from + 8 * x->channel + sights->first);
+                __builtin_prefetch(from + 8 * x->channel + sights->first + LANES);
+                for (ptrdiff_t stop = xpc_min(across, j + end - k); j < stop; j++, k++, to += step) {
+                    const NAME(sight) *seen = sights + j;
+                    const REAL *pair = from + seen->first;
+                    VEC numbers;
+                    if (inside)
+                        numbers = EVEN(LOAD(pair), LOAD(pair + LANES));
+                    else {
+                        ptrdiff_t left = xpc_max(rest - seen->first, 0);
+                        numbers = EVEN(LOAD_FIRST(FIRST((int)xpc_min(left, LANES)), pair),
+                                       LOAD_FIRST(FIRST((int)xpc_max(xpc_min(left - LANES, LANES), 0)), pair + LANES));
+                    }
+                    if (seen->whole)
+                        STORE(to, numbers);
+                    else {
+                        STORE(to, SPLAT((REAL)0));
+                        STORE_FIRST(to + seen->begin, seen->count, numbers);
+                    }
+                }
+            }
+        }
+    }
+}
+
 /* Some pixels of up to LANES planes, filters or images, into [pixel][lane], `row` numbers apart; 0 in other lanes.
  * Returns `sum` plus the sums over the pixels. */
 TARGET static XPC_NOINLINE VEC NAME(turn)(const REAL *from, ptrdiff_t plane, ptrdiff_t planes, ptrdiff_t pixels,
@@ -240,6 +312,26 @@ TARGET static XPC_NOINLINE VEC NAME(turn)(const REAL *from, ptrdiff_t plane, ptr
         }
     }
     return sum;
+}
+
+/* Pixels of some rows of planes, apart in memory, one behind the other: planes `to_plane` numbers apart. */
+TARGET static XPC_NOINLINE void NAME(pick)(const plan *p, const REAL *from, ptrdiff_t plane, ptrdiff_t planes,
+                                           xpc_range rows, REAL *to, ptrdiff_t to_plane)
+{
+    ptrdiff_t size = p->h.size, step = p->column_step;
+    for (ptrdiff_t c = 0; c < planes; c++, from += plane, to += to_plane)
+        for (ptrdiff_t r = rows.begin; r < rows.end; r++) {
+            const REAL *row = from + p->origin + r * p->row_step;
+            REAL *target = to + (r - rows.begin) * size;
+            ptrdiff_t q = 0;
+            for (; step == 2 && q < size; q += LANES, row += 2 * LANES) {
+                ptrdiff_t left = 2 * (size - q) - 1; /* what is behind the last pixel may not exist */
+                STORE(target + q, EVEN(LOAD_FIRST(FIRST((int)xpc_min(left, LANES)), row),
+                                       LOAD_FIRST(FIRST((int)xpc_max(xpc_min(left - LANES, LANES), 0)), row + LANES)));
+            }
+            for (; q < size; q++)
+                target[q] = row[q * step];
+        }
 }
 
 /* ---- forward, and the gradient to the image --------------------------------------------------------------------- */
@@ -372,27 +464,44 @@ INLINE xpc_range NAME(taps_seen)(const plan *p, const piece *it, ptrdiff_t a, pt
     return seen;
 }
 
-/* The input of piece `number`. */
-INLINE xpc_ahead NAME(look_ahead)(const plan *p, ptrdiff_t number, const xpc_planes *x, ptrdiff_t first,
-                                    ptrdiff_t channels)
+/* Whether a stride of 2 makes rows of whole vectors, which are woven as soon as both phases of a tile are there: so many
+ * stores at the end of a piece would wait for memory. */
+INLINE int NAME(weaves_tiles)(const plan *p)
 {
-    piece it = piece_of(p, number);
-    xpc_range rows = rows_seen(p, &it);
-    xpc_ahead next;
-    next.from =
-        (const char *)((const REAL *)x->data + it.image * x->image + first * x->channel + rows.begin * p->h.size);
-    next.channel = x->channel * (ptrdiff_t)sizeof(REAL);
-    next.length = (rows.end - rows.begin) * p->h.size * (ptrdiff_t)sizeof(REAL);
-    next.left = channels;
-    next.at = 0;
-    return next;
+    return p->h.weave == 2 && p->h.total == 2 * p->h.outputs && p->h.outputs % LANES == 0;
+}
+
+/* Two phases of some rows of `mr` channels, `pitch` numbers apart, into the rows of the result: whole vectors of outputs
+ * from `begin` on. */
+TARGET static XPC_NOINLINE void NAME(weave_tile)(const NAME(forward_job) *job, const piece *it, ptrdiff_t a, ptrdiff_t m,
+                                                 ptrdiff_t mr, ptrdiff_t begin, ptrdiff_t nv, const REAL *even,
+                                                 const REAL *odd)
+{
+    const plan *p = job->p;
+    for (ptrdiff_t v = 0; v < nv; v++, even += LANES, odd += LANES) {
+        ptrdiff_t output = begin + v * LANES, line = output / p->h.outputs;
+        ptrdiff_t row = (it->row + line % it->rows) * p->v.weave + a;
+        REAL *to = job->y + (it->image + line / it->rows) * p->result + (m * p->v.total + row) * p->h.total +
+                   2 * (output % p->h.outputs);
+        for (ptrdiff_t c = 0; c < mr && row < p->v.total; c++, to += p->v.total * p->h.total) {
+            VEC left = LOAD(even + c * job->pitch), right = LOAD(odd + c * job->pitch);
+            VEC low = ZIP_LOW(left, right), high = ZIP_HIGH(left, right);
+            if (NAME(WHOLE_LINES) && job->streamed) {
+                STREAM(to, low);
+                STREAM(to + LANES, high);
+            } else {
+                STORE(to, low);
+                STORE(to + LANES, high);
+            }
+        }
+    }
 }
 
 /* One phase of the outputs of a piece, for some channels of the result: into y, and what is no whole tile of one image,
- * or has to be woven, into `sums` [channel][output]. */
+ * or has to be woven, into `sums` [channel][output]; tile by tile with those of the phase before, if that is `even`. */
 TARGET static void NAME(phase_of_piece)(const NAME(forward_job) *job, const piece *it, ptrdiff_t a, ptrdiff_t b,
                                         ptrdiff_t before, ptrdiff_t first_m, ptrdiff_t last_m, const REAL *band,
-                                        REAL *columns, REAL *sums, xpc_ahead *next, double pace)
+                                        REAL *columns, REAL *sums, const REAL *even, xpc_ahead *next, double pace)
 {
     const plan *p = job->p;
     int weaves = p->v.weave * p->h.weave > 1;
@@ -419,11 +528,13 @@ TARGET static void NAME(phase_of_piece)(const NAME(forward_job) *job, const piec
             ptrdiff_t image = begin / of_image, inside = it->row * p->h.outputs + begin % of_image;
             REAL *y = job->y + (it->image + image) * p->result + inside;
             int streamed = NAME(WHOLE_LINES) && job->streamed && straight && (size_t)y % LINE == 0;
-            if (n == 0 && part > 0 && !((job->relu || streamed) && last))
+            if (n == 0 && part > 0 && !((job->relu || streamed || even) && last))
                 continue;
             NAME(source) source = {.tab = p->tab + before + low};
             int copied = 1;
-            if (n > 0) {
+            if (NAME(STRIDED) && n > 0 && p->strided)
+                NAME(gather_strided)(p, it, &job->x, low, high, begin, nv, columns);
+            else if (n > 0) {
                 ptrdiff_t found = find_runs(p, it, begin, count, LANES, runs);
                 copied = DOUBLE || !job->packed || nv == 1 || found != nv || last_m - first_m < NAME(MR);
                 for (ptrdiff_t j = 0; j < nv && !copied; j++) {
@@ -448,13 +559,13 @@ TARGET static void NAME(phase_of_piece)(const NAME(forward_job) *job, const piec
                     NAME(tile_of_band)((int)nv, n, job->packed + before * p->outputs + m * depth + low * mr, columns,
                                        &source, &to);
                     copied = 1;
-                    continue;
-                }
-                if (job->packed) {
+                } else if (job->packed)
                     NAME(tile)((int)mr, (int)nv, n, job->packed + before * p->outputs + m * depth + low * mr, columns,
                                &to);
+                if (even && last)
+                    NAME(weave_tile)(job, it, a, m, mr, begin, nv, even + (kept - sums), kept);
+                if (job->packed)
                     continue;
-                }
                 to.relu = 0;
                 to.streamed = 0;
                 for (ptrdiff_t k = 0, length; k < n; k += length) {
@@ -542,19 +653,22 @@ TARGET static void NAME(forward_items)(const void *argument, ptrdiff_t begin, pt
             band = NAME(band_of)(p, &it, &job->x, 0, p->channels, (REAL *)memory);
         filled = item / job->parts;
         ptrdiff_t before = 0, step = job->part * job->pitch, phase = 0;
+        int by_tiles = NAME(weaves_tiles)(p);
         xpc_ahead next = {0};
         double pace = 0; /* lines to fetch for each k and vector of a panel */
         if (item + 1 < end && (item + 1) / job->parts != filled) {
-            next = NAME(look_ahead)(p, filled + 1, &job->x, 0, p->channels);
+            next = look_ahead(p, filled + 1, &job->x, 0, p->channels, sizeof(REAL));
             double steps = (double)xpc_ceil_div(last - first, NAME(MR)) * p->taps * xpc_ceil_div(it.outputs, LANES);
             pace = (double)(next.left * xpc_ceil_div(next.length, LINE)) / steps;
         }
         for (ptrdiff_t a = 0; a < p->v.weave; a++)
             for (ptrdiff_t b = 0; b < p->h.weave; b++, phase++) {
-                NAME(phase_of_piece)(job, &it, a, b, before, first, last, band, columns, sums + phase * step, &next, pace);
+                REAL *own = sums + (by_tiles ? b : phase) * step;
+                NAME(phase_of_piece)(job, &it, a, b, before, first, last, band, columns, own,
+                                     by_tiles && b == 1 ? own - step : NULL, &next, pace);
                 before += (p->v.first[a + 1] - p->v.first[a]) * (p->h.first[b + 1] - p->h.first[b]) * p->channels;
             }
-        if (phase > 1)
+        if (phase > 1 && !by_tiles)
             NAME(weave)(p, &it, first, last, sums, job->pitch, step, job->y, job->streamed);
     }
     if (job->streamed)
@@ -638,7 +752,7 @@ TARGET static void NAME(stack_tile)(int mr, int nv, xpc_range rows, ptrdiff_t li
 
 /* One output phase of all pixels, for mr channels, into sums [channel][pixel of the result][lane]. */
 TARGET static void NAME(stack_phase)(const NAME(forward_job) *job, ptrdiff_t a, ptrdiff_t b, ptrdiff_t before,
-                                     ptrdiff_t m, int mr, const REAL *band, REAL *sums)
+                                     ptrdiff_t m, int mr, int nv, const REAL *band, REAL *sums)
 {
     const plan *p = job->p;
     ptrdiff_t rows = p->v.first[a + 1] - p->v.first[a], across = p->h.first[b + 1] - p->h.first[b];
@@ -651,7 +765,7 @@ TARGET static void NAME(stack_phase)(const NAME(forward_job) *job, ptrdiff_t a, 
             xpc_range columns = NAME(taps_of)(&p->h, b, r);
             const REAL *pixel = band + (q * p->v.split * p->h.size + r * p->h.split) * job->lanes;
             REAL *to = sums + ((q * p->v.weave + a) * p->h.total + r * p->h.weave + b) * job->lanes;
-            NAME(stack_tile)(mr, (int)(job->lanes / LANES), seen, line, (columns.begin - p->h.first[b]) * p->channels,
+            NAME(stack_tile)(mr, nv, seen, line, (columns.begin - p->h.first[b]) * p->channels,
                              (columns.end - columns.begin) * p->channels, w, pixel, p->tab + before, bias, job->relu,
                              to, job->pitch);
         }
@@ -680,7 +794,7 @@ TARGET static void NAME(stack_items)(const void *argument, ptrdiff_t begin, ptrd
             ptrdiff_t before = 0;
             for (ptrdiff_t a = 0; a < p->v.weave; a++)
                 for (ptrdiff_t b = 0; b < p->h.weave; b++) {
-                    NAME(stack_phase)(job, a, b, before, m, mr, band, sums);
+                    NAME(stack_phase)(job, a, b, before, m, mr, (int)xpc_ceil_div(images, LANES), band, sums);
                     before += (p->v.first[a + 1] - p->v.first[a]) * (p->h.first[b + 1] - p->h.first[b]) * p->channels;
                 }
             for (ptrdiff_t l = 0; l < images; l += LANES)
@@ -787,6 +901,8 @@ static int NAME(convolve)(plan *p, NAME(forward_job) *job, ptrdiff_t limit)
         return done;
     }
     outputs = xpc_max(outputs / (p->v.weave * p->h.weave), 1);
+    p->strided = NAME(STRIDED) && !plain && p->h.split == 2 && p->h.outputs % LANES == 0 &&
+                 p->h.first[1] <= STRIDED_TAPS;
     for (;;) {
         cut(p, p->channels, job->x, size, band, outputs);
         /* few pieces: channels of the result are shared out as well */
@@ -946,7 +1062,7 @@ typedef struct {
     int folded;              /* whether the taps of a row of the kernel are rows of tiles too */
     ptrdiff_t pitch;         /* pixels from row to row of the images that are turned */
     ptrdiff_t depth, sums;   /* taps of a group, and numbers of its sums: those of db follow those of dw */
-    ptrdiff_t gradient, bytes; /* place in a slot's memory, after the images, and all of it */
+    ptrdiff_t gradient, picked, bytes; /* places in a slot's memory, after the images, and all of it */
     REAL *all;
     char *memory;
 } NAME(gradient_job);
@@ -995,7 +1111,7 @@ TARGET static void NAME(turn_padded)(const NAME(gradient_job) *job, const piece 
 /* Rows [top, bottom) of the images of a piece, in panels [pixel][channels]. Whole vectors are stored: what is behind a
  * panel's last channel is overwritten by what comes there later, so that the last channels go first. */
 TARGET static void NAME(turn_images)(const NAME(gradient_job) *job, const piece *it, xpc_range rows, ptrdiff_t first,
-                                     ptrdiff_t channels, REAL *to)
+                                     ptrdiff_t channels, REAL *to, REAL *picked)
 {
     const plan *p = job->p;
     if (job->folded) {
@@ -1008,11 +1124,19 @@ TARGET static void NAME(turn_images)(const NAME(gradient_job) *job, const piece 
         ptrdiff_t width = panel.end - panel.begin;
         REAL *target = to + panel.begin * it->images * pixels;
         for (ptrdiff_t part = (width - 1) / LANES * LANES; part >= 0; part -= LANES)
-            for (ptrdiff_t n = 0; n < it->images; n++)
-                NAME(turn)((const REAL *)job->x.data + (it->image + n) * job->x.image +
-                               (first + panel.begin + part) * job->x.channel + rows.begin * p->h.size,
-                           job->x.channel, width - part, pixels, target + n * pixels * width + part, width,
+            for (ptrdiff_t n = 0; n < it->images; n++) {
+                const REAL *from = (const REAL *)job->x.data + (it->image + n) * job->x.image +
+                                   (first + panel.begin + part) * job->x.channel;
+                ptrdiff_t plane = job->x.channel;
+                if (NAME(STRIDED) && p->apart) {
+                    plane = odd_lines(pixels + LANES, sizeof(REAL));
+                    NAME(pick)(p, from, job->x.channel, xpc_min(width - part, LANES), rows, picked, plane);
+                    from = picked;
+                } else
+                    from += rows.begin * p->h.size;
+                NAME(turn)(from, plane, width - part, pixels, target + n * pixels * width + part, width,
                            SPLAT((REAL)0));
+            }
     }
 }
 
@@ -1100,14 +1224,16 @@ TARGET static void NAME(gradient_items)(const void *argument, ptrdiff_t begin, p
             xpc_ahead next = {0}, next_gradient = {0};
             if (n + 1 < last) {
                 piece later = piece_of(p, n + 1);
-                next = NAME(look_ahead)(p, n + 1, &job->x, first, channels);
+                next = look_ahead(p, n + 1, &job->x, first, channels, sizeof(REAL));
                 next_gradient.from = (const char *)((const REAL *)job->dy.data + later.image * job->dy.image +
                                                     later.row * p->h.outputs);
                 next_gradient.channel = job->dy.channel * (ptrdiff_t)sizeof(REAL);
                 next_gradient.length = later.rows * p->h.outputs * (ptrdiff_t)sizeof(REAL);
                 next_gradient.left = p->outputs;
+                if (p->outputs * job->dy.channel == job->dy.image)
+                    next_gradient.left *= later.images;
             }
-            NAME(turn_images)(job, &it, seen, first, channels, images);
+            NAME(turn_images)(job, &it, seen, first, channels, images, images + job->picked);
             NAME(turn_gradient)(job, &it, gradient, group == 0 ? db : NULL);
             NAME(gradient_of_piece)(job, &it, seen, channels, images, gradient, sums, &next, &next_gradient);
         }
@@ -1169,7 +1295,7 @@ static int NAME(gradient_of_group)(plan *p, xpc_planes dy, xpc_planes x, REAL *d
     /* few channels make small tiles: with the taps of a row of the kernel, side by side in memory too, they are larger */
     ptrdiff_t reach = p->h.first[1] - 1;
     job.folded = reach > 0 && position(&p->h, reach, 0) - position(&p->h, 0, 0) == reach && job.group <= NAME(DR) / 2;
-    if (job.folded || (p->taps == p->channels && p->v.split == 1 && p->h.split == 1))
+    if (job.folded || (p->taps == p->channels && !p->apart))
         outputs = xpc_max(outputs, xpc_min(GRADIENT_BYTES / (job.lanes * size), PIECE_OUTPUTS));
     job.pitch = job.folded ? (p->h.outputs - 1) * p->h.split + reach + 1 : p->h.size;
     for (;;) {
@@ -1177,7 +1303,10 @@ static int NAME(gradient_of_group)(plan *p, xpc_planes dy, xpc_planes x, REAL *d
         job.shares = xpc_min(shares, p->pieces);
         ptrdiff_t rows = xpc_min((p->rows + p->v.more) * p->v.split, p->v.size);
         job.gradient = round_up(p->images * rows * job.pitch * job.group + LANES, LINE / size);
-        job.bytes = (job.gradient + round_up(p->images * p->rows * p->h.outputs * job.lanes, LINE / size)) * size;
+        job.picked = job.gradient + round_up(p->images * p->rows * p->h.outputs * job.lanes, LINE / size);
+        job.bytes = job.picked * size;
+        if (p->apart) /* the rows of some planes, whole vectors */
+            job.bytes += (NAME(DR) * odd_lines(rows * job.pitch + LANES, size) + LANES) * size;
         ptrdiff_t items = job.groups * job.shares, cost = pixels / job.shares * job.depth / 16 * p->outputs;
         slots = xpc_max(xpc_min(xpc_slots(items, cost), (limit - one * job.shares) / job.bytes), 1);
         int smallest = p->images == 1 && p->rows == 1;
@@ -1210,6 +1339,8 @@ static int NAME(weight_gradient)(const xpc_blocked *conv, xpc_planes dy, xpc_pla
     plan p;
     if (!make_plan(&p, conv, 0))
         return XPC_BLOCKED_NO_MEMORY;
+    if (NAME(STRIDED) && p.taps == p.channels && (p.v.split > 1 || p.h.split > 1))
+        leave_out(&p);
     int done = XPC_BLOCKED_DONE;
     for (ptrdiff_t g = 0; g < conv->groups && done == XPC_BLOCKED_DONE; g++)
         done = NAME(gradient_of_group)(&p, group_of(dy, g, conv->filters, sizeof(REAL)),

@@ -40,6 +40,12 @@ SHAPES = {
     "stride 3, leftovers": ((2, 2, 12, 20), (6, 2, 2, 4), {"stride": (3, 3), "padding": ((0, 1), (2, 0))}),
     "kernel below the stride": ((2, 2, 9, 10), (7, 2, 1, 2), {"stride": (2, 4)}),
     "stride 2, rows of whole vectors": ((3, 40, 20, 64), (19, 40, 3, 3), {"stride": 2, "padding": 1}),
+    "stride 2, rows of whole vectors, padding at both ends": ((5, 7, 8, 30), (8, 7, 2, 2), {"stride": 2, "padding": 1}),
+    "stride 2, one tap, rows of whole vectors": ((3, 9, 9, 32), (6, 9, 1, 1), {"stride": 2}),
+    "stride 2, chunks, whole vectors are woven": ((1, 20, 20, 64), (180, 20, 3, 3), {"stride": 2, "padding": (7, 1)}),
+    "strides of one tap, padding": ((4, 15, 11, 10), (5, 15, 1, 1), {"stride": (3, 2), "padding": (1, 2)}),
+    "strides of one tap, few rows": ((40, 5, 3, 1), (5, 5, 1, 1), {"stride": (1, 2)}),
+    "one tap, a stride beyond the image": ((2, 3, 5, 4), (4, 3, 1, 1), {"stride": (1 << 40, 3)}),
     "stride 2, more padding than a vector": ((2, 3, 5, 38), (8, 3, 3, 3), {"stride": 2, "padding": 19}),
     "dilation": ((2, 2, 14, 13), (4, 2, 3, 2), {"dilation": (3, 2), "stride": (2, 3), "padding": 2}),
     "mostly padding": ((3, 4, 5, 4), (18, 4, 7, 7), {"padding": 3}),
@@ -156,11 +162,13 @@ def test_any_number_of_channels(engine_results, data):
     ("x_shape", "w_shape", "arguments"),
     [
         ((20, 24, 16, 16), (40, 24, 3, 3), {"stride": 2, "padding": 1}),
+        ((9, 40, 16, 32), (40, 40, 2, 2), {"stride": 2}),
+        ((20, 40, 16, 32), (70, 40, 1, 1), {"stride": 2}),
         ((33, 9, 20, 20), (10, 9, 3, 3), {"padding": 1}),
         ((1, 96, 6, 6), (130, 96, 3, 3), {"padding": 1}),
         ((40, 64, 9, 9), (64, 64, 1, 1), {}),
     ],
-    ids=["stride", "many pieces", "one image", "pointwise"],
+    ids=["stride", "whole vectors", "one tap", "many pieces", "one image", "pointwise"],
 )
 def test_results_do_not_depend_on_the_number_of_threads(engine_results, rng, threads, x_shape, w_shape, arguments):
     x, w, b = (rng.normal(size=shape).astype("float32") for shape in (x_shape, w_shape, w_shape[:1]))
