@@ -3,9 +3,10 @@
     python tools/fit_conv_costs.py measure SAMPLES.json [--isa avx512 ...] [--seconds 0.05]
     python tools/fit_conv_costs.py fit SAMPLES.json [--write]
 
-The first command times every engine alone, in one thread, on a set of shapes (a quarter of an hour); the second fits
-nanoseconds per count by non-negative least squares on relative errors, prints how good the choices are, and with
-``--write`` replaces ``xpconv/_cpu/conv/_costs.py``. Run it on a quiet machine.
+The first command times all engines in turn, in one thread, on a set of shapes (a quarter of an hour), each call beside
+a small product of matrices that tells how fast the processor's clock is at the moment; the second fits nanoseconds per
+count by non-negative least squares on relative errors, prints how good the choices are, and with ``--write`` replaces
+``xpconv/_cpu/conv/_costs.py``. Run it on a quiet machine.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ import json
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 
@@ -37,7 +40,7 @@ SHAPES = [
         (128, 16, 32, 16), (128, 32, 16, 32), (128, 64, 8, 64), (32, 512, 4, 512), (128, 3, 28, 16), (1, 16, 32, 16),
         (1, 64, 8, 64), (1, 64, 56, 64), (1, 256, 14, 256), (1, 512, 7, 512), (8, 8, 20, 8), (64, 1, 28, 8),
         (4, 32, 64, 16), (16, 96, 13, 64), (8, 64, 7, 32), (2, 4, 100, 4), (64, 24, 10, 40), (128, 3, 32, 16),
-        (16, 512, 2, 512), (1, 3, 224, 32), (8, 128, 28, 32), (16, 32, 28, 128),
+        (16, 512, 2, 512), (128, 256, 2, 256), (128, 128, 4, 128), (1, 3, 224, 32), (8, 128, 28, 32), (16, 32, 28, 128),
     )),
     *((n, c, size, f, 3, 2, 1, 1) for n, c, size, f in (
         (128, 64, 32, 128), (128, 16, 32, 32), (128, 32, 16, 64), (100, 3, 31, 25), (16, 3, 224, 32),
@@ -79,15 +82,37 @@ def name_of(engine) -> str:
     return engine.__name__.rpartition(".")[2]
 
 
-def seconds_of(function, budget: float) -> float:
-    """CPU time of a call: the median of a few, after one that fills caches and workspaces."""
-    function()
-    samples: list[float] = []
-    while len(samples) < 3 or (sum(samples) < budget and len(samples) < 50):
-        start = time.thread_time()
-        function()
-        samples.append(time.thread_time() - start)
-    return float(np.median(samples))
+class Clock:
+    """CPU time of calls with the instruction set in use, as if the clock were always what it was at first."""
+
+    def __init__(self) -> None:
+        rng = np.random.default_rng(0)
+        x, w = (rng.standard_normal((256, 256), dtype=np.float32) for _ in range(2))
+        y = np.empty_like(x)
+        self._unit = lambda: _kernels.linear_forward(x, w, None, y, 256, 256, 256)
+        self._first = float(np.median([_timed(self._unit) for _ in range(200)]))
+
+    def seconds(self, calls: dict[str, Callable[[], object]], budget: float) -> dict[str, float]:
+        """Medians for calls that are made in turn, ``budget`` seconds of each, after one that fills the caches."""
+        samples: dict[str, list[float]] = {name: [] for name in calls}
+        for call in calls.values():
+            call()
+        spent = 0.0
+        for rounds in range(50):
+            if rounds >= 3 and spent > budget * len(calls):
+                break
+            for name, call in calls.items():
+                unit = min(_timed(self._unit) for _ in range(3))
+                took = _timed(call)
+                samples[name].append(took * self._first / unit)
+                spent += took
+        return {name: float(np.median(times)) for name, times in samples.items()}
+
+
+def _timed(call: Callable[[], object]) -> float:
+    start = time.thread_time()
+    call()
+    return time.thread_time() - start
 
 
 def measure(path: Path, isas: list[str], budget: float) -> None:
@@ -95,6 +120,10 @@ def measure(path: Path, isas: list[str], budget: float) -> None:
     xpconv.set_num_threads(1)
     rng = np.random.default_rng(0)
     samples = []
+    clocks = {}
+    for isa in isas:
+        _kernels.use_instruction_set(isa)
+        clocks[isa] = Clock()
     for geometry in geometries():
         window = geometry.window
         if (
@@ -113,18 +142,20 @@ def measure(path: Path, isas: list[str], budget: float) -> None:
             w = rng.standard_normal(shape).astype(dtype)
             b = np.zeros(geometry.out_channels, dtype)
             dy = rng.standard_normal((geometry.batch, geometry.out_channels, window.out_h, window.out_w)).astype(dtype)
-            for isa in isas:
+            operations: dict[str, Callable[[ModuleType], object]] = {
+                "forward": lambda engine: engine.forward(x, w, b, geometry, False),  # noqa: B023
+                "input_gradient": lambda engine: engine.input_gradient(dy, w, geometry),  # noqa: B023
+                "weight_gradient": lambda engine: engine.weight_gradient(dy, x, geometry, True),  # noqa: B023
+            }
+            for isa, (operation, call) in itertools.product(isas, operations.items()):
                 _kernels.use_instruction_set(isa)
-                for engine in engines():
-                    calls = {
-                        "forward": lambda: engine.forward(x, w, b, geometry, False),  # noqa: B023
-                        "input_gradient": lambda: engine.input_gradient(dy, w, geometry),  # noqa: B023
-                        "weight_gradient": lambda: engine.weight_gradient(dy, x, geometry, True),  # noqa: B023
-                    }
-                    for operation, call in calls.items():
-                        if engine.possible(operation, dtype, geometry) is None:
-                            seconds = seconds_of(call, budget)
-                            samples.append([isa, dtype, operation, name_of(engine), geometry, seconds])
+                calls = {
+                    name_of(engine): partial(call, engine)
+                    for engine in engines()
+                    if engine.possible(operation, dtype, geometry) is None
+                }
+                for name, seconds in clocks[isa].seconds(calls, budget).items():
+                    samples.append([isa, dtype, operation, name, geometry, seconds])
         print(geometry, len(samples), flush=True)
         path.write_text(json.dumps(samples))
 
