@@ -124,7 +124,7 @@ def training_peak(folder: str, threads: int) -> int:
     """Bytes resident at the most while ``xpconv train`` runs one epoch of LeNet on the files in ``folder``."""
     from xpconv.cli import main as xpconv
 
-    where = ["--data", folder, "--out", str(Path(folder) / "run")]
+    where = ["--data", folder, "--out", str(Path(folder) / f"run-{threads}")]
     with threads_set(threads):
         status = xpconv(["train", "--model", "lenet", "--epochs", "1", *where])
     if status:

@@ -1,6 +1,7 @@
 """What the ratios rest on."""
 
 import itertools
+import os
 import time
 
 import numpy as np
@@ -24,6 +25,24 @@ def test_contenders_without_a_ratio_run_in_few_rounds(monkeypatch):
     monkeypatch.setattr(timing, "SLOW_SECONDS", 0.01)
     samples = timing.interleave(contenders, timing.Budget(5, 0.0, sample=0.0), few=("fast", "slow"))
     assert {name: len(times) for name, times in samples.items()} == {"a": 5, "fast": timing.FEW_ROUNDS, "slow": 1}
+
+
+@pytest.mark.parametrize(("rounds", "kept"), [(3, [1, 3, 5]), (4, [1, 2, 3, 4, 5])])
+def test_rounds_in_which_others_had_the_processors_are_left_out(rounds, kept, monkeypatch):
+    numbers, stolen = itertools.count(), iter([0, 0, 0, 9, 9, 9, 9, 20, 20, 20])
+    monkeypatch.setattr(timing, "_time", lambda function, calls: function())
+    monkeypatch.setattr(timing, "_stolen_seconds", lambda: next(stolen))
+    budget = timing.Budget(rounds, seconds=1e6, most=5, sample=0.0)
+    assert timing.interleave({"one": lambda: next(numbers)}, budget) == {"one": kept}
+
+
+def test_stolen_seconds_are_those_of_linux(tmp_path, monkeypatch):
+    stat = tmp_path / "stat"
+    stat.write_text("cpu  1 2 3 4 5 6 7 250 9 10\ncpu0 0 0 0 0 0 0 0 1 0 0\n")
+    monkeypatch.setattr(timing, "_STAT", stat)
+    assert timing._stolen_seconds() == 250 / os.sysconf("SC_CLK_TCK")
+    monkeypatch.setattr(timing, "_STAT", tmp_path / "none")
+    assert timing._stolen_seconds() == 0
 
 
 def test_ratio_is_formed_within_rounds():

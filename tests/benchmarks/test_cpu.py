@@ -223,6 +223,11 @@ def test_memory_of_a_convolution():
     assert all(value > 0 for value in rows[0].values.values())
 
 
+def test_memory_of_a_run_is_measured_once_for_each_number_of_threads():
+    rows = list(memory.measure(Options("tiny", threads=(1, 2), only=("LeNet",), peers=False)))
+    assert [found.threads for found in rows] == [1, 2]
+
+
 def test_memory_of_training_steps_is_that_beyond_the_start():
     more, before, loss = memory.step_peak("xpconv", 4, 16, 1)
     assert 0 <= more < 2**31

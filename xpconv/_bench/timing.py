@@ -14,6 +14,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -40,6 +41,10 @@ FEW_ROUNDS, SLOW_SECONDS = 3, 0.5
 
 # OpenBLAS' and OpenMP's idle threads spin for up to some 25 ms and would take a core from the next contender.
 REST_SECONDS = 0.04
+
+# A round in which other virtual machines had more than this part of the processors is left out, if enough remain.
+MOST_STOLEN = 0.02
+_STEAL, _STAT = 8, Path("/proc/stat")  # field of its first line: ticks of all processors that others had
 
 _LONG = 10  # samples: a call that takes so long is a sample of its own, however much slower the first one was
 
@@ -92,7 +97,9 @@ def interleave(
     Returns
     -------
     dict
-        Seconds of one call by name, one number a round; the n-th numbers of all belong to the same round.
+        Seconds of one call by name, one number a round; the n-th numbers of all belong to the same round. On a virtual
+        machine, where Linux tells of it, rounds in which others had the processors are left out, for all contenders
+        alike, where at least ``budget.rounds`` remain.
     """
     calls, rounds = {}, {}
     samples: dict[Name, list[float]] = {name: [] for name in contenders}
@@ -107,6 +114,7 @@ def interleave(
             seconds = _time(function, 1)
         calls[name] = max(1, math.ceil(budget.sample / max(seconds, 1e-7)))
     order = list(contenders)
+    undisturbed: list[int] = []
     collecting = gc.isenabled()
     if budget.rounds > 1:  # a single round says nothing about time, and a collection takes longer than minute arrays
         gc.collect()
@@ -114,8 +122,11 @@ def interleave(
     try:
         began = time.perf_counter()
         for n in range(budget.most):
-            if n >= budget.rounds and time.perf_counter() - began > budget.seconds:
+            passed = time.perf_counter() - began
+            patience = budget.seconds * (1 if len(undisturbed) >= budget.rounds else 2)
+            if n >= budget.rounds and passed > patience:
                 break
+            stolen = _stolen_seconds()
             for name in order:
                 if n >= rounds[name]:
                     continue
@@ -123,10 +134,25 @@ def interleave(
                     time.sleep(REST_SECONDS)
                 samples[name].append(_time(contenders[name], calls[name]))
             order.reverse()  # nobody always runs in the wake of the same other
+            took = time.perf_counter() - began - passed
+            if _stolen_seconds() - stolen <= MOST_STOLEN * took * (os.cpu_count() or 1):
+                undisturbed.append(n)
     finally:
         if collecting:
             gc.enable()
-    return samples
+    if len(undisturbed) < budget.rounds:
+        return samples
+    good = {name: [times[n] for n in undisturbed if n < len(times)] for name, times in samples.items()}
+    return {name: good[name] or times for name, times in samples.items()}
+
+
+def _stolen_seconds() -> float:
+    """Time that other virtual machines had of all processors since this one started; 0 where that cannot be told."""
+    try:
+        with _STAT.open() as stat:
+            return int(stat.readline().split()[_STEAL]) / os.sysconf("SC_CLK_TCK")
+    except (OSError, IndexError, ValueError):
+        return 0.0
 
 
 def _time(function: Contender, calls: int) -> float:
