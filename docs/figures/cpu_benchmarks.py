@@ -9,7 +9,7 @@ PICTURES = ("cpu-benchmarks.png", "cpu-benchmarks.svg")
 SLOW = True  # some four seconds; benchmarks.cpu.plot has tests of its own
 
 ROOT = Path(__file__).resolve().parents[2]
-RESULT = ROOT / "benchmarks" / "results" / "2026-11-23-intel-xeon-processor-cpu-warm-quick.json"
+RESULT = ROOT / "benchmarks" / "results" / "2026-11-23-intel-xeon-processor-cpu.json"
 
 
 def draw(folder: Path) -> None:
