@@ -133,6 +133,32 @@ _kernels.set_num_threads(2); run(32)
 
 
 @needs_threads
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no processors of a process to choose here")
+@pytest.mark.parametrize("confined", [False, True])
+def test_who_was_woken_may_use_all_processors_of_the_process(confined):
+    """A helper is woken where nobody else works; that must not bind it, nor fail where there is one processor only."""
+    code = f"""
+import os, time, numpy as np
+from xpconv._cpu import _kernels
+if {confined}:
+    os.sched_setaffinity(0, {{min(os.sched_getaffinity(0))}})
+_kernels.set_num_threads(3)
+x = np.ones((32, 8, 60, 60)); y = np.empty((32, 8, 30, 30))
+for _ in range(20):
+    time.sleep(0.003)
+    _kernels.avg_pool(x, y, 2, 2, 2, 2, 0, 0, 1, 1, 0, 0, 0, 0)
+    assert (y == 1).all()
+def bound():
+    return [t for t in os.listdir("/proc/self/task") if os.sched_getaffinity(int(t)) != os.sched_getaffinity(0)]
+deadline = time.monotonic() + 20  # who has not run since it was woken may take a while on a busy machine
+while bound() and time.monotonic() < deadline:
+    time.sleep(0.01)
+print(len(bound()), len(os.listdir("/proc/self/task")))
+"""
+    assert output_of(code, OPENBLAS_NUM_THREADS="1") == "0 3"
+
+
+@needs_threads
 def test_callers_at_the_same_time():
     """One of them has the pool, the others work alone; all get their own results."""
     xpconv.set_num_threads(3)
