@@ -14,6 +14,9 @@
 enum {
     LINE = 64,               /* bytes; alignment of everything in working memory, and the widest vector */
     BAND_BYTES = 512 << 10,  /* a piece's input, a part of the second-level cache */
+    FEW_OUTPUTS = 256,       /* a piece with less, and MANY_CHANNELS of the result at least, may have LARGE_BAND_BYTES: */
+    MANY_CHANNELS = 64,      /* its band is read once for all of them */
+    LARGE_BAND_BYTES = 2 << 20,
     PART = 384,              /* of a long sum: parts round less than one sum after the other */
     PIECE_OUTPUTS = 1024,    /* about: enough that the weights are not read too often */
     GRADIENT_OUTPUTS = 256,  /* about, for the gradient to the weights: a panel of filters in a near cache */
@@ -250,9 +253,34 @@ static ptrdiff_t band_size(const plan *p, ptrdiff_t itemsize)
     return p->in_place || p->strided ? 0 : p->images * p->image + 2 * LINE / itemsize;
 }
 
-/* Cut the work into pieces: as many images as fit into the band and make enough outputs, else equal bands of rows. */
+/* Vectors of `lanes` outputs in all pieces of so many images, each of `outputs`. */
+static ptrdiff_t vectors_of(ptrdiff_t batch, ptrdiff_t images, ptrdiff_t outputs, ptrdiff_t lanes)
+{
+    return batch / images * xpc_ceil_div(images * outputs, lanes) + xpc_ceil_div(batch % images * outputs, lanes);
+}
+
+/* How many images make a piece, `most` of them at the most. */
+static ptrdiff_t images_of_piece(ptrdiff_t batch, ptrdiff_t most, ptrdiff_t outputs, ptrdiff_t lanes)
+{
+    /* at least eight pieces for threads to share, equal ones */
+    ptrdiff_t images = xpc_min(most, xpc_ceil_div(batch, 8));
+    images = xpc_ceil_div(batch, xpc_ceil_div(batch, images));
+    /* but more images in fewer pieces, if many lanes were empty otherwise */
+    ptrdiff_t best = images, least = vectors_of(batch, images, outputs, lanes);
+    while (++images <= xpc_min(most, batch)) {
+        ptrdiff_t vectors = vectors_of(batch, images, outputs, lanes);
+        if (vectors <= least - least / 16 && vectors < least) {
+            best = images;
+            least = vectors;
+        }
+    }
+    return best;
+}
+
+/* Cut the work into pieces: as many images as fit into the band and make enough outputs, else equal bands of rows. Tiles are
+ * vectors of `lanes` outputs. */
 static void cut(plan *p, ptrdiff_t channels, xpc_planes x, ptrdiff_t itemsize, ptrdiff_t band_bytes,
-                ptrdiff_t most_outputs)
+                ptrdiff_t most_outputs, ptrdiff_t lanes)
 {
     ptrdiff_t width = p->h.outputs, height = p->v.outputs, rows = height, images = 1;
     lay_out_band(p, channels, rows, x, itemsize);
@@ -260,9 +288,7 @@ static void cut(plan *p, ptrdiff_t channels, xpc_planes x, ptrdiff_t itemsize, p
         images = xpc_max(most_outputs / (width * height), 1);
         if (!p->in_place)
             images = xpc_min(images, xpc_max(band_bytes / (p->image * itemsize), 1));
-        /* at least eight pieces for threads to share, equal ones */
-        images = xpc_min(images, xpc_ceil_div(p->batch, 8));
-        images = xpc_ceil_div(p->batch, xpc_ceil_div(p->batch, images));
+        images = images_of_piece(p->batch, images, width * height, lanes);
     } else {
         rows = xpc_max(xpc_min(rows, most_outputs / width), 1);
         if (!p->in_place) {

@@ -904,7 +904,9 @@ static int NAME(convolve)(plan *p, NAME(forward_job) *job, ptrdiff_t limit)
     p->strided = NAME(STRIDED) && !plain && p->h.split == 2 && p->h.outputs % LANES == 0 &&
                  p->h.first[1] <= STRIDED_TAPS;
     for (;;) {
-        cut(p, p->channels, job->x, size, band, outputs);
+        cut(p, p->channels, job->x, size, band, outputs, LANES);
+        if (band == BAND_BYTES && p->images * p->rows * p->h.outputs < FEW_OUTPUTS && p->outputs >= MANY_CHANNELS)
+            cut(p, p->channels, job->x, size, LARGE_BAND_BYTES, outputs, LANES);
         /* few pieces: channels of the result are shared out as well */
         job->parts = xpc_min(panels, xpc_max((plain ? xpc_get_num_threads() : 8) / p->pieces, 1));
         job->part = xpc_ceil_div(panels, job->parts) * NAME(MR);
@@ -1299,7 +1301,7 @@ static int NAME(gradient_of_group)(plan *p, xpc_planes dy, xpc_planes x, REAL *d
         outputs = xpc_max(outputs, xpc_min(GRADIENT_BYTES / (job.lanes * size), PIECE_OUTPUTS));
     job.pitch = job.folded ? (p->h.outputs - 1) * p->h.split + reach + 1 : p->h.size;
     for (;;) {
-        cut(p, job.group, x, size, band, outputs);
+        cut(p, job.group, x, size, band, outputs, 1);
         job.shares = xpc_min(shares, p->pieces);
         ptrdiff_t rows = xpc_min((p->rows + p->v.more) * p->v.split, p->v.size);
         job.gradient = round_up(p->images * rows * job.pitch * job.group + LANES, LINE / size);

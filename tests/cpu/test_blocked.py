@@ -59,6 +59,10 @@ SHAPES = {
     "one image, weights where they lie": ((1, 40, 5, 6), (24, 40, 3, 3), {"padding": 1}),
     "one image, stride and dilation": ((1, 3, 9, 8), (8, 3, 2, 3), {"stride": (2, 1), "dilation": 2, "padding": 1}),
     "one image, one tap, groups": ((1, 8, 4, 5), (32, 4, 1, 1), {"groups": 2}),
+    # images of more than 512 KiB, or half of that, with few outputs each, and many filters
+    "a large band, images together": ((3, 330, 14, 14), (66, 330, 3, 3), {"stride": 2, "padding": 1}),
+    "a large band of rows": ((1, 140, 28, 60), (64, 140, 3, 3), {"stride": 2, "padding": 1}),
+    "images together for full lanes": ((5, 4, 7, 7), (70, 4, 1, 1), {"stride": (1, 2), "padding": (0, 1)}),
     "panels of channels": ((5, 31, 6, 5), (21, 31, 3, 2), {"stride": (1, 2), "padding": (1, 2)}),
     # few channels: taps of a row of the kernel are rows of tiles, too
     "three channels": ((9, 3, 40, 37), (33, 3, 7, 7), {"stride": 2, "padding": 3}),
