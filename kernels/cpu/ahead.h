@@ -4,6 +4,7 @@
 #define XPC_AHEAD_H
 
 #include "geometry.h"
+#include "stream.h"
 
 typedef struct {
     const char *from;
@@ -14,7 +15,7 @@ typedef struct {
 XPC_INLINE void xpc_fetch(xpc_ahead *next, int lines)
 {
     for (; lines > 0 && next->left > 0; lines--) {
-        __builtin_prefetch(next->from + next->at, 0, 2);
+        XPC_SOON_NEAR(next->from + next->at);
         next->at += 64;
         if (next->at >= next->length) {
             next->at = 0;

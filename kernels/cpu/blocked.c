@@ -14,9 +14,12 @@
 enum {
     LINE = 64,               /* bytes; alignment of everything in working memory, and the widest vector */
     BAND_BYTES = 512 << 10,  /* a piece's input, a part of the second-level cache */
-    FEW_OUTPUTS = 256,       /* a piece with less, and MANY_CHANNELS of the result at least, may have LARGE_BAND_BYTES: */
-    MANY_CHANNELS = 64,      /* its band is read once for all of them */
+    /* but where that makes pieces of fewer outputs than this, for which all weights would be read each time, and where the
+     * result has many channels, for all of which the band is gathered once, so that it may lie further away */
     LARGE_BAND_BYTES = 2 << 20,
+    FEW_OUTPUTS = 256,
+    MANY_CHANNELS = 64,
+    LEAST_PANELS = 32,       /* of channels, in all pieces: threads share these out, too, and each gathers for its own */
     PART = 384,              /* of a long sum: parts round less than one sum after the other */
     PIECE_OUTPUTS = 1024,    /* about: enough that the weights are not read too often */
     GRADIENT_OUTPUTS = 256,  /* about, for the gradient to the weights: a panel of filters in a near cache */
@@ -63,8 +66,8 @@ typedef struct {
     ptrdiff_t images, rows;             /* of a piece */
     ptrdiff_t cuts, pieces;             /* pieces of one image if it is cut, and all */
     int in_place;                       /* the input is read where it lies */
-    int strided;                        /* columns are gathered from there; there is no band */
-    int apart;                          /* rows or columns of the input do not lie side by side */
+    int strided;                        /* columns are gathered from there (forward); there is no band */
+    int apart;                          /* rows or columns do not lie side by side there (gradient to the weights) */
     ptrdiff_t origin, row_step, column_step, row; /* its begin in a plane, its steps, numbers of a row of the plane */
     ptrdiff_t pitch, plane, channel, image; /* steps in the band, of rows, phases, channels and images */
     ptrdiff_t *tab;                     /* in the band, for every k */
@@ -228,8 +231,8 @@ static void leave_out(plan *p)
 {
     p->apart = 1;
     ptrdiff_t down = p->v.split, across = p->h.split;
-    p->origin = leave_out_axis(&p->v) * p->row;
-    p->origin += leave_out_axis(&p->h);
+    ptrdiff_t row = leave_out_axis(&p->v), column = leave_out_axis(&p->h);
+    p->origin = p->v.size && p->h.size ? row * p->row + column : 0; /* no pixel is seen: strides may be any */
     /* strides beyond the image may be any */
     p->row_step = p->v.size > 1 ? down * p->row : p->row;
     p->column_step = p->h.size > 1 ? across : 1;
@@ -242,7 +245,7 @@ static void lay_out_band(plan *p, ptrdiff_t channels, ptrdiff_t rows, xpc_planes
     p->pitch = p->h.outputs + p->h.more;
     p->plane = (rows + p->v.more) * p->pitch;
     p->channel = p->in_place ? x.channel : odd_lines(p->v.phases * p->h.phases * p->plane, itemsize);
-    if (p->strided) /* both what is read now and what is fetched for later */
+    if (p->strided) /* no step, but what counts for the size of pieces: what is read now and what is fetched for later */
         p->channel = 2 * p->v.size * p->h.size;
     p->image = p->in_place ? x.image : channels * p->channel;
 }
@@ -259,28 +262,28 @@ static ptrdiff_t vectors_of(ptrdiff_t batch, ptrdiff_t images, ptrdiff_t outputs
     return batch / images * xpc_ceil_div(images * outputs, lanes) + xpc_ceil_div(batch % images * outputs, lanes);
 }
 
-/* How many images make a piece, `most` of them at the most. */
-static ptrdiff_t images_of_piece(ptrdiff_t batch, ptrdiff_t most, ptrdiff_t outputs, ptrdiff_t lanes)
+/* How many images make a piece, `most` of them at the most. The result has `panels` of channels. */
+static ptrdiff_t images_of_piece(ptrdiff_t batch, ptrdiff_t most, ptrdiff_t outputs, ptrdiff_t lanes, ptrdiff_t panels)
 {
     /* at least eight pieces for threads to share, equal ones */
     ptrdiff_t images = xpc_min(most, xpc_ceil_div(batch, 8));
     images = xpc_ceil_div(batch, xpc_ceil_div(batch, images));
-    /* but more images in fewer pieces, if many lanes were empty otherwise */
-    ptrdiff_t best = images, least = vectors_of(batch, images, outputs, lanes);
-    while (++images <= xpc_min(most, batch)) {
-        ptrdiff_t vectors = vectors_of(batch, images, outputs, lanes);
-        if (vectors <= least - least / 16 && vectors < least) {
-            best = images;
+    /* but more images in fewer pieces, if otherwise many lanes were empty */
+    ptrdiff_t best = images, first = vectors_of(batch, images, outputs, lanes), least = first;
+    for (ptrdiff_t more = images + 1; more <= xpc_min(most, batch); more++) {
+        ptrdiff_t vectors = vectors_of(batch, more, outputs, lanes);
+        if (vectors < least && xpc_ceil_div(batch, more) * panels >= LEAST_PANELS) {
+            best = more;
             least = vectors;
         }
     }
-    return best;
+    return least < first - first / 16 ? best : images;
 }
 
 /* Cut the work into pieces: as many images as fit into the band and make enough outputs, else equal bands of rows. Tiles are
  * vectors of `lanes` outputs. */
 static void cut(plan *p, ptrdiff_t channels, xpc_planes x, ptrdiff_t itemsize, ptrdiff_t band_bytes,
-                ptrdiff_t most_outputs, ptrdiff_t lanes)
+                ptrdiff_t most_outputs, ptrdiff_t lanes, ptrdiff_t panels)
 {
     ptrdiff_t width = p->h.outputs, height = p->v.outputs, rows = height, images = 1;
     lay_out_band(p, channels, rows, x, itemsize);
@@ -288,7 +291,7 @@ static void cut(plan *p, ptrdiff_t channels, xpc_planes x, ptrdiff_t itemsize, p
         images = xpc_max(most_outputs / (width * height), 1);
         if (!p->in_place)
             images = xpc_min(images, xpc_max(band_bytes / (p->image * itemsize), 1));
-        images = images_of_piece(p->batch, images, width * height, lanes);
+        images = images_of_piece(p->batch, images, width * height, lanes, panels);
     } else {
         rows = xpc_max(xpc_min(rows, most_outputs / width), 1);
         if (!p->in_place) {

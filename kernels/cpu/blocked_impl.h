@@ -120,6 +120,15 @@ INLINE void NAME(zero_vectors)(REAL *to, ptrdiff_t at, ptrdiff_t end)
         STORE(to + at, SPLAT((REAL)0));
 }
 
+/* Every other number from `from` on, of which `left` exist. */
+INLINE VEC NAME(every_other)(const REAL *from, ptrdiff_t left)
+{
+    if (left >= 2 * LANES)
+        return EVEN(LOAD(from), LOAD(from + LANES));
+    return EVEN(LOAD_FIRST(FIRST((int)xpc_max(xpc_min(left, LANES), 0)), from),
+                LOAD_FIRST(FIRST((int)xpc_max(xpc_min(left - LANES, LANES), 0)), from + LANES));
+}
+
 /* Rows of one phase of a channel of the input, `pitch` numbers apart, with zeros around the pixels. What vectors write
  * beyond a row is overwritten by the next one, or by the next phase or channel. */
 INLINE void NAME(fill_plane)(const plan *p, const piece *it, const REAL *from, ptrdiff_t a, ptrdiff_t b, REAL *to)
@@ -227,7 +236,8 @@ INLINE NAME(sight) NAME(sight_of)(const axis_plan *h, ptrdiff_t tap, ptrdiff_t o
 {
     ptrdiff_t at = position(h, tap, output), begin = at < 0 ? xpc_min((1 - at) / 2, LANES) : 0;
     ptrdiff_t count = xpc_max(xpc_min(xpc_ceil_div(h->size - at, 2), LANES) - begin, 0);
-    return (NAME(sight)){at + 2 * begin, begin, count == LANES, FIRST((int)count)};
+    /* nothing is seen far out in the padding, where no memory is */
+    return (NAME(sight)){count ? at + 2 * begin : 0, begin, count == LANES, FIRST((int)count)};
 }
 
 /* Rows [low, high) of the columns of `nv` whole vectors of outputs from `begin` on, with stride 2, from the input itself:
@@ -262,15 +272,7 @@ TARGET static XPC_NOINLINE void NAME(gather_strided)(const plan *p, const piece 
                 __builtin_prefetch(from + 8 * x->channel + sights->first + LANES);
                 for (ptrdiff_t stop = xpc_min(across, j + end - k); j < stop; j++, k++, to += step) {
                     const NAME(sight) *seen = sights + j;
-                    const REAL *pair = from + seen->first;
-                    VEC numbers;
-                    if (inside)
-                        numbers = EVEN(LOAD(pair), LOAD(pair + LANES));
-                    else {
-                        ptrdiff_t left = xpc_max(rest - seen->first, 0);
-                        numbers = EVEN(LOAD_FIRST(FIRST((int)xpc_min(left, LANES)), pair),
-                                       LOAD_FIRST(FIRST((int)xpc_max(xpc_min(left - LANES, LANES), 0)), pair + LANES));
-                    }
+                    VEC numbers = NAME(every_other)(from + seen->first, inside ? 2 * LANES : rest - seen->first);
                     if (seen->whole)
                         STORE(to, numbers);
                     else {
@@ -324,11 +326,8 @@ TARGET static XPC_NOINLINE void NAME(pick)(const plan *p, const REAL *from, ptrd
             const REAL *row = from + p->origin + r * p->row_step;
             REAL *target = to + (r - rows.begin) * size;
             ptrdiff_t q = 0;
-            for (; step == 2 && q < size; q += LANES, row += 2 * LANES) {
-                ptrdiff_t left = 2 * (size - q) - 1; /* what is behind the last pixel may not exist */
-                STORE(target + q, EVEN(LOAD_FIRST(FIRST((int)xpc_min(left, LANES)), row),
-                                       LOAD_FIRST(FIRST((int)xpc_max(xpc_min(left - LANES, LANES), 0)), row + LANES)));
-            }
+            for (; step == 2 && q < size; q += LANES, row += 2 * LANES)
+                STORE(target + q, NAME(every_other)(row, 2 * (size - q) - 1)); /* behind the last may be nothing */
             for (; q < size; q++)
                 target[q] = row[q * step];
         }
@@ -466,13 +465,13 @@ INLINE xpc_range NAME(taps_seen)(const plan *p, const piece *it, ptrdiff_t a, pt
 
 /* Whether a stride of 2 makes rows of whole vectors, which are woven as soon as both phases of a tile are there: so many
  * stores at the end of a piece would wait for memory. */
-INLINE int NAME(weaves_tiles)(const plan *p)
+static int NAME(weaves_tiles)(const plan *p)
 {
     return p->h.weave == 2 && p->h.total == 2 * p->h.outputs && p->h.outputs % LANES == 0;
 }
 
 /* Two phases of some rows of `mr` channels, `pitch` numbers apart, into the rows of the result: whole vectors of outputs
- * from `begin` on. */
+ * from `begin` on. They are whole lines where `streamed` says so (see `convolve`), as rows are of an even number of vectors. */
 TARGET static XPC_NOINLINE void NAME(weave_tile)(const NAME(forward_job) *job, const piece *it, ptrdiff_t a, ptrdiff_t m,
                                                  ptrdiff_t mr, ptrdiff_t begin, ptrdiff_t nv, const REAL *even,
                                                  const REAL *odd)
@@ -846,7 +845,8 @@ static ptrdiff_t NAME(lay_out)(NAME(forward_job) *job)
     job->panel = round_up(band_size(p, size) * size, LINE);
     ptrdiff_t columns = job->packed ? NAME(CHUNK) : p->taps;
     job->sums = job->panel + round_up((columns + 1) * NAME(NV) * LANES * size, LINE);
-    job->bytes = job->sums + round_up(p->v.weave * p->h.weave * job->part * job->pitch * size, LINE) + LINE;
+    ptrdiff_t phases = NAME(weaves_tiles)(p) ? 2 : p->v.weave * p->h.weave; /* whose sums are there at a time */
+    job->bytes = job->sums + round_up(phases * job->part * job->pitch * size, LINE) + LINE;
     return job->bytes;
 }
 
@@ -903,10 +903,11 @@ static int NAME(convolve)(plan *p, NAME(forward_job) *job, ptrdiff_t limit)
     outputs = xpc_max(outputs / (p->v.weave * p->h.weave), 1);
     p->strided = NAME(STRIDED) && !plain && p->h.split == 2 && p->h.outputs % LANES == 0 &&
                  p->h.first[1] <= STRIDED_TAPS;
+    cut(p, p->channels, job->x, size, band, outputs, LANES, panels);
+    if (p->images * p->rows * p->h.outputs < FEW_OUTPUTS && p->outputs >= MANY_CHANNELS)
+        band = LARGE_BAND_BYTES;
     for (;;) {
-        cut(p, p->channels, job->x, size, band, outputs, LANES);
-        if (band == BAND_BYTES && p->images * p->rows * p->h.outputs < FEW_OUTPUTS && p->outputs >= MANY_CHANNELS)
-            cut(p, p->channels, job->x, size, LARGE_BAND_BYTES, outputs, LANES);
+        cut(p, p->channels, job->x, size, band, outputs, LANES, panels);
         /* few pieces: channels of the result are shared out as well */
         job->parts = xpc_min(panels, xpc_max((plain ? xpc_get_num_threads() : 8) / p->pieces, 1));
         job->part = xpc_ceil_div(panels, job->parts) * NAME(MR);
@@ -914,6 +915,10 @@ static int NAME(convolve)(plan *p, NAME(forward_job) *job, ptrdiff_t limit)
         ptrdiff_t bytes = NAME(lay_out)(job);
         cost = p->taps * job->part * xpc_ceil_div(p->images * p->rows * p->h.outputs, LANES);
         slots = xpc_slots(p->pieces * job->parts, cost);
+        if (band > BAND_BYTES && bytes * slots + (ptrdiff_t)weights > limit) { /* threads are worth more */
+            band = BAND_BYTES;
+            continue;
+        }
         slots = xpc_max(xpc_min(slots, (limit - (ptrdiff_t)weights) / bytes), 1);
         int smallest = p->images == 1 && p->rows == 1;
         if (bytes * slots + (ptrdiff_t)weights <= limit || smallest) {
@@ -1301,7 +1306,7 @@ static int NAME(gradient_of_group)(plan *p, xpc_planes dy, xpc_planes x, REAL *d
         outputs = xpc_max(outputs, xpc_min(GRADIENT_BYTES / (job.lanes * size), PIECE_OUTPUTS));
     job.pitch = job.folded ? (p->h.outputs - 1) * p->h.split + reach + 1 : p->h.size;
     for (;;) {
-        cut(p, job.group, x, size, band, outputs, 1);
+        cut(p, job.group, x, size, band, outputs, 1, 1);
         job.shares = xpc_min(shares, p->pieces);
         ptrdiff_t rows = xpc_min((p->rows + p->v.more) * p->v.split, p->v.size);
         job.gradient = round_up(p->images * rows * job.pitch * job.group + LANES, LINE / size);

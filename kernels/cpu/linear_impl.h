@@ -60,7 +60,8 @@ INLINE void NAME(tile_product)(const int rows, const int nv, const int copies, p
         XPC_UNROLL for (int j = 0; j < nv; j++)
             sums[r][j] = bias ? LOAD(bias + j * LANES) : SPLAT((REAL)0);
     const int streamed = rows >= NAME(COPYING) && nv == NAME(NV) && meanwhile->streamed;
-    const REAL *soon = streamed ? b : c; /* there when the sums are ready */
+    /* sums that are written are there when they are ready; streamed ones need not be, and b is there already: no branch */
+    const REAL *soon = streamed ? b : c;
     ptrdiff_t stretch = meanwhile->stretch;
     for (int row = streamed ? rows : 1; depth > 0; depth -= stretch, row++) {
         xpc_fetch(meanwhile->next, meanwhile->lines);
@@ -286,7 +287,7 @@ TARGET static void NAME(product_items)(const void *argument, ptrdiff_t begin, pt
                     if (job->b.row == 1 && columns == step)
                         from = job->b.data + column + k * job->b.step;
                     if (from && tiles.end - tiles.begin == 1) {
-                        b = (REAL *)from; /* it is read but once */
+                        b = (REAL *)from; /* it is read but once, and not written, as nothing is copied */
                         step = job->b.step;
                         from = NULL;
                     } else if (!from || columns < width || job->rows_now / job->tiles < NAME(COPYING)) {

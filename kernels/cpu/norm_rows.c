@@ -1,10 +1,11 @@
-/* Layer norm and group norm: a row is read from memory once, then from the cache, piece by piece in turn with the next.
+/* Layer norm and group norm: a row is read from memory once, then from the cache; forward, and backward in layer norm, piece
+ * by piece in turn with the next. Group norm asks for the next row while it works on one, backward.
  *
  *     forward      piece of row r + 1: sums of values and of squares, from memory    piece of row r: y
  *     backward     sums of gradients and of their products with x - mean             dx; dw and db of layer norm
  *
- * Backward, layer norm works on seven rows at a time, w, dw and db among them: with 65536 numbers that is all of a
- * second-level cache of 2 MiB. So it goes to and fro: each row begins where the row before it ended.
+ * Backward, layer norm works on eight rows at a time: x and dy of two rows, dx, w, dw and db. With 65536 numbers that is all
+ * of a second-level cache of 2 MiB. So it goes to and fro: each row begins where the row before it ended.
  */
 #include <math.h>
 #include <string.h>

@@ -163,8 +163,8 @@ INLINE VEC NAME(normalised)(VEC x, VEC centre, VEC scale, VEC shift, VEC residua
     return relu ? POSITIVE(value) : value;
 }
 
-/* The flags are constants at each call, so that each becomes a loop without branches. Memory from `soon` on is asked
- * for, if that is not NULL. */
+/* The flags are constants at each call but for `stream`, which compilers take out of the loop as they do `soon`: memory from
+ * there on is asked for, if that is not NULL. */
 INLINE void NAME(apply)(REAL *y, const REAL *x, const REAL *residual, ptrdiff_t count, NAME(factors) f, int add,
                         int relu, int stream, const REAL *soon)
 {

@@ -3,7 +3,8 @@
  * A thread that wakes another one often gets it onto its own processor though others idle, and two threads take as long as
  * one: Linux does not search far for an idle processor where few share a cache (SIS_UTIL), and in a virtual machine it
  * counts one that sleeps as taken by others (available_idle_cpu, both in kernel/sched). A sleeping helper is therefore
- * kept off the processors of the others before it is woken; as soon as it runs, it has all of its own back.
+ * kept off the processors of the caller and of those who are awake, and off those where others fell asleep, before it is
+ * woken; as soon as it runs, it has those back that it had.
  *
  *     caller, on processor 1                        helper, asleep on processor 1 or elsewhere
  *     ----------------------                        ------------------------------------------
@@ -15,7 +16,7 @@
 #ifndef XPC_PLACEMENT_H
 #define XPC_PLACEMENT_H
 
-#ifdef __linux__
+#if defined(__linux__) && !defined(__ANDROID__)
 
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE

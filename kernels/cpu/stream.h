@@ -17,8 +17,10 @@ enum {
 /* The processor's own guesses end with a page of 4 KiB; an address beyond an array does no harm. */
 #ifdef __GNUC__
 #define XPC_SOON(address) __builtin_prefetch(address)
+#define XPC_SOON_NEAR(address) __builtin_prefetch(address, 0, 2) /* into the second-level cache */
 #else
 #define XPC_SOON(address) ((void)0)
+#define XPC_SOON_NEAR(address) ((void)0)
 #endif
 
 #endif

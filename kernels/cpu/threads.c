@@ -8,8 +8,8 @@
  *     wait until nobody sits any more   <----   (a worker that comes late finds no seat and goes back to sleep)
  *
  * A busy machine may wake a worker milliseconds late; as the caller only waits for those who sat down, such a worker
- * costs nothing. Chunks are handed out by one atomic counter. Who sleeps is woken on a processor where nobody else works:
- * see placement.h.
+ * costs nothing. Chunks are handed out by one atomic counter. Who sleeps is kept off the processors of the others before
+ * it is woken: see placement.h.
  */
 #ifdef XPC_THREADS
 #include "placement.h"
@@ -53,6 +53,7 @@ enum {
     CHUNKS_A_THREAD = 4,   /* evens out threads that the machine slows down */
     HELPER_SPINS = 100000, /* nanoseconds; waking it takes 30 to 80 microseconds, the next call often begins sooner */
     CALLER_SPINS = 200000, /* it has nothing else to do, and who is woken by a helper often shares its processor */
+    MOST_SPREAD = 16,      /* helpers: two system calls for each would take longer than they gain */
     MAX_THREADS = 1024
 };
 
@@ -67,8 +68,9 @@ static struct {
     pthread_cond_t work;  /* workers sleep here */
     pthread_cond_t done;  /* the caller sleeps here */
     int started, sleeping, seats, caller_sleeps;
+    unsigned spread; /* how often a helper was kept off a processor */
     task *current;
-} pool = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, PTHREAD_COND_INITIALIZER, 0, 0, 0, 0, NULL};
+} pool = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, PTHREAD_COND_INITIALIZER, 0, 0, 0, 0, 0, NULL};
 
 typedef struct {
     pthread_t thread;
@@ -129,21 +131,23 @@ static void *worker(void *argument)
             self->asleep = 0;
             pool.sleeping--;
         }
-        if (self->kept_off)
-            xpc_give_back(pthread_self(), &self->processors);
+        seen = atomic_load(&generation);
+        task *t = pool.seats > 0 ? pool.current : NULL;
+        int slot = t ? pool.seats-- : 0; /* counts down to 1; the caller has 0 */
+        int was_kept_off = self->kept_off;
         self->kept_off = 0;
         self->processor = xpc_processor();
-        seen = atomic_load(&generation);
-        if (pool.seats > 0) {
-            task *t = pool.current;
-            int slot = pool.seats--; /* counts down to 1; the caller has 0 */
+        if (t)
             atomic_fetch_add(&seated, 1);
-            pthread_mutex_unlock(&pool.lock);
-            take_chunks(t, slot);
-            pthread_mutex_lock(&pool.lock);
-            if (atomic_fetch_sub(&seated, 1) == 1 && pool.caller_sleeps)
-                pthread_cond_signal(&pool.done);
-        }
+        pthread_mutex_unlock(&pool.lock);
+        if (was_kept_off) /* nobody else touches this while it is awake */
+            xpc_give_back(pthread_self(), &self->processors);
+        if (!t)
+            continue;
+        take_chunks(t, slot);
+        pthread_mutex_lock(&pool.lock);
+        if (atomic_fetch_sub(&seated, 1) == 1 && pool.caller_sleeps)
+            pthread_cond_signal(&pool.done);
         pthread_mutex_unlock(&pool.lock);
     }
     return NULL;
@@ -206,21 +210,28 @@ static void start_workers(int wanted)
     pthread_sigmask(SIG_SETMASK, &previous, NULL);
 }
 
-/* With the lock held: those who are asleep are to wake where neither the caller nor another helper works. */
-static void spread_sleepers(void)
+/* With the lock held: those who are asleep are to wake where neither the caller nor another helper works, as far as is
+ * known. */
+static void spread_sleepers(int wanted)
 {
     xpc_processors taken;
+    if (wanted > MOST_SPREAD)
+        return;
     xpc_no_processors(&taken);
     xpc_add_processor(&taken, xpc_processor());
     for (int n = 0; n < pool.started; n++)
         if (!helpers_by_number[n].asleep)
             xpc_add_processor(&taken, helpers_by_number[n].processor);
-    for (int n = 0; n < pool.started; n++) {
+    for (int n = 0; n < pool.started && wanted > 0; n++) {
         helper *h = &helpers_by_number[n];
-        if (!h->asleep || h->kept_off)
+        if (!h->asleep)
             continue;
-        h->kept_off = xpc_keep_off(h->thread, &taken, &h->processors);
+        if (!h->kept_off && xpc_keep_off(h->thread, &taken, &h->processors)) {
+            h->kept_off = 1;
+            pool.spread++;
+        }
         xpc_add_processor(&taken, h->processor);
+        wanted--;
     }
 }
 
@@ -232,7 +243,7 @@ static void run_with_helpers(task *t, int helpers)
     pool.seats = helpers;
     atomic_fetch_add(&generation, 1);
     if (pool.sleeping) {
-        spread_sleepers();
+        spread_sleepers(helpers);
         pthread_cond_broadcast(&pool.work);
     }
     pthread_mutex_unlock(&pool.lock);
@@ -303,6 +314,14 @@ int xpc_claim_pool(void)
     return claim();
 }
 
+unsigned xpc_spread_helpers(void)
+{
+    pthread_mutex_lock(&pool.lock);
+    unsigned spread = pool.spread;
+    pthread_mutex_unlock(&pool.lock);
+    return spread;
+}
+
 void xpc_release_pool(void)
 {
     atomic_store(&busy, 0);
@@ -339,6 +358,11 @@ int xpc_get_num_threads(void)
 }
 
 int xpc_claim_pool(void)
+{
+    return 0;
+}
+
+unsigned xpc_spread_helpers(void)
 {
     return 0;
 }

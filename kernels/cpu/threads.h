@@ -45,6 +45,9 @@ int xpc_get_num_threads(void);
 int xpc_claim_pool(void);
 void xpc_release_pool(void);
 
+/* How often a thread of the pool was kept off a processor for its waking. */
+unsigned xpc_spread_helpers(void);
+
 /* Whether the build has threads at all. */
 int xpc_has_threads(void);
 

@@ -5,11 +5,17 @@ cdef extern from "threads.h" nogil:
     int xpc_get_num_threads()
     int xpc_claim_pool()
     void xpc_release_pool()
+    unsigned xpc_spread_helpers()
     int xpc_has_threads()
 
 def set_num_threads(int number):
     """Let kernels use ``number`` threads; a serial build stays at one."""
     xpc_set_num_threads(number)
+
+
+def spread_helpers():
+    """How often a thread of the pool was kept off the processors of the others for its waking."""
+    return xpc_spread_helpers()
 
 
 def get_num_threads():

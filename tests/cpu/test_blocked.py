@@ -1,5 +1,9 @@
 """The convolution by blocks, on every instruction set of this processor."""
 
+import ctypes
+import mmap
+import os
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -47,6 +51,13 @@ SHAPES = {
     "strides of one tap, few rows": ((40, 5, 3, 1), (5, 5, 1, 1), {"stride": (1, 2)}),
     "one tap, a stride beyond the image": ((2, 3, 5, 4), (4, 3, 1, 1), {"stride": (1 << 40, 3)}),
     "stride 2, more padding than a vector": ((2, 3, 5, 38), (8, 3, 3, 3), {"stride": 2, "padding": 19}),
+    # taps that see nothing for whole vectors, before the first number of the images
+    "stride 2, rows of whole vectors, more padding than two": (
+        (1, 1, 2, 40),
+        (8, 1, 1, 2),
+        {"stride": 2, "padding": (0, 44)},
+    ),
+    "one tap, a stride beyond the image, padding": ((2, 3, 5, 4), (4, 3, 1, 1), {"stride": (1 << 61, 3), "padding": 1}),
     "dilation": ((2, 2, 14, 13), (4, 2, 3, 2), {"dilation": (3, 2), "stride": (2, 3), "padding": 2}),
     "mostly padding": ((3, 4, 5, 4), (18, 4, 7, 7), {"padding": 3}),
     "padding beyond the image": ((1, 1, 2, 3), (3, 1, 2, 2), {"padding": ((4, 3), (5, 2))}),
@@ -237,6 +248,24 @@ def test_nothing_outside_is_read_or_written(generic_results, isa, rng, kernel):
         np.testing.assert_array_equal(result, want)
         assert (around[0] == -77).all()
         assert (around[-1] == -77).all()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="no pages to protect")
+def test_nothing_before_the_images_is_read(generic_results, isa, rng):
+    """They begin where a page begins, behind one that must not be read."""
+    page = mmap.PAGESIZE
+    x_shape, w_shape = (1, 1, 2, 40), (8, 1, 1, 2)
+    geometry = geometry_of(x_shape, w_shape, stride=2, padding=(0, 44))
+    x, w = whole_numbers(rng, "float32", x_shape, w_shape)
+    memory = mmap.mmap(-1, 2 * page)
+    start = np.frombuffer(memory, np.uint8).ctypes.data
+    behind = np.frombuffer(memory, np.float32, x.size, page).reshape(x_shape)
+    behind[:] = x
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.mprotect(ctypes.c_void_p(start), page, 0) == 0
+    y = blocked.forward(behind, w, None, geometry, False)
+    assert libc.mprotect(ctypes.c_void_p(start), page, mmap.PROT_READ | mmap.PROT_WRITE) == 0
+    np.testing.assert_array_equal(y, generic_results(x, w, None, None, geometry)[0])
 
 
 def test_an_infinity_reaches_only_the_windows_that_see_it(engine_results, generic_results, isa, rng):

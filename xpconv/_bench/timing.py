@@ -44,7 +44,8 @@ REST_SECONDS = 0.04
 
 # A round in which other virtual machines had more than this part of the processors is left out, if enough remain.
 MOST_STOLEN = 0.02
-_STEAL, _STAT = 8, Path("/proc/stat")  # field of its first line: ticks of all processors that others had
+_STAT = Path("/proc/stat")
+_STEAL = 8  # field of its first line: ticks of all processors that others had
 
 _LONG = 10  # samples: a call that takes so long is a sample of its own, however much slower the first one was
 
@@ -60,7 +61,7 @@ class Budget(NamedTuple):
     rounds
         Every contender is timed at least that often.
     seconds
-        Further rounds start within that time.
+        Further rounds start within that time; within twice that time as long as too few rounds were undisturbed.
     most
         Never more rounds than that.
     sample
@@ -99,7 +100,7 @@ def interleave(
     dict
         Seconds of one call by name, one number a round; the n-th numbers of all belong to the same round. On a virtual
         machine, where Linux tells of it, rounds in which others had the processors are left out, for all contenders
-        alike, where at least ``budget.rounds`` remain.
+        alike, where at least ``budget.rounds`` remain. Those of ``few`` rounds keep all if none is left to them.
     """
     calls, rounds = {}, {}
     samples: dict[Name, list[float]] = {name: [] for name in contenders}
