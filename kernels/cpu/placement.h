@@ -4,12 +4,13 @@
  * one: Linux does not search far for an idle processor where few share a cache (SIS_UTIL), and in a virtual machine it
  * counts one that sleeps as taken by others (available_idle_cpu, both in kernel/sched). A sleeping helper is therefore
  * kept off the processors of the caller and of those who are awake, and off those where others fell asleep, before it is
- * woken; as soon as it runs, it has those back that it had.
+ * woken; as soon as it runs, it may run wherever the caller may, also if that has changed since the helper began.
  *
  *     caller, on processor 1                        helper, asleep on processor 1 or elsewhere
  *     ----------------------                        ------------------------------------------
- *     allow it {0, 2, 3}, wake it             ----> wakes on 0, 2 or 3
- *                                                   allow itself {0, 1, 2, 3}, as before
+ *     may run on {0, 1, 2, 3}
+ *     allow the helper {0, 2, 3}, wake it     ----> wakes on 0, 2 or 3
+ *                                                   allow itself {0, 1, 2, 3}
  *
  * Elsewhere than on Linux nothing of this happens. To be included first: it asks for declarations that POSIX lacks.
  */
@@ -44,20 +45,30 @@ static void xpc_add_processor(xpc_processors *set, int processor)
         CPU_SET(processor, set);
 }
 
-/* Let a thread use none of `taken`, and keep what it might use before; 0 where that leaves it no processor. */
-static int xpc_keep_off(pthread_t thread, const xpc_processors *taken, xpc_processors *before)
+/* Where this thread may run; 0 where that cannot be told. */
+static int xpc_allowed_processors(xpc_processors *allowed)
 {
-    xpc_processors both, rest;
-    if (pthread_getaffinity_np(thread, sizeof *before, before))
-        return 0;
-    CPU_AND(&both, before, taken);
-    CPU_XOR(&rest, before, &both);
-    return CPU_COUNT(&rest) > 0 && !pthread_setaffinity_np(thread, sizeof rest, &rest);
+    return !pthread_getaffinity_np(pthread_self(), sizeof *allowed, allowed);
 }
 
-static void xpc_give_back(pthread_t thread, const xpc_processors *before)
+/* Let a thread run on what is allowed and not taken; where nothing is left, on all that is allowed, and 0. A caller that is
+ * bound to a single processor says nothing about where others may run. */
+static int xpc_keep_off(pthread_t thread, const xpc_processors *allowed, const xpc_processors *taken)
 {
-    pthread_setaffinity_np(thread, sizeof *before, before);
+    xpc_processors both, rest;
+    CPU_AND(&both, allowed, taken);
+    CPU_XOR(&rest, allowed, &both);
+    if (CPU_COUNT(&rest) > 0)
+        return !pthread_setaffinity_np(thread, sizeof rest, &rest);
+    if (CPU_COUNT(allowed) > 1)
+        pthread_setaffinity_np(thread, sizeof *allowed, allowed);
+    return 0;
+}
+
+/* Let this thread run on all that is allowed. */
+static void xpc_allow_processors(const xpc_processors *allowed)
+{
+    pthread_setaffinity_np(pthread_self(), sizeof *allowed, allowed);
 }
 
 #else
@@ -81,15 +92,21 @@ static void xpc_add_processor(xpc_processors *set, int processor)
     (void)set, (void)processor;
 }
 
-static int xpc_keep_off(pthread_t thread, const xpc_processors *taken, xpc_processors *before)
+static int xpc_allowed_processors(xpc_processors *allowed)
 {
-    (void)thread, (void)taken, (void)before;
+    (void)allowed;
     return 0;
 }
 
-static void xpc_give_back(pthread_t thread, const xpc_processors *before)
+static int xpc_keep_off(pthread_t thread, const xpc_processors *allowed, const xpc_processors *taken)
 {
-    (void)thread, (void)before;
+    (void)thread, (void)allowed, (void)taken;
+    return 0;
+}
+
+static void xpc_allow_processors(const xpc_processors *allowed)
+{
+    (void)allowed;
 }
 
 #endif

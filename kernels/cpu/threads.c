@@ -74,10 +74,10 @@ static struct {
 
 typedef struct {
     pthread_t thread;
-    unsigned seen;             /* the generation of the last task it knows of */
-    int asleep, processor;     /* where it ran last */
-    int kept_off;              /* it is being woken with fewer processors than it had */
-    xpc_processors processors; /* those it had */
+    unsigned seen;          /* the generation of the last task it knows of */
+    int asleep, processor;  /* where it ran last */
+    int kept_off;           /* it is being woken with fewer processors than these */
+    xpc_processors allowed;
 } helper;
 
 static helper helpers_by_number[MAX_THREADS]; /* guarded by the lock */
@@ -141,7 +141,7 @@ static void *worker(void *argument)
             atomic_fetch_add(&seated, 1);
         pthread_mutex_unlock(&pool.lock);
         if (was_kept_off) /* nobody else touches this while it is awake */
-            xpc_give_back(pthread_self(), &self->processors);
+            xpc_allow_processors(&self->allowed);
         if (!t)
             continue;
         take_chunks(t, slot);
@@ -214,8 +214,8 @@ static void start_workers(int wanted)
  * known. */
 static void spread_sleepers(int wanted)
 {
-    xpc_processors taken;
-    if (wanted > MOST_SPREAD)
+    xpc_processors taken, allowed;
+    if (wanted > MOST_SPREAD || !xpc_allowed_processors(&allowed))
         return;
     xpc_no_processors(&taken);
     xpc_add_processor(&taken, xpc_processor());
@@ -226,7 +226,8 @@ static void spread_sleepers(int wanted)
         helper *h = &helpers_by_number[n];
         if (!h->asleep)
             continue;
-        if (!h->kept_off && xpc_keep_off(h->thread, &taken, &h->processors)) {
+        if (xpc_keep_off(h->thread, &allowed, &taken)) {
+            h->allowed = allowed;
             h->kept_off = 1;
             pool.spread++;
         }
