@@ -65,14 +65,15 @@ def features(operation: str, geometry: ConvGeometry, lanes: int) -> tuple[float,
         return 1.0, walks * seen * products, walks * walked * pairs, numbers, weights
     # fewer than four sums side by side leave multiply-adds waiting for each other
     sums = max(written, 4)
-    # what one pixel costs with images as lanes, and with pixels
-    stacked = columns / across * (-(-batch // lanes) * lanes) / batch
+    down = window.out_h * window.kernel_h if forward else window.height * window.kernel_h / window.stride_h
+    inputs, outputs = (pixels, positions) if forward else (positions, pixels)
+    # what products cost with images as lanes, which have to be turned, and with pixels
+    turned = 32 * (inputs * read + outputs * written) / (down * across * read * written)
+    stacked = rows / down * columns / across * (-(-batch // lanes) * lanes) / batch
     runs = 3 * lanes / min(window.out_w if forward else -(-window.width // window.stride_w), lanes)
-    small = (
-        window.taps > 1 and max(pixels, positions) <= 1024 and (channels * pixels + 8 * positions) * lanes <= 1 << 18
-    )
-    if small and stacked * 1.1 < 1 + runs / written:
-        return 1.0, groups * batch * rows * across * read * sums * stacked, 0.0, 8.0 * numbers, weights
+    small = window.taps > 1 and max(pixels, positions) <= 1024 and (read * inputs + 8 * outputs) * lanes <= 1 << 18
+    if small and stacked * 1.1 + turned < (1 + rows / down) / 2 * (1 + runs / written):
+        return 1.0, groups * batch * down * across * read * sums * stacked, 0.0, 8.0 * numbers, weights
     gathered = groups * batch * rows * across * read
     if forward and batch == 1 and positions <= 6 * lanes and filters % 8 == 0:
         weights *= 0.2  # they are read where they lie
