@@ -232,8 +232,8 @@ static void leave_out(plan *p)
     p->apart = 1;
     ptrdiff_t down = p->v.split, across = p->h.split;
     ptrdiff_t row = leave_out_axis(&p->v), column = leave_out_axis(&p->h);
-    p->origin = p->v.size && p->h.size ? row * p->row + column : 0; /* no pixel is seen: strides may be any */
-    /* strides beyond the image may be any */
+    p->origin = p->v.size && p->h.size ? row * p->row + column : 0;
+    /* strides beyond the image may be any, and so may the origin where no pixel is seen: they are not used */
     p->row_step = p->v.size > 1 ? down * p->row : p->row;
     p->column_step = p->h.size > 1 ? across : 1;
 }

@@ -51,8 +51,8 @@ static void run_rows(const void *argument, ptrdiff_t begin, ptrdiff_t end, int s
 enum {
     CHUNK_COST = 16384,    /* elements: several microseconds, well above the cost of taking a chunk */
     PARALLEL_COST = 65536, /* below this a call is over before a sleeping worker is awake */
-    SHARES_A_THREAD = 2,   /* of what is left: larger chunks make threads late that the machine slows down */
-    LEAST_SHARES = 16,     /* of all, for each thread: smaller chunks fetch too little ahead */
+    LARGEST_PART = 2,      /* the largest chunk is a half of what is left for each thread; more, and slow threads end late */
+    SMALLEST_PART = 16,    /* the smallest is a sixteenth of a thread's part of all; less, and kernels fetch too little ahead */
     HELPER_SPINS = 100000, /* nanoseconds; waking it takes 30 to 80 microseconds, the next call often begins sooner */
     CALLER_SPINS = 200000, /* it has nothing else to do, and who is woken by a helper often shares its processor */
     MOST_SPREAD = 16,      /* helpers: two system calls for each would take longer than they gain */
@@ -297,8 +297,8 @@ void xpc_parallel_items(xpc_items_fn fn, const void *job, ptrdiff_t items, ptrdi
     }
     if (item_cost < 1)
         item_cost = 1;
-    ptrdiff_t least = xpc_max(xpc_max(CHUNK_COST / item_cost, items / ((ptrdiff_t)slots * LEAST_SHARES)), 1);
-    task t = {{fn, job}, items, least, (ptrdiff_t)slots * SHARES_A_THREAD, 0};
+    ptrdiff_t least = xpc_max(xpc_max(CHUNK_COST / item_cost, items / ((ptrdiff_t)slots * SMALLEST_PART)), 1);
+    task t = {{fn, job}, items, least, (ptrdiff_t)slots * LARGEST_PART, 0};
     ptrdiff_t chunks = xpc_ceil_div(items, t.least); /* at the most */
     run_with_helpers(&t, (int)(chunks < slots ? chunks - 1 : slots - 1));
     atomic_store(&busy, 0);
